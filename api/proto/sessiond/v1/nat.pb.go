@@ -141,6 +141,122 @@ func (Proof) EnumDescriptor() ([]byte, []int) {
 	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{1}
 }
 
+// PoolOrigin says where a public prefix comes from.
+type PoolOrigin int32
+
+const (
+	// Not known.
+	PoolOrigin_POOL_ORIGIN_UNSPECIFIED PoolOrigin = 0
+	// The configuration.
+	PoolOrigin_POOL_ORIGIN_CONFIGURATION PoolOrigin = 1
+	// AddPool.
+	PoolOrigin_POOL_ORIGIN_RUN_TIME PoolOrigin = 2
+	// Neither any more, or its group is no longer configured: it is listed until its last
+	// block is free.
+	PoolOrigin_POOL_ORIGIN_FORMER PoolOrigin = 3
+)
+
+// Enum value maps for PoolOrigin.
+var (
+	PoolOrigin_name = map[int32]string{
+		0: "POOL_ORIGIN_UNSPECIFIED",
+		1: "POOL_ORIGIN_CONFIGURATION",
+		2: "POOL_ORIGIN_RUN_TIME",
+		3: "POOL_ORIGIN_FORMER",
+	}
+	PoolOrigin_value = map[string]int32{
+		"POOL_ORIGIN_UNSPECIFIED":   0,
+		"POOL_ORIGIN_CONFIGURATION": 1,
+		"POOL_ORIGIN_RUN_TIME":      2,
+		"POOL_ORIGIN_FORMER":        3,
+	}
+)
+
+func (x PoolOrigin) Enum() *PoolOrigin {
+	p := new(PoolOrigin)
+	*p = x
+	return p
+}
+
+func (x PoolOrigin) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PoolOrigin) Descriptor() protoreflect.EnumDescriptor {
+	return file_sessiond_v1_nat_proto_enumTypes[2].Descriptor()
+}
+
+func (PoolOrigin) Type() protoreflect.EnumType {
+	return &file_sessiond_v1_nat_proto_enumTypes[2]
+}
+
+func (x PoolOrigin) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PoolOrigin.Descriptor instead.
+func (PoolOrigin) EnumDescriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{2}
+}
+
+// PoolChange is a change of a public prefix at run time. It is kept in Redis, and lasts
+// until the configuration says the same, or no longer has the prefix.
+type PoolChange int32
+
+const (
+	// None.
+	PoolChange_POOL_CHANGE_UNSPECIFIED PoolChange = 0
+	// AddPool: the configuration does not have the prefix.
+	PoolChange_POOL_CHANGE_ADDED PoolChange = 1
+	// DrainPool.
+	PoolChange_POOL_CHANGE_DRAINED PoolChange = 2
+	// RemovePool: the configuration may still have the prefix.
+	PoolChange_POOL_CHANGE_REMOVED PoolChange = 3
+)
+
+// Enum value maps for PoolChange.
+var (
+	PoolChange_name = map[int32]string{
+		0: "POOL_CHANGE_UNSPECIFIED",
+		1: "POOL_CHANGE_ADDED",
+		2: "POOL_CHANGE_DRAINED",
+		3: "POOL_CHANGE_REMOVED",
+	}
+	PoolChange_value = map[string]int32{
+		"POOL_CHANGE_UNSPECIFIED": 0,
+		"POOL_CHANGE_ADDED":       1,
+		"POOL_CHANGE_DRAINED":     2,
+		"POOL_CHANGE_REMOVED":     3,
+	}
+)
+
+func (x PoolChange) Enum() *PoolChange {
+	p := new(PoolChange)
+	*p = x
+	return p
+}
+
+func (x PoolChange) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PoolChange) Descriptor() protoreflect.EnumDescriptor {
+	return file_sessiond_v1_nat_proto_enumTypes[3].Descriptor()
+}
+
+func (PoolChange) Type() protoreflect.EnumType {
+	return &file_sessiond_v1_nat_proto_enumTypes[3]
+}
+
+func (x PoolChange) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PoolChange.Descriptor instead.
+func (PoolChange) EnumDescriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{3}
+}
+
 // Receipt is the result of the removal of one subscriber's NAT state. Times are
 // absent until their step is done.
 type Receipt struct {
@@ -480,10 +596,15 @@ type Pool struct {
 	BlocksHeld uint32 `protobuf:"varint,5,opt,name=blocks_held,json=blocksHeld,proto3" json:"blocks_held,omitempty"`
 	// Blocks that any subscriber may get.
 	BlocksFree uint32 `protobuf:"varint,6,opt,name=blocks_free,json=blocksFree,proto3" json:"blocks_free,omitempty"`
-	// The prefix, or its group, is no longer configured: subscribers with blocks of it
-	// are served to their end, across restarts too, and no other gets one. The pool is
-	// listed until the last block is free.
-	Draining      bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	// No subscriber gets a block of it any more. Those with blocks are served to their
+	// end, across restarts too, or cut if RemovePool says so.
+	Draining bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Where the prefix comes from.
+	Origin PoolOrigin `protobuf:"varint,12,opt,name=origin,proto3,enum=sessiond.v1.PoolOrigin" json:"origin,omitempty"`
+	// What was changed at run time, and is in force; UNSPECIFIED for nothing.
+	Change PoolChange `protobuf:"varint,13,opt,name=change,proto3,enum=sessiond.v1.PoolChange" json:"change,omitempty"`
+	// When that was changed.
+	ChangedAt     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -565,6 +686,27 @@ func (x *Pool) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *Pool) GetOrigin() PoolOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return PoolOrigin_POOL_ORIGIN_UNSPECIFIED
+}
+
+func (x *Pool) GetChange() PoolChange {
+	if x != nil {
+		return x.Change
+	}
+	return PoolChange_POOL_CHANGE_UNSPECIFIED
+}
+
+func (x *Pool) GetChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChangedAt
+	}
+	return nil
 }
 
 // ListBindingsRequest picks bindings; empty fields match everything.
@@ -1093,6 +1235,328 @@ func (x *ListDropsResponse) GetDrops() []*Drop {
 	return nil
 }
 
+// AddPoolRequest names a public prefix for a group.
+type AddPoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exact name of a configured group. May be empty where there is only one.
+	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// IPv4, without host bits, such as 198.51.100.16/28. Required.
+	OutsidePrefix string `protobuf:"bytes,2,opt,name=outside_prefix,json=outsidePrefix,proto3" json:"outside_prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPoolRequest) Reset() {
+	*x = AddPoolRequest{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPoolRequest) ProtoMessage() {}
+
+func (x *AddPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPoolRequest.ProtoReflect.Descriptor instead.
+func (*AddPoolRequest) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AddPoolRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *AddPoolRequest) GetOutsidePrefix() string {
+	if x != nil {
+		return x.OutsidePrefix
+	}
+	return ""
+}
+
+// AddPoolResponse is the answer to AddPool.
+type AddPoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pools of the group in the prefix.
+	Pools         []*Pool `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPoolResponse) Reset() {
+	*x = AddPoolResponse{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPoolResponse) ProtoMessage() {}
+
+func (x *AddPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPoolResponse.ProtoReflect.Descriptor instead.
+func (*AddPoolResponse) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AddPoolResponse) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+// DrainPoolRequest names a public prefix of a group.
+type DrainPoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exact name of a group. May be empty: the group that has the prefix.
+	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// A public prefix of the group, or a part of one. Required.
+	OutsidePrefix string `protobuf:"bytes,2,opt,name=outside_prefix,json=outsidePrefix,proto3" json:"outside_prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainPoolRequest) Reset() {
+	*x = DrainPoolRequest{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainPoolRequest) ProtoMessage() {}
+
+func (x *DrainPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainPoolRequest.ProtoReflect.Descriptor instead.
+func (*DrainPoolRequest) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DrainPoolRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *DrainPoolRequest) GetOutsidePrefix() string {
+	if x != nil {
+		return x.OutsidePrefix
+	}
+	return ""
+}
+
+// DrainPoolResponse is the answer to DrainPool.
+type DrainPoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pools of the group in the prefix.
+	Pools         []*Pool `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainPoolResponse) Reset() {
+	*x = DrainPoolResponse{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainPoolResponse) ProtoMessage() {}
+
+func (x *DrainPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainPoolResponse.ProtoReflect.Descriptor instead.
+func (*DrainPoolResponse) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DrainPoolResponse) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+// RemovePoolRequest names a public prefix of a group.
+type RemovePoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exact name of a group. May be empty: the group that has the prefix.
+	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// A public prefix of the group, or a part of one, draining ones included. Required.
+	OutsidePrefix string `protobuf:"bytes,2,opt,name=outside_prefix,json=outsidePrefix,proto3" json:"outside_prefix,omitempty"`
+	// Cut the live bindings of the prefix. Their subscribers stay online, lose their
+	// sessions, and get blocks of other prefixes, or wait for one.
+	AllowDisruption bool `protobuf:"varint,3,opt,name=allow_disruption,json=allowDisruption,proto3" json:"allow_disruption,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *RemovePoolRequest) Reset() {
+	*x = RemovePoolRequest{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePoolRequest) ProtoMessage() {}
+
+func (x *RemovePoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePoolRequest.ProtoReflect.Descriptor instead.
+func (*RemovePoolRequest) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RemovePoolRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *RemovePoolRequest) GetOutsidePrefix() string {
+	if x != nil {
+		return x.OutsidePrefix
+	}
+	return ""
+}
+
+func (x *RemovePoolRequest) GetAllowDisruption() bool {
+	if x != nil {
+		return x.AllowDisruption
+	}
+	return false
+}
+
+// RemovePoolResponse is the answer to RemovePool.
+type RemovePoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pools of the group in the prefix that are left: they go with their last block.
+	Pools []*Pool `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Live bindings that are being cut.
+	BindingsCut   uint32 `protobuf:"varint,2,opt,name=bindings_cut,json=bindingsCut,proto3" json:"bindings_cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePoolResponse) Reset() {
+	*x = RemovePoolResponse{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePoolResponse) ProtoMessage() {}
+
+func (x *RemovePoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePoolResponse.ProtoReflect.Descriptor instead.
+func (*RemovePoolResponse) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RemovePoolResponse) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *RemovePoolResponse) GetBindingsCut() uint32 {
+	if x != nil {
+		return x.BindingsCut
+	}
+	return 0
+}
+
 var File_sessiond_v1_nat_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_nat_proto_rawDesc = "" +
@@ -1130,7 +1594,7 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\areceipt\x18\r \x01(\v2\x14.sessiond.v1.ReceiptR\areceipt\x12;\n" +
 	"\vgrace_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"graceUntil\x12.\n" +
-	"\x06blocks\x18\x0f \x03(\v2\x16.sessiond.v1.PortBlockR\x06blocks\"\xe5\x01\n" +
+	"\x06blocks\x18\x0f \x03(\v2\x16.sessiond.v1.PortBlockR\x06blocks\"\x82\x03\n" +
 	"\x04Pool\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12!\n" +
@@ -1141,7 +1605,11 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"blocksHeld\x12\x1f\n" +
 	"\vblocks_free\x18\x06 \x01(\rR\n" +
 	"blocksFree\x12\x1a\n" +
-	"\bdraining\x18\a \x01(\bR\bdraining\"\xca\x01\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\x12/\n" +
+	"\x06origin\x18\f \x01(\x0e2\x17.sessiond.v1.PoolOriginR\x06origin\x12/\n" +
+	"\x06change\x18\r \x01(\x0e2\x17.sessiond.v1.PoolChangeR\x06change\x129\n" +
+	"\n" +
+	"changed_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\"\xca\x01\n" +
 	"\x13ListBindingsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1172,7 +1640,24 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\ameaning\x18\x06 \x01(\tR\ameaning\"\x12\n" +
 	"\x10ListDropsRequest\"<\n" +
 	"\x11ListDropsResponse\x12'\n" +
-	"\x05drops\x18\x01 \x03(\v2\x11.sessiond.v1.DropR\x05drops*\x92\x01\n" +
+	"\x05drops\x18\x01 \x03(\v2\x11.sessiond.v1.DropR\x05drops\"M\n" +
+	"\x0eAddPoolRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
+	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\":\n" +
+	"\x0fAddPoolResponse\x12'\n" +
+	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\"O\n" +
+	"\x10DrainPoolRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
+	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\"<\n" +
+	"\x11DrainPoolResponse\x12'\n" +
+	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\"{\n" +
+	"\x11RemovePoolRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
+	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12)\n" +
+	"\x10allow_disruption\x18\x03 \x01(\bR\x0fallowDisruption\"`\n" +
+	"\x12RemovePoolResponse\x12'\n" +
+	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\x12!\n" +
+	"\fbindings_cut\x18\x02 \x01(\rR\vbindingsCut*\x92\x01\n" +
 	"\fBindingState\x12\x1d\n" +
 	"\x19BINDING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14BINDING_STATE_ACTIVE\x10\x01\x12\x1a\n" +
@@ -1182,13 +1667,29 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x05Proof\x12\x15\n" +
 	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vPROOF_INDEX\x10\x01\x12\x0f\n" +
-	"\vPROOF_TABLE\x10\x022\xd1\x02\n" +
+	"\vPROOF_TABLE\x10\x02*z\n" +
+	"\n" +
+	"PoolOrigin\x12\x1b\n" +
+	"\x17POOL_ORIGIN_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19POOL_ORIGIN_CONFIGURATION\x10\x01\x12\x18\n" +
+	"\x14POOL_ORIGIN_RUN_TIME\x10\x02\x12\x16\n" +
+	"\x12POOL_ORIGIN_FORMER\x10\x03*r\n" +
+	"\n" +
+	"PoolChange\x12\x1b\n" +
+	"\x17POOL_CHANGE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11POOL_CHANGE_ADDED\x10\x01\x12\x17\n" +
+	"\x13POOL_CHANGE_DRAINED\x10\x02\x12\x17\n" +
+	"\x13POOL_CHANGE_REMOVED\x10\x032\xb2\x04\n" +
 	"\n" +
 	"NatService\x12S\n" +
 	"\fListBindings\x12 .sessiond.v1.ListBindingsRequest\x1a!.sessiond.v1.ListBindingsResponse\x12V\n" +
 	"\rLookupOutside\x12!.sessiond.v1.LookupOutsideRequest\x1a\".sessiond.v1.LookupOutsideResponse\x12J\n" +
 	"\tListPools\x12\x1d.sessiond.v1.ListPoolsRequest\x1a\x1e.sessiond.v1.ListPoolsResponse\x12J\n" +
-	"\tListDrops\x12\x1d.sessiond.v1.ListDropsRequest\x1a\x1e.sessiond.v1.ListDropsResponseB?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1b\x06proto3"
+	"\tListDrops\x12\x1d.sessiond.v1.ListDropsRequest\x1a\x1e.sessiond.v1.ListDropsResponse\x12D\n" +
+	"\aAddPool\x12\x1b.sessiond.v1.AddPoolRequest\x1a\x1c.sessiond.v1.AddPoolResponse\x12J\n" +
+	"\tDrainPool\x12\x1d.sessiond.v1.DrainPoolRequest\x1a\x1e.sessiond.v1.DrainPoolResponse\x12M\n" +
+	"\n" +
+	"RemovePool\x12\x1e.sessiond.v1.RemovePoolRequest\x1a\x1f.sessiond.v1.RemovePoolResponseB?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1b\x06proto3"
 
 var (
 	file_sessiond_v1_nat_proto_rawDescOnce sync.Once
@@ -1202,57 +1703,77 @@ func file_sessiond_v1_nat_proto_rawDescGZIP() []byte {
 	return file_sessiond_v1_nat_proto_rawDescData
 }
 
-var file_sessiond_v1_nat_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sessiond_v1_nat_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_sessiond_v1_nat_proto_goTypes = []any{
 	(BindingState)(0),             // 0: sessiond.v1.BindingState
 	(Proof)(0),                    // 1: sessiond.v1.Proof
-	(*Receipt)(nil),               // 2: sessiond.v1.Receipt
-	(*PortBlock)(nil),             // 3: sessiond.v1.PortBlock
-	(*Binding)(nil),               // 4: sessiond.v1.Binding
-	(*Pool)(nil),                  // 5: sessiond.v1.Pool
-	(*ListBindingsRequest)(nil),   // 6: sessiond.v1.ListBindingsRequest
-	(*ListBindingsResponse)(nil),  // 7: sessiond.v1.ListBindingsResponse
-	(*LookupOutsideRequest)(nil),  // 8: sessiond.v1.LookupOutsideRequest
-	(*LookupOutsideResponse)(nil), // 9: sessiond.v1.LookupOutsideResponse
-	(*ListPoolsRequest)(nil),      // 10: sessiond.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 11: sessiond.v1.ListPoolsResponse
-	(*Drop)(nil),                  // 12: sessiond.v1.Drop
-	(*ListDropsRequest)(nil),      // 13: sessiond.v1.ListDropsRequest
-	(*ListDropsResponse)(nil),     // 14: sessiond.v1.ListDropsResponse
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(PoolOrigin)(0),               // 2: sessiond.v1.PoolOrigin
+	(PoolChange)(0),               // 3: sessiond.v1.PoolChange
+	(*Receipt)(nil),               // 4: sessiond.v1.Receipt
+	(*PortBlock)(nil),             // 5: sessiond.v1.PortBlock
+	(*Binding)(nil),               // 6: sessiond.v1.Binding
+	(*Pool)(nil),                  // 7: sessiond.v1.Pool
+	(*ListBindingsRequest)(nil),   // 8: sessiond.v1.ListBindingsRequest
+	(*ListBindingsResponse)(nil),  // 9: sessiond.v1.ListBindingsResponse
+	(*LookupOutsideRequest)(nil),  // 10: sessiond.v1.LookupOutsideRequest
+	(*LookupOutsideResponse)(nil), // 11: sessiond.v1.LookupOutsideResponse
+	(*ListPoolsRequest)(nil),      // 12: sessiond.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 13: sessiond.v1.ListPoolsResponse
+	(*Drop)(nil),                  // 14: sessiond.v1.Drop
+	(*ListDropsRequest)(nil),      // 15: sessiond.v1.ListDropsRequest
+	(*ListDropsResponse)(nil),     // 16: sessiond.v1.ListDropsResponse
+	(*AddPoolRequest)(nil),        // 17: sessiond.v1.AddPoolRequest
+	(*AddPoolResponse)(nil),       // 18: sessiond.v1.AddPoolResponse
+	(*DrainPoolRequest)(nil),      // 19: sessiond.v1.DrainPoolRequest
+	(*DrainPoolResponse)(nil),     // 20: sessiond.v1.DrainPoolResponse
+	(*RemovePoolRequest)(nil),     // 21: sessiond.v1.RemovePoolRequest
+	(*RemovePoolResponse)(nil),    // 22: sessiond.v1.RemovePoolResponse
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_sessiond_v1_nat_proto_depIdxs = []int32{
-	15, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
-	15, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
-	15, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
+	23, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
+	23, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
+	23, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: sessiond.v1.Receipt.proof:type_name -> sessiond.v1.Proof
 	0,  // 4: sessiond.v1.Binding.state:type_name -> sessiond.v1.BindingState
-	15, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
-	15, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
-	15, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
-	2,  // 8: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
-	15, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
-	3,  // 10: sessiond.v1.Binding.blocks:type_name -> sessiond.v1.PortBlock
-	0,  // 11: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
-	4,  // 12: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
-	15, // 13: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
-	4,  // 14: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
-	5,  // 15: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	12, // 16: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
-	6,  // 17: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	8,  // 18: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	10, // 19: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	13, // 20: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
-	7,  // 21: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	9,  // 22: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	11, // 23: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	14, // 24: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	23, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
+	23, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
+	23, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
+	4,  // 8: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
+	23, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
+	5,  // 10: sessiond.v1.Binding.blocks:type_name -> sessiond.v1.PortBlock
+	2,  // 11: sessiond.v1.Pool.origin:type_name -> sessiond.v1.PoolOrigin
+	3,  // 12: sessiond.v1.Pool.change:type_name -> sessiond.v1.PoolChange
+	23, // 13: sessiond.v1.Pool.changed_at:type_name -> google.protobuf.Timestamp
+	0,  // 14: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
+	6,  // 15: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
+	23, // 16: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
+	6,  // 17: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
+	7,  // 18: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
+	14, // 19: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
+	7,  // 20: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
+	7,  // 21: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
+	7,  // 22: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
+	8,  // 23: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	10, // 24: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	12, // 25: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	15, // 26: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
+	17, // 27: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
+	19, // 28: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
+	21, // 29: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
+	9,  // 30: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	11, // 31: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	13, // 32: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	16, // 33: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
+	18, // 34: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
+	20, // 35: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
+	22, // 36: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
+	30, // [30:37] is the sub-list for method output_type
+	23, // [23:30] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }
@@ -1265,8 +1786,8 @@ func file_sessiond_v1_nat_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_nat_proto_rawDesc), len(file_sessiond_v1_nat_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   13,
+			NumEnums:      4,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,13 +25,16 @@ const (
 	NatService_LookupOutside_FullMethodName = "/sessiond.v1.NatService/LookupOutside"
 	NatService_ListPools_FullMethodName     = "/sessiond.v1.NatService/ListPools"
 	NatService_ListDrops_FullMethodName     = "/sessiond.v1.NatService/ListDrops"
+	NatService_AddPool_FullMethodName       = "/sessiond.v1.NatService/AddPool"
+	NatService_DrainPool_FullMethodName     = "/sessiond.v1.NatService/DrainPool"
+	NatService_RemovePool_FullMethodName    = "/sessiond.v1.NatService/RemovePool"
 )
 
 // NatServiceClient is the client API for NatService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// NatService shows bindings and pools, and counts dropped packets.
+// NatService shows bindings, shows and changes pools, and counts dropped packets.
 type NatServiceClient interface {
 	// ListBindings returns bindings in every state, by group, inside address,
 	// outside address and first port.
@@ -47,6 +50,21 @@ type NatServiceClient interface {
 	// sum is the packets that came in, less those that left and those for the machine
 	// itself.
 	ListDrops(ctx context.Context, in *ListDropsRequest, opts ...grpc.CallOption) (*ListDropsResponse, error)
+	// AddPool makes a group give blocks of a public prefix: a new one, or one that
+	// DrainPool or RemovePool took out. It is no error where the group does so already.
+	// FAILED_PRECONDITION with reason POOL_CONFLICT where the prefix overlaps an inside
+	// prefix, or the public prefix of another group, where the group would have too many
+	// blocks, or where the configuration itself says that the prefix drains.
+	AddPool(ctx context.Context, in *AddPoolRequest, opts ...grpc.CallOption) (*AddPoolResponse, error)
+	// DrainPool stops a group from giving blocks of a public prefix, or of a part of one.
+	// Live bindings stay to their end. NOT_FOUND where the group does not have it.
+	DrainPool(ctx context.Context, in *DrainPoolRequest, opts ...grpc.CallOption) (*DrainPoolResponse, error)
+	// RemovePool takes a public prefix, or a part of one, away from a group. Its route and
+	// rules go when the quarantine of its last block is over. FAILED_PRECONDITION with
+	// reason LIVE_BINDINGS, their number as metadata "bindings", where it has live
+	// bindings and allow_disruption is not set. NOT_FOUND where the group does not have
+	// the prefix.
+	RemovePool(ctx context.Context, in *RemovePoolRequest, opts ...grpc.CallOption) (*RemovePoolResponse, error)
 }
 
 type natServiceClient struct {
@@ -97,11 +115,41 @@ func (c *natServiceClient) ListDrops(ctx context.Context, in *ListDropsRequest, 
 	return out, nil
 }
 
+func (c *natServiceClient) AddPool(ctx context.Context, in *AddPoolRequest, opts ...grpc.CallOption) (*AddPoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddPoolResponse)
+	err := c.cc.Invoke(ctx, NatService_AddPool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *natServiceClient) DrainPool(ctx context.Context, in *DrainPoolRequest, opts ...grpc.CallOption) (*DrainPoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainPoolResponse)
+	err := c.cc.Invoke(ctx, NatService_DrainPool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *natServiceClient) RemovePool(ctx context.Context, in *RemovePoolRequest, opts ...grpc.CallOption) (*RemovePoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemovePoolResponse)
+	err := c.cc.Invoke(ctx, NatService_RemovePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NatServiceServer is the server API for NatService service.
 // All implementations must embed UnimplementedNatServiceServer
 // for forward compatibility.
 //
-// NatService shows bindings and pools, and counts dropped packets.
+// NatService shows bindings, shows and changes pools, and counts dropped packets.
 type NatServiceServer interface {
 	// ListBindings returns bindings in every state, by group, inside address,
 	// outside address and first port.
@@ -117,6 +165,21 @@ type NatServiceServer interface {
 	// sum is the packets that came in, less those that left and those for the machine
 	// itself.
 	ListDrops(context.Context, *ListDropsRequest) (*ListDropsResponse, error)
+	// AddPool makes a group give blocks of a public prefix: a new one, or one that
+	// DrainPool or RemovePool took out. It is no error where the group does so already.
+	// FAILED_PRECONDITION with reason POOL_CONFLICT where the prefix overlaps an inside
+	// prefix, or the public prefix of another group, where the group would have too many
+	// blocks, or where the configuration itself says that the prefix drains.
+	AddPool(context.Context, *AddPoolRequest) (*AddPoolResponse, error)
+	// DrainPool stops a group from giving blocks of a public prefix, or of a part of one.
+	// Live bindings stay to their end. NOT_FOUND where the group does not have it.
+	DrainPool(context.Context, *DrainPoolRequest) (*DrainPoolResponse, error)
+	// RemovePool takes a public prefix, or a part of one, away from a group. Its route and
+	// rules go when the quarantine of its last block is over. FAILED_PRECONDITION with
+	// reason LIVE_BINDINGS, their number as metadata "bindings", where it has live
+	// bindings and allow_disruption is not set. NOT_FOUND where the group does not have
+	// the prefix.
+	RemovePool(context.Context, *RemovePoolRequest) (*RemovePoolResponse, error)
 	mustEmbedUnimplementedNatServiceServer()
 }
 
@@ -138,6 +201,15 @@ func (UnimplementedNatServiceServer) ListPools(context.Context, *ListPoolsReques
 }
 func (UnimplementedNatServiceServer) ListDrops(context.Context, *ListDropsRequest) (*ListDropsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDrops not implemented")
+}
+func (UnimplementedNatServiceServer) AddPool(context.Context, *AddPoolRequest) (*AddPoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddPool not implemented")
+}
+func (UnimplementedNatServiceServer) DrainPool(context.Context, *DrainPoolRequest) (*DrainPoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainPool not implemented")
+}
+func (UnimplementedNatServiceServer) RemovePool(context.Context, *RemovePoolRequest) (*RemovePoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemovePool not implemented")
 }
 func (UnimplementedNatServiceServer) mustEmbedUnimplementedNatServiceServer() {}
 func (UnimplementedNatServiceServer) testEmbeddedByValue()                    {}
@@ -232,6 +304,60 @@ func _NatService_ListDrops_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NatService_AddPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NatServiceServer).AddPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NatService_AddPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NatServiceServer).AddPool(ctx, req.(*AddPoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NatService_DrainPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NatServiceServer).DrainPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NatService_DrainPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NatServiceServer).DrainPool(ctx, req.(*DrainPoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NatService_RemovePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemovePoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NatServiceServer).RemovePool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NatService_RemovePool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NatServiceServer).RemovePool(ctx, req.(*RemovePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NatService_ServiceDesc is the grpc.ServiceDesc for NatService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -254,6 +380,18 @@ var NatService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListDrops",
 			Handler:    _NatService_ListDrops_Handler,
+		},
+		{
+			MethodName: "AddPool",
+			Handler:    _NatService_AddPool_Handler,
+		},
+		{
+			MethodName: "DrainPool",
+			Handler:    _NatService_DrainPool_Handler,
+		},
+		{
+			MethodName: "RemovePool",
+			Handler:    _NatService_RemovePool_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -160,7 +160,7 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{0}
 }
 
-// Reason tells why a record ended.
+// Reason tells why a record ended, or a binding.
 type Reason int32
 
 const (
@@ -178,6 +178,9 @@ const (
 	Reason_REASON_SUPERSEDED Reason = 5
 	// Another program deleted the record in the database (DEL, UNLINK).
 	Reason_REASON_REMOVED_IN_DATABASE Reason = 6
+	// RemovePool took the public prefix of the binding away. The record did not end
+	// for it: a subscriber that is online gets blocks of another prefix.
+	Reason_REASON_POOL_REMOVED Reason = 7
 )
 
 // Enum value maps for Reason.
@@ -190,6 +193,7 @@ var (
 		4: "REASON_ADMIN",
 		5: "REASON_SUPERSEDED",
 		6: "REASON_REMOVED_IN_DATABASE",
+		7: "REASON_POOL_REMOVED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":         0,
@@ -199,6 +203,7 @@ var (
 		"REASON_ADMIN":               4,
 		"REASON_SUPERSEDED":          5,
 		"REASON_REMOVED_IN_DATABASE": 6,
+		"REASON_POOL_REMOVED":        7,
 	}
 )
 
@@ -1270,7 +1275,7 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x13EVENT_KIND_OBSERVED\x10\v\x12\x1b\n" +
 	"\x17EVENT_KIND_REMOVAL_HELD\x10\f\x12\x1e\n" +
 	"\x1aEVENT_KIND_REMOVAL_REFUSED\x10\r\x12\x1c\n" +
-	"\x18EVENT_KIND_LIMIT_REACHED\x10\x0e*\xa6\x01\n" +
+	"\x18EVENT_KIND_LIMIT_REACHED\x10\x0e*\xbf\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vREASON_STOP\x10\x01\x12\x16\n" +
@@ -1278,7 +1283,8 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x0eREASON_EXPIRED\x10\x03\x12\x10\n" +
 	"\fREASON_ADMIN\x10\x04\x12\x15\n" +
 	"\x11REASON_SUPERSEDED\x10\x05\x12\x1e\n" +
-	"\x1aREASON_REMOVED_IN_DATABASE\x10\x062\xe8\x03\n" +
+	"\x1aREASON_REMOVED_IN_DATABASE\x10\x06\x12\x17\n" +
+	"\x13REASON_POOL_REMOVED\x10\a2\xe8\x03\n" +
 	"\x11SubscriberService\x12V\n" +
 	"\rGetSubscriber\x12!.sessiond.v1.GetSubscriberRequest\x1a\".sessiond.v1.GetSubscriberResponse\x12\\\n" +
 	"\x0fListSubscribers\x12#.sessiond.v1.ListSubscribersRequest\x1a$.sessiond.v1.ListSubscribersResponse\x12V\n" +
