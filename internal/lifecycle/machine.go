@@ -123,6 +123,20 @@ func (m *Machine) End(s *Slot, reason subscriber.Reason, now time.Time) {
 	m.step(s)
 }
 
+// Evict cuts the binding of a slot, because its outside prefix was taken away: whatever
+// the toggle, and in a grace time too. The record stays. A subscriber that is online gets
+// a block again as at its Start, once no session is left; the engine must no longer give
+// it one of the same prefix. Evict does nothing where there is no binding to cut.
+func (m *Machine) Evict(s *Slot, now time.Time) {
+	if s.phase == Idle || s.phase == Cut || s.stray {
+		return
+	}
+	m.now = now
+	s.evict(now)
+	m.touch(s.packed.Group(), s.packed.Inside())
+	m.step(s)
+}
+
 func (m *Machine) end(s *Slot, reason subscriber.Reason, at time.Time) {
 	m.count(&s.packed, -1)
 	s.end(reason, at)
@@ -246,6 +260,7 @@ type facts struct {
 	pending  bool // the subscriber waits for a block
 	own      bool // the binding was allocated for the session of that record
 	stray    bool // the kernel state has no binding
+	evicted  bool // the outside address of the binding was taken away
 	removal  bool // the toggle subscriber_session_removal is on
 	grace    bool // the grace time of the binding's subscriber runs
 	same     bool // and the record in force is of that subscriber
@@ -269,7 +284,8 @@ const (
 )
 
 // next is the life cycle. A subscriber that ended is cut when removal is on,
-// and drained when it is off or during a grace time. An address whose session
+// and drained when it is off or during a grace time. One whose outside address was
+// taken away is always cut. An address whose session
 // changed hands is always cut, regardless of toggle and grace time: the next
 // holder inherits nothing (SES-07).
 func next(f facts) action {
@@ -280,7 +296,7 @@ func next(f facts) action {
 		}
 	case Saved:
 		switch {
-		case !f.online || !f.own:
+		case !f.online, !f.own, f.evicted:
 			return closeGate
 		case f.sessions > 0:
 			return flush // DEL-06
@@ -289,7 +305,7 @@ func next(f facts) action {
 		}
 	case Open, Returned:
 		switch {
-		case f.stray:
+		case f.stray, f.evicted:
 			return closeGate
 		case f.online && f.own && f.phase == Open:
 			return stay
@@ -306,7 +322,7 @@ func next(f facts) action {
 		switch {
 		case f.same && !f.stray:
 			return resume
-		case f.online, f.stray, !f.grace && (f.removal || f.empty):
+		case f.online, f.stray, f.evicted, !f.grace && (f.removal || f.empty):
 			return closeGate
 		case !f.grace:
 			return askIdle
@@ -356,6 +372,7 @@ func (m *Machine) facts(s *Slot) facts {
 		online:  s.online,
 		own:     s.tenure == s.boundTenure && !s.stray,
 		stray:   s.stray,
+		evicted: s.over != nil && s.over.evicted,
 		removal: m.removal == inspect.RemovalOn,
 		grace:   s.InGrace(m.now),
 	}

@@ -170,6 +170,7 @@ func (p *player) input(line string) {
 		"stored": p.stored, "programmed": p.programmed, "closed": p.closed, "reaped": p.reaped, "executors": p.executors,
 		"sessions": p.setSessions, "asked": p.asked, "tick": p.tick, "guard": p.guard, "gone": p.gone,
 		"adopt-entry": p.adoptEntry, "adopt-stored": p.adoptStored, "claim": p.claim, "step": p.step, "stray": p.stray,
+		"pool": p.pool, "evict": p.evict,
 	}
 	do := inputs[verb]
 	if do == nil {
@@ -398,6 +399,24 @@ func (p *player) claim(args []string, named map[string]string) {
 }
 
 func (p *player) step(args []string, _ map[string]string) { p.m.Step(p.m.Slot(p.addr(args)), p.now) }
+
+// pool configures other outside prefixes.
+func (p *player) pool(args []string, _ map[string]string) {
+	c := scenarioGroup
+	c.Outside = nil
+	for _, text := range args {
+		c.Outside = append(c.Outside, netip.MustParsePrefix(text))
+	}
+	if err := p.engine.Reconfigure([]lsn.GroupConfig{c}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *player) evict(args []string, _ map[string]string) {
+	if s := p.m.Slot(p.addr(args)); s != nil {
+		p.m.Evict(s, p.now)
+	}
+}
 
 func (p *player) stray(args []string, named map[string]string) {
 	b := p.block(named)

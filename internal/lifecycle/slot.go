@@ -78,6 +78,7 @@ type teardown struct {
 	at     time.Time
 
 	graceUntil time.Time // the subscriber may resume its sessions until then; zero for no grace time
+	evicted    bool      // its outside address was taken away: it is cut in any case
 	elements   int       // number of map elements that its cut removes
 	cutAt      time.Time // when the gate had closed
 }
@@ -122,6 +123,14 @@ func (s *Slot) end(reason subscriber.Reason, at time.Time) {
 	if s.over == nil && s.phase != Idle {
 		s.over = &teardown{record: s.packed, reason: reason, at: at}
 	}
+}
+
+// evict ends the slot's binding, for which the tenure may go on.
+func (s *Slot) evict(at time.Time) {
+	if s.over == nil {
+		s.over = &teardown{record: s.packed, reason: subscriber.ReasonPoolRemoved, at: at}
+	}
+	s.over.evicted, s.over.graceUntil = true, time.Time{}
 }
 
 // Awaited reports whether the binding is allocated, and stored or being stored,

@@ -64,7 +64,7 @@ func walk(t *testing.T, seed uint64) []string {
 			after += time.Duration(r.IntN(20)) * time.Second
 		}
 		inside := 1 + r.IntN(5)
-		switch r.IntN(14) {
+		switch r.IntN(15) {
 		case 0, 1, 2:
 			do(after, "start %d user%d s%d expires=%ds", inside, r.IntN(3), r.IntN(4), 1+r.IntN(300))
 		case 3:
@@ -83,6 +83,8 @@ func walk(t *testing.T, seed uint64) []string {
 			do(after, "tick")
 		case 10:
 			do(after, "asked")
+		case 11:
+			do(after, "evict %d", inside)
 		default:
 			do(after, "%s", []string{"stored", "programmed", "closed", "reaped"}[r.IntN(4)])
 		}

@@ -34,7 +34,8 @@ type Change struct {
 	Partial bool
 }
 
-// Reason is the cause of the end of a subscriber record.
+// Reason is the cause of the end of a subscriber record or, ReasonPoolRemoved, of a
+// binding whose record may go on.
 type Reason uint8
 
 // Reasons of removal, as in the change feed, events and metrics.
@@ -46,6 +47,7 @@ const (
 	ReasonAdmin                    // deleted through gRPC
 	ReasonSuperseded               // a newer session took the address, or the session moved to another
 	ReasonRemovedInDatabase        // another program deleted the record (DEL, UNLINK)
+	ReasonPoolRemoved              // a person took the outside prefix of the binding away
 )
 
 var reasonNames = [...]string{
@@ -56,6 +58,7 @@ var reasonNames = [...]string{
 	ReasonAdmin:             "ADMIN",
 	ReasonSuperseded:        "SUPERSEDED",
 	ReasonRemovedInDatabase: "REMOVED_IN_DATABASE",
+	ReasonPoolRemoved:       "POOL_REMOVED",
 }
 
 // Reasons returns all reasons, ReasonNone first.
