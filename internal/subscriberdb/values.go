@@ -187,11 +187,65 @@ func (v *valueStore) SaveServed(ctx context.Context, s Served) error {
 
 // ForgetServed removes a drained group, in the reverse order.
 func (v *valueStore) ForgetServed(ctx context.Context, group string) error {
-	if err := v.client.Del(ctx, codec.ServedKey(group)).Err(); err != nil {
+	if err := v.client.Del(ctx, codec.ServedKey(group), codec.PoolsKey(group)).Err(); err != nil {
 		return fmt.Errorf("forget %s: %w", codec.ServedKey(group), err)
 	}
 	if err := v.client.SRem(ctx, codec.GroupsKey, group).Err(); err != nil {
 		return fmt.Errorf("forget served group %q: %w", group, err)
+	}
+	return nil
+}
+
+// PoolChange is a change of an outside prefix at run time, over the configuration.
+type PoolChange = codec.PoolChange
+
+// PoolKind is the kind of a change of an outside prefix.
+type PoolKind = codec.PoolKind
+
+// The kinds of changes of outside prefixes.
+const (
+	PoolAdded    = codec.PoolAdded
+	PoolDraining = codec.PoolDraining
+	PoolRemoved  = codec.PoolRemoved
+	PoolCut      = codec.PoolCut
+)
+
+// PoolChanges returns the changes of a group's outside prefixes at run time. A value that
+// cannot be read counts as none, and is reported as garbage.
+func (v *valueStore) PoolChanges(ctx context.Context, group string) ([]PoolChange, error) {
+	text, err := v.client.Get(ctx, codec.PoolsKey(group)).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if redisconn.UnlessWrongType(err) != nil {
+		return nil, fmt.Errorf("read %s: %w", codec.PoolsKey(group), err)
+	}
+	var changes []PoolChange
+	if err == nil {
+		changes, err = codec.ParsePoolChanges(text)
+	}
+	if err != nil {
+		v.found(group, codec.GarbageKey, codec.PoolsKey(group))
+		return nil, nil
+	}
+	return changes, nil
+}
+
+// SavePoolChanges replaces the changes of a group's outside prefixes at run time.
+func (v *valueStore) SavePoolChanges(ctx context.Context, group string, changes []PoolChange) error {
+	key := codec.PoolsKey(group)
+	if len(changes) == 0 {
+		if err := v.client.Del(ctx, key).Err(); err != nil {
+			return fmt.Errorf("delete %s: %w", key, err)
+		}
+		return nil
+	}
+	text, err := codec.FormatPoolChanges(changes)
+	if err == nil {
+		err = v.client.Set(ctx, key, text, 0).Err()
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", key, err)
 	}
 	return nil
 }

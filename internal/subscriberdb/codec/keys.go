@@ -138,6 +138,10 @@ func OwnerKey(group string) string { return groupKey(group, "owner") }
 // NAT, drained ones included.
 func ServedKey(group string) string { return groupKey(group, "served") }
 
+// PoolsKey returns the key of the string with the changes of the group's outside prefixes
+// at run time.
+func PoolsKey(group string) string { return groupKey(group, "pools") }
+
 // AppendSessionRef appends a session's identity as one word:
 // <client>/<nas>/<Acct-Session-Id>, each escaped, and /<inside address> if several sessions
 // share the identifier.
@@ -189,7 +193,8 @@ type TypedKey struct{ Name, Kind string }
 func OwnKeys(group string) []TypedKey {
 	keys := []TypedKey{
 		{ReadersKey(group), "hash"}, {RestartsKey(group), "set"}, {MarkerKey(group), "string"},
-		{OwnerKey(group), "string"}, {ServedKey(group), "string"}, {OldBindingsKey(group), "hash"},
+		{OwnerKey(group), "string"}, {ServedKey(group), "string"}, {PoolsKey(group), "string"},
+		{OldBindingsKey(group), "hash"},
 	}
 	for part := range BindingParts {
 		keys = append(keys, TypedKey{BindingsKey(group, uint8(part)), "hash"})
