@@ -30,7 +30,7 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 	configs := make([]lsn.GroupConfig, len(groups))
 	for i, g := range groups {
 		configs[i] = lsn.GroupConfig{
-			Name: g.Name, Inside: g.Inside, Outside: g.Outside,
+			Name: g.Name, Inside: g.Inside, Outside: g.Outside, Draining: g.Draining,
 			FirstPort: nat.Port(g.FirstPort), LastPort: nat.Port(g.LastPort),
 			BlockSize: g.BlockSize, Hold: g.Hold,
 			Grace: g.Removal.Grace, GraceCauses: g.Removal.GraceCauses,
@@ -97,7 +97,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 	for _, g := range c.Groups {
 		limited = append(limited, nat.PrefixLimits{Inside: g.Inside, Limits: limits(g.Limits)})
 		inside = append(inside, g.Inside...)
-		outside = append(outside, g.Outside...)
+		outside = slices.Concat(outside, g.Outside, g.Draining)
 	}
 	return nftnat.Options{
 		NetNS: c.NAT.NetNS, Table: c.NAT.Table,

@@ -155,6 +155,7 @@ type Group struct {
 	Name      string
 	Inside    []netip.Prefix
 	Outside   []netip.Prefix
+	Draining  []netip.Prefix // outside prefixes besides, that give no blocks
 	FirstPort uint16
 	LastPort  uint16 // inclusive
 	BlockSize int

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -65,7 +66,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
 		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
 		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
-		"groups: [{guard: {x: 1}}]", "groups: [{no_nat: [{x: 1}]}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "log: {x: 1}",
+		"groups: [{guard: {x: 1}}]", "groups: [{no_nat: [{x: 1}]}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "groups: [{outside: [{x: 1}]}]", "log: {x: 1}",
 	} {
 		_, _, err := Parse("test.yaml", []byte(section))
 		known := regexp.MustCompile(`x: unknown key; known here: (.*)`).FindStringSubmatch(err.Error())
@@ -194,6 +195,9 @@ func TestValues(t *testing.T) {
 		{"no limits by default", "", "", func(c Config) any { return c.Groups[0].Limits }, Limits{}},
 		{"json log", "", "log: {format: json, level: debug}\n", func(c Config) any { return c.Log.Level.String() + c.Log.Format }, "DEBUGjson"},
 		{"dialled interfaces", "[s0]", "[s0, 'ppp*']", func(c Config) any { return fmt.Sprint(c.NAT.InsideInterfaces) }, "[s0 ppp*]"},
+		{"outside that drains", "[198.51.100.0/28]", "[198.51.100.0/29, {prefix: 198.51.100.8/29, draining: true}, {prefix: 203.0.113.0/32, draining: false}]", func(c Config) any {
+			return [][]netip.Prefix{c.Groups[0].Outside, c.Groups[0].Draining}
+		}, [][]netip.Prefix{{netip.MustParsePrefix("198.51.100.0/29"), netip.MustParsePrefix("203.0.113.0/32")}, {netip.MustParsePrefix("198.51.100.8/29")}}},
 		{"memory needs no interfaces", "inside_interfaces: [s0]\n  outside_interfaces: [i0]", "backend: memory", func(c Config) any { return c.NAT.Backend }, "memory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package config
 import (
 	"math/bits"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +44,7 @@ func (l *loader) group(v value) Group {
 			v.matching(&g.Name, groupName, "lower-case letters, digits, dash and underscore, a letter or digit first")
 		},
 		"inside":     func(v value) { g.Inside = claims(&l.inside, v) },
-		"outside":    func(v value) { g.Outside = claims(&l.outside, v) },
+		"outside":    func(v value) { g.Outside, g.Draining = outsideClaims(&l.outside, v) },
 		"port_range": func(v value) { place = v; v.ports(&g.FirstPort, &g.LastPort) },
 		"block_size": func(v value) { place = v; v.blockSize(&g.BlockSize) },
 		"hold": func(v value) {
@@ -153,7 +154,7 @@ func (v value) checkBlocks(g *Group) {
 		return
 	}
 	total := uint64(0)
-	for _, p := range g.Outside {
+	for _, p := range slices.Concat(g.Outside, g.Draining) {
 		total += uint64(count) << (32 - p.Bits())
 	}
 	if total > maxGroupBlocks {

@@ -1,6 +1,10 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/goccy/go-yaml/ast"
+)
 
 // claim is a prefix in the file, with its position.
 type claim struct {
@@ -12,19 +16,52 @@ type claim struct {
 func claims(to *[]claim, v value) []netip.Prefix {
 	var prefixes []netip.Prefix
 	for _, e := range v.sequence() {
-		p, ok := e.prefix()
-		switch a := p.Addr(); {
-		case !ok:
-		case !a.Is4():
-			e.errorf("%v is not IPv4", p)
-		case a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast():
-			e.errorf("%v is not of addresses that hosts can have here", p)
-		default:
+		if p, ok := e.claim(to); ok {
 			prefixes = append(prefixes, p)
-			*to = append(*to, claim{e, p})
 		}
 	}
 	return prefixes
+}
+
+// claim reads an IPv4 prefix and notes it for checkPrefixes.
+func (v value) claim(to *[]claim) (p netip.Prefix, ok bool) {
+	p, ok = v.prefix()
+	switch a := p.Addr(); {
+	case !ok:
+	case !a.Is4():
+		v.errorf("%v is not IPv4", p)
+	case a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast():
+		v.errorf("%v is not of addresses that hosts can have here", p)
+	default:
+		*to = append(*to, claim{v, p})
+		return p, true
+	}
+	return p, false
+}
+
+// outsideClaims reads outside prefixes, each written as such, or as a mapping that may say
+// that it drains.
+func outsideClaims(to *[]claim, v value) (outside, draining []netip.Prefix) {
+	for _, e := range v.sequence() {
+		place, drains := e, false
+		if _, ok := e.node.(ast.MapNode); ok {
+			keys := e.mapping(fields{
+				"prefix":   func(v value) { place = v },
+				"draining": func(v value) { v.boolean(&drains) },
+			})
+			if e.require(keys, "prefix"); !keys["prefix"] {
+				continue
+			}
+		}
+		switch p, ok := place.claim(to); {
+		case !ok:
+		case drains:
+			draining = append(draining, p)
+		default:
+			outside = append(outside, p)
+		}
+	}
+	return outside, draining
 }
 
 // checkPrefixes checks the prefixes of all groups against each other.
