@@ -17,10 +17,10 @@ type GroupConfig struct {
 	Inside    []netip.Prefix
 	Outside   []netip.Prefix
 	Draining  []netip.Prefix // outside prefixes besides those of Outside that give no blocks; bindings there stay
-	FirstPort nat.Port      // at least 1024 (RFC 4787 REQ-7 keeps 0-1023 apart)
-	LastPort  nat.Port      // inclusive
-	BlockSize int           // ports per block, a power of two
-	Hold      time.Duration // quarantine before another subscriber may get a block (RFC 6888 REQ-8)
+	FirstPort nat.Port       // at least 1024 (RFC 4787 REQ-7 keeps 0-1023 apart)
+	LastPort  nat.Port       // inclusive
+	BlockSize int            // ports per block, a power of two
+	Hold      time.Duration  // quarantine before another subscriber may get a block (RFC 6888 REQ-8)
 
 	Grace       time.Duration // time in which a subscriber may come back to live sessions; 0: none
 	GraceCauses []uint32      // Acct-Terminate-Causes that grant it, see GraceFor

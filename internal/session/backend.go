@@ -46,6 +46,7 @@ type Backend struct {
 	reports    *reports
 	settings   *liveSettings
 	follower   *feedFollower
+	served     *servedGroups
 	reconciler *reconcile.Reconciler
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/walk"
@@ -180,13 +179,6 @@ func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.
 		return inspect.Binding{}, fmt.Errorf("at %s: %w", at.UTC().Format(time.RFC3339), inspect.ErrNotCovered)
 	}
 	return v.bindingViewLocked(b), nil
-}
-
-// Pools returns the block counts of every outside prefix.
-func (v *Backend) Pools(context.Context) ([]lsn.Usage, error) {
-	v.shared.mu.RLock()
-	defer v.shared.mu.RUnlock()
-	return v.shared.life.Engine().Usage(), nil
 }
 
 // Drops returns the counts of packets that did not pass, by reason and direction.

@@ -35,6 +35,8 @@ type servedStore interface {
 	Served(ctx context.Context, named []string) ([]subscriberdb.Served, error)
 	SaveServed(ctx context.Context, s subscriberdb.Served) error
 	ForgetServed(ctx context.Context, group string) error
+	PoolChanges(ctx context.Context, group string) ([]subscriberdb.PoolChange, error)
+	SavePoolChanges(ctx context.Context, group string, changes []subscriberdb.PoolChange) error
 	Serve(groups []subscriberdb.Group) error
 	Unserve(group string) error
 	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
@@ -62,8 +64,10 @@ type servedGroups struct {
 	regrouping sync.Mutex // serializes changes of the served groups; taken before reconciling
 
 	// Guarded by mu.
-	configs         []lsn.GroupConfig          // in the engine
-	inside, outside []netip.Prefix             // served since the start; reloads add to them
+	file            []lsn.GroupConfig          // the configuration
+	changes         map[string]poolChanges     // of its outside prefixes at run time, by group
+	configs         []lsn.GroupConfig          // the configuration with these changes, in the engine
+	inside, outside []netip.Prefix             // in the kernel
 	unadopted       map[string]lsn.GroupConfig // groups with their drains, until their bindings are in the engine
 	prepared        bool                       // start has determined the groups to serve
 	guards          map[string]guard.Limits    // by group name
@@ -147,13 +151,16 @@ func (sg *servedGroups) adoptServed(ctx context.Context) error {
 	for i := range plans {
 		sg.serveLocallyLocked(&plans[i])
 	}
+	for _, c := range sg.configs {
+		sg.groups[c.Name].Config = c
+	}
 	return nil
 }
 
 // prefixesOf returns all prefixes of the groups.
 func prefixesOf(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
 	for i := range configs {
-		inside, outside = merge(inside, configs[i].Inside), merge(outside, configs[i].Outside)
+		inside, outside = merge(inside, configs[i].Inside), merge(outside, configs[i].AllOutside())
 	}
 	return inside, outside
 }
@@ -189,21 +196,26 @@ func (sg *servedGroups) serveLocallyLocked(p *plan) {
 	}
 	g.Inside = slices.Clone(p.config.Inside)
 	sg.log.Warn("the configuration lacks what customers use; it is served to its end and gives nothing new",
-		"group", name, "whole_group", p.retired != nil, "inside", p.inside, "outside", p.config.Outside)
+		"group", name, "whole_group", p.retired != nil, "inside", p.inside, "outside", p.config.AllOutside())
 }
 
 // planAll plans every group.
 func (sg *servedGroups) planAll(ctx context.Context) ([]plan, error) {
-	sg.mu.RLock()
-	configs := sg.configs
-	sg.mu.RUnlock()
-	names := make([]string, len(configs))
-	for i := range configs {
-		names[i] = configs[i].Name
+	file := sg.configured()
+	names := make([]string, len(file))
+	for i := range file {
+		names[i] = file[i].Name
 		if err := sg.leases.Claim(ctx, names[i]); err != nil {
 			return nil, err
 		}
+		if err := sg.readPools(ctx, names[i]); err != nil {
+			return nil, err
+		}
 	}
+	configs := sg.combine(file)
+	sg.mu.Lock()
+	sg.configs = configs
+	sg.mu.Unlock()
 	list, err := sg.store.Served(ctx, names)
 	if err != nil {
 		return nil, err
@@ -276,6 +288,9 @@ func (sg *servedGroups) planRetired(ctx context.Context, s *subscriberdb.Served,
 	if err := sg.leases.Claim(ctx, s.Group); err != nil {
 		return p, err
 	}
+	if err := sg.readPools(ctx, s.Group); err != nil { // of those that are being cut
+		return p, err
+	}
 	p.retired = s
 	p.config = lsn.GroupConfig{
 		Name: s.Group, FirstPort: nat.Port(s.FirstPort), LastPort: nat.Port(s.LastPort), BlockSize: s.BlockSize,
@@ -291,7 +306,7 @@ func servedBy(c *lsn.GroupConfig, s *subscriberdb.Served) bool {
 		return func(p netip.Prefix) bool { return len(lsn.Subtract(p, has)) > 0 }
 	}
 	return c.FirstPort == nat.Port(s.FirstPort) && c.LastPort == nat.Port(s.LastPort) && c.BlockSize == s.BlockSize &&
-		!slices.ContainsFunc(s.Inside, lacks(c.Inside)) && !slices.ContainsFunc(s.Outside, lacks(c.Outside))
+		!slices.ContainsFunc(s.Inside, lacks(c.Inside)) && !slices.ContainsFunc(s.Outside, lacks(c.AllOutside()))
 }
 
 // rowsInUse returns the stored bindings that are live or in their hold.
@@ -357,7 +372,7 @@ func (p *plan) contradicts(b *nat.Binding, all []lsn.GroupConfig) error {
 		case c.Name == p.config.Name:
 		case b.State != nat.Held && contains(c.Inside, b.Inside):
 			return fmt.Errorf("%w: group %s: inside address %s: %w: %s; %s", errRefused, c.Name, b.Inside, lsn.ErrInUse, why, refusalHint)
-		case contains(c.Outside, b.Outside):
+		case contains(c.AllOutside(), b.Outside):
 			return fmt.Errorf("%w: group %s: outside address %s: %w: %s; %s", errRefused, c.Name, b.Outside, lsn.ErrInUse, why, refusalHint)
 		}
 	}
@@ -439,7 +454,7 @@ func (sg *servedGroups) RetireLocked(name string) error {
 // lost its data.
 func (sg *servedGroups) RebuiltLocked(name string) {
 	if g := sg.groups[name]; g != nil {
-		g.stored = nil
+		g.stored, g.pools = nil, nil
 	}
 }
 

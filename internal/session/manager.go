@@ -132,7 +132,7 @@ func New(o Options) (*Manager, error) {
 	m.follower.reconciler = m.reconciler
 	m.backend = &Backend{
 		shared: s, store: o.Store, kernel: o.Kernel, node: o.Node, readiness: m.readiness,
-		reports: m.reports, settings: m.settings, follower: m.follower, reconciler: m.reconciler,
+		reports: m.reports, settings: m.settings, follower: m.follower, served: m.served, reconciler: m.reconciler,
 	}
 	for _, c := range o.Groups {
 		s.addGroupLocked(c, o.Guards[c.Name])
@@ -159,7 +159,7 @@ func (m *Manager) compose(o *Options) {
 	m.limits = &limitWatch{sharedState: s, kernel: o.Kernel, observer: o.Observer, reports: m.reports, told: map[netip.Addr]limitTold{}}
 	m.served = &servedGroups{
 		sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
-		by: cmp.Or(o.By, o.Node), discard: o.Discard, configs: o.Groups, guards: o.Guards,
+		by: cmp.Or(o.By, o.Node), discard: o.Discard, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
 	}
 	m.follower = &feedFollower{
 		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served,
@@ -233,7 +233,7 @@ func (m *Manager) SetGroups(ctx context.Context, configs []lsn.GroupConfig) erro
 	return m.served.set(ctx, configs)
 }
 
-// Groups returns the configuration in force.
+// Groups returns the configuration in force, without the changes of pools at run time.
 func (m *Manager) Groups() []lsn.GroupConfig { return m.served.configured() }
 
 // Inside returns the inside prefixes of every served group, including those
@@ -290,6 +290,7 @@ type group struct {
 	shortage poolShortage         // the last log line about an exhausted pool
 	cancel   context.CancelFunc   // stops reading the feed
 	stored   *subscriberdb.Served // the Served in the database, if known
+	pools    *poolChanges         // the changes of pools in the database, if known
 }
 
 // addGroupLocked adds a group to serve. New calls it without the lock, because

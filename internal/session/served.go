@@ -39,6 +39,7 @@ func (sg *servedGroups) run(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
+		sg.keepPools(ctx)
 		for _, g := range sg.syncedGroups() {
 			if err := sg.keep(ctx, g, round%fullyEvery == 0); err != nil && ctx.Err() == nil {
 				sg.log.Debug("what is served is not in the database yet", "group", g.Name, "error", err)
@@ -84,14 +85,14 @@ func (sg *servedGroups) servedRLocked(g *group) (s subscriberdb.Served, over boo
 	c, configured := sg.configuredRLocked(g.Name)
 	if !configured {
 		c = g.Config
-		c.Inside, c.Outside = nil, nil
+		c.Inside, c.Outside, c.Draining = nil, nil, nil
 	}
 	var outside []netip.Prefix
 	if full, ok := sg.unadopted[g.Name]; ok {
-		outside = lessThan(full.Outside, c.Outside)
+		outside = lessThan(full.AllOutside(), c.AllOutside())
 	} else {
 		for _, u := range sg.life.Engine().Usage() {
-			if u.Group == g.Name && u.Draining {
+			if u.Group == g.Name && u.Former {
 				outside = append(outside, u.Outside)
 			}
 		}
@@ -99,8 +100,8 @@ func (sg *servedGroups) servedRLocked(g *group) (s subscriberdb.Served, over boo
 	inside := lessThan(g.Inside, c.Inside)
 	return subscriberdb.Served{
 		Group: g.Name, By: sg.by,
-		Inside: slices.Concat(c.Inside, inside), Outside: slices.Concat(c.Outside, outside),
-		Draining:  slices.Concat(inside, outside),
+		Inside: slices.Concat(c.Inside, inside), Outside: slices.Concat(c.AllOutside(), outside),
+		Draining:  slices.Concat(inside, c.Draining, outside),
 		FirstPort: uint16(c.FirstPort), LastPort: uint16(c.LastPort), BlockSize: c.BlockSize,
 		Hold: c.Hold, Grace: c.Grace, GraceCauses: c.GraceCauses,
 	}, !configured && len(outside) == 0
@@ -175,6 +176,7 @@ func (sg *servedGroups) forgetGroup(ctx context.Context, g *group) error {
 	sg.mu.Lock()
 	sg.life.ForgetGroup(g.Name)
 	delete(sg.groups, g.Name)
+	delete(sg.changes, g.Name)
 	g.cancel()
 	sg.mu.Unlock()
 	sg.log.Info("a drained group is empty and forgotten", "group", g.Name)
@@ -192,7 +194,7 @@ func (sg *servedGroups) restsRLocked(g *group) bool {
 			return false
 		}
 	}
-	return !sg.life.Writes().In(func(outside netip.Addr) bool { return contains(g.Config.Outside, outside) })
+	return !sg.life.Writes().In(func(outside netip.Addr) bool { return contains(g.Config.AllOutside(), outside) })
 }
 
 // A changed configuration.
@@ -201,16 +203,16 @@ func (sg *servedGroups) restsRLocked(g *group) bool {
 // and prefixes are served, removed ones keep their bindings and allocate no
 // more. It refuses to move an inside address that is in use to another group,
 // because its record and its block would stay behind.
-func (sg *servedGroups) set(ctx context.Context, configs []lsn.GroupConfig) error {
+func (sg *servedGroups) set(ctx context.Context, file []lsn.GroupConfig) error {
 	sg.awaitAdopted(ctx)
 	sg.regrouping.Lock()
 	defer sg.regrouping.Unlock()
 	if err := sg.mayRegroup(); err != nil {
 		return err
 	}
-	plans, taken, err := sg.planNew(ctx, configs)
+	plans, taken, err := sg.planNew(ctx, file)
 	if err == nil {
-		err = sg.regroup(ctx, configs, plans)
+		err = sg.regroup(ctx, file, plans)
 	}
 	if err != nil {
 		return errors.Join(err, sg.leases.leaveAll(ctx, taken))
@@ -249,20 +251,22 @@ func (sg *servedGroups) mayRegroup() error {
 
 // planNew takes the leases of groups that are not served yet, as a start does,
 // and plans them. It also returns the groups whose leases it took.
-func (sg *servedGroups) planNew(ctx context.Context, configs []lsn.GroupConfig) (plans []plan, taken []string, err error) {
+func (sg *servedGroups) planNew(ctx context.Context, file []lsn.GroupConfig) (plans []plan, taken []string, err error) {
 	sg.mu.RLock()
-	var fresh []lsn.GroupConfig
-	for _, c := range configs {
-		if sg.groups[c.Name] == nil {
-			fresh = append(fresh, c)
-		}
-	}
+	fresh := slices.DeleteFunc(slices.Clone(file), func(c lsn.GroupConfig) bool { return sg.groups[c.Name] != nil })
 	sg.mu.RUnlock()
-	for _, c := range fresh {
-		if err := sg.leases.Claim(ctx, c.Name); err != nil {
+	for i := range fresh {
+		if err := sg.leases.Claim(ctx, fresh[i].Name); err != nil {
 			return nil, taken, err
 		}
-		taken = append(taken, c.Name)
+		taken = append(taken, fresh[i].Name)
+		if err := sg.readPools(ctx, fresh[i].Name); err != nil {
+			return nil, taken, err
+		}
+	}
+	configs := sg.combine(file)
+	for _, name := range taken {
+		c := configs[slices.IndexFunc(configs, func(c lsn.GroupConfig) bool { return c.Name == name })]
 		stored, err := sg.store.Served(ctx, []string{c.Name})
 		if err != nil {
 			return nil, taken, err
@@ -286,8 +290,10 @@ func servedAs(stored []subscriberdb.Served, group string) *subscriberdb.Served {
 	return nil
 }
 
-// regroup changes engine and kernel, and follows the feeds of new groups.
-func (sg *servedGroups) regroup(ctx context.Context, configs []lsn.GroupConfig, plans []plan) error {
+// regroup changes engine and kernel to a configuration with the changes of pools at run
+// time, and follows the feeds of new groups.
+func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, plans []plan) error {
+	configs := sg.combine(file)
 	sg.mu.Lock()
 	before := sg.configs
 	if err := sg.staysLocked(configs); err != nil {
@@ -311,7 +317,7 @@ func (sg *servedGroups) regroup(ctx context.Context, configs []lsn.GroupConfig, 
 	if err != nil {
 		return errors.Join(err, sg.life.Engine().Reconfigure(before))
 	}
-	sg.configs, sg.inside, sg.outside = configs, inside, outside
+	sg.file, sg.configs, sg.inside, sg.outside = file, configs, inside, outside
 	for _, g := range sg.groups {
 		g.stored = nil // the store's additions to it may have changed too
 	}
@@ -343,11 +349,11 @@ func (sg *servedGroups) setGuards(limits map[string]guard.Limits) {
 	}
 }
 
-// configured returns the configuration in force.
+// configured returns the configuration in force, without changes at run time.
 func (sg *servedGroups) configured() []lsn.GroupConfig {
 	sg.mu.RLock()
 	defer sg.mu.RUnlock()
-	return sg.configs
+	return sg.file
 }
 
 // withDrains returns the configuration, with the drains of its new groups.
@@ -405,8 +411,8 @@ func (sg *servedGroups) insidePrefixes() map[string][]netip.Prefix {
 }
 
 // prefixesLocked returns the prefixes of the new groups and of those in force.
-// Bindings of a removed pool go on until they end, so the kernel keeps all
-// prefixes until the next start.
+// Bindings of a removed pool go on until they end: keepPools takes its prefix out
+// of the kernel then. Inside prefixes stay until the next start.
 func (sg *servedGroups) prefixesLocked(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
 	inside, outside = slices.Clone(sg.inside), slices.Clone(sg.outside)
 	for _, g := range sg.groups {
@@ -414,7 +420,7 @@ func (sg *servedGroups) prefixesLocked(configs []lsn.GroupConfig) (inside, outsi
 	}
 	for _, c := range configs {
 		inside = merge(inside, c.Inside)
-		outside = merge(outside, c.Outside)
+		outside = merge(outside, c.AllOutside())
 	}
 	return inside, outside
 }
