@@ -78,6 +78,31 @@ func (k completer) groupNames(ctx context.Context, typed string) []string {
 	return slices.Compact(names)
 }
 
+// completePools completes an outside prefix, with its group as description.
+func (k completer) completePools(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp
+	if len(given) > 0 {
+		return nil, directive
+	}
+	client, err := k.nat()
+	if err != nil {
+		return nil, directive
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completionTimeout)
+	defer cancel()
+	res, err := client.ListPools(ctx, &pb.ListPoolsRequest{})
+	if err != nil {
+		return nil, directive
+	}
+	var words []string
+	for _, p := range res.GetPools() {
+		if strings.HasPrefix(p.GetOutsidePrefix(), typed) {
+			words = append(words, p.GetOutsidePrefix()+"\t"+p.GetGroup())
+		}
+	}
+	return words, directive
+}
+
 // completeInside completes an inside address, with the user as description.
 func (k completer) completeInside(c *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
 	const directive = cobra.ShellCompDirectiveNoFileComp

@@ -49,6 +49,8 @@ var hints = map[string]string{
 	"NOT_FOUND":      "`sessionctl subscriber list` and `sessionctl binding list` show what there is",
 	"NOT_COVERED":    "only what the present bindings tell can be looked up",
 	"NO_GROUP":       "see `sessionctl pool list` for the groups, and `groups` in the daemon's configuration for their inside prefixes",
+	"POOL_CONFLICT":  "`sessionctl pool list` shows the pools of all groups, and the daemon's configuration the inside prefixes",
+	"LIVE_BINDINGS":  "`sessionctl pool drain` takes no subscriber's NAT; --allow-disruption cuts the bindings now",
 	"CONFLICT":       "look at it again, then repeat the command",
 	"WATCHER_LAGGED": "events were lost; start the watch again, with a filter if there is too much to see",
 	"READ_ONLY":      "sudo is enough on the machine of the daemon",
@@ -106,8 +108,8 @@ func (a *app) explain(err error) (code int, message, hint string) {
 		code = exitRefused
 	}
 	hint = hints[reason]
-	if resourceOf(s) == "nas" && reason == "NOT_FOUND" {
-		hint = "`sessionctl nas list` shows what there is"
+	if noun := resourceOf(s); (noun == "nas" || noun == "pool") && reason == "NOT_FOUND" {
+		hint = "`sessionctl " + noun + " list` shows what there is"
 	}
 	return code, s.Message(), hint
 }

@@ -1,18 +1,20 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
 
-// poolCommands are the commands that show pools.
+// poolCommands are the commands that show and change pools.
 type poolCommands struct{ *app }
 
 func (a poolCommands) command() *cobra.Command {
-	c := group("pool", "Public address pools", a.listCommand())
+	c := group("pool", "Public address pools", a.listCommand(), a.addCommand(), a.drainCommand(), a.removeCommand())
 	c.Aliases = []string{"pools"}
 	return c
 }
@@ -47,16 +49,136 @@ func (a poolCommands) listCommand() *cobra.Command {
 	return c
 }
 
-var poolHeader = []string{"GROUP", "OUTSIDE", "BLOCKS", "USED", "HELD", "FREE", "TAKEN", "DRAINING"}
+func (a poolCommands) addCommand() *cobra.Command {
+	req := &pb.AddPoolRequest{}
+	c := &cobra.Command{
+		Use:   "add PREFIX [--group G]",
+		Short: "Give a group a public prefix, or put one back that drains or was removed",
+		Long: "Give a group a public prefix, or put one back that drains or was removed.\n\n" +
+			"The change is kept in Redis, across restarts. Write it into the configuration too:\nwhat stands there holds without Redis.",
+		Example: "  sessionctl pool add 203.0.113.0/28 --group default",
+	}
+	return a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
+		req.OutsidePrefix = outside
+		return client.AddPool(ctx, req)
+	})
+}
+
+func (a poolCommands) drainCommand() *cobra.Command {
+	req := &pb.DrainPoolRequest{}
+	c := &cobra.Command{
+		Use:     "drain PREFIX [--group G]",
+		Short:   "Give no more blocks of a public prefix, or of a part of one; live bindings stay",
+		Example: "  sessionctl pool drain 203.0.113.0/28\n  sessionctl pool drain 203.0.113.7",
+	}
+	return a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
+		req.OutsidePrefix = outside
+		return client.DrainPool(ctx, req)
+	})
+}
+
+func (a poolCommands) removeCommand() *cobra.Command {
+	req := &pb.RemovePoolRequest{}
+	var yes bool
+	c := &cobra.Command{
+		Use:   "remove PREFIX [--group G] [--allow-disruption]",
+		Short: "Take a public prefix, or a part of one, away from a group",
+		Long: "Take a public prefix, or a part of one, away from a group. It is refused while the prefix\n" +
+			"has live bindings. With --allow-disruption they are cut: their subscribers stay online, lose\n" +
+			"their sessions, and get blocks of other prefixes.",
+		Example: "  sessionctl pool remove 203.0.113.0/28\n  sessionctl pool remove 203.0.113.0/28 --allow-disruption --yes",
+	}
+	a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
+		req.OutsidePrefix = outside
+		question := "Remove " + outside + "?"
+		if req.GetAllowDisruption() {
+			question = "Remove " + outside + ", and cut the live bindings there?"
+		}
+		if err := a.confirm(yes, func() (string, error) { return question, nil }); err != nil {
+			return nil, err
+		}
+		return client.RemovePool(ctx, req)
+	})
+	c.Flags().BoolVar(&req.AllowDisruption, "allow-disruption", false, "cut the live bindings of the prefix")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+// poolAnswer is the answer to a change of a pool.
+type poolAnswer interface {
+	proto.Message
+	GetPools() []*pb.Pool
+}
+
+// changeCommand completes a command that changes a pool.
+func (a poolCommands) changeCommand(c *cobra.Command, inGroup *string, change func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error)) *cobra.Command {
+	c.Args = args(cobra.ExactArgs(1))
+	c.ValidArgsFunction = a.completePools
+	c.RunE = func(c *cobra.Command, given []string) error {
+		client, err := a.nat()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := a.bounded(c.Context())
+		defer cancel()
+		answer, err := change(ctx, client, given[0])
+		if err != nil {
+			return err
+		}
+		return a.showChange(answer)
+	}
+	c.Flags().StringVar(inGroup, "group", "", "the `group`; may be left out where there is only one, or only one has the prefix")
+	a.completeGroups(c)
+	return c
+}
+
+// showChange prints the pools after a change, and how many bindings it cuts.
+func (a poolCommands) showChange(answer poolAnswer) error {
+	if a.output == outputJSON {
+		return a.json(answer)
+	}
+	if removed, ok := answer.(*pb.RemovePoolResponse); ok {
+		text := "removed"
+		if n := removed.GetBindingsCut(); n > 0 {
+			text += "; " + plural(n, "live binding") + " cut"
+		}
+		if len(answer.GetPools()) > 0 {
+			text += "; its route goes with its last block"
+		}
+		if _, err := fmt.Fprintln(a.stdout, text); err != nil {
+			return err
+		}
+	}
+	if len(answer.GetPools()) == 0 {
+		return nil
+	}
+	out := newList(&a.printer, poolHeader, poolRow)
+	if err := out.addAll(answer.GetPools()); err != nil {
+		return err
+	}
+	return out.end()
+}
+
+var poolHeader = []string{"GROUP", "OUTSIDE", "BLOCKS", "USED", "HELD", "FREE", "TAKEN", "DRAINING", "ORIGIN", "CHANGE"}
 
 func poolRow(p *pb.Pool) []string {
 	return []string{
 		p.GetGroup(), p.GetOutsidePrefix(), number(p.GetBlocksTotal()),
 		number(p.GetBlocksUsed()), number(p.GetBlocksHeld()), number(p.GetBlocksFree()),
 		percent(p.GetBlocksUsed()+p.GetBlocksHeld(), p.GetBlocksTotal()),
-		yesIf(p.GetDraining()),
+		yesIf(p.GetDraining()), poolOrigins[p.GetOrigin()], or(poolChanges[p.GetChange()], none),
 	}
 }
+
+var (
+	poolOrigins = map[pb.PoolOrigin]string{
+		pb.PoolOrigin_POOL_ORIGIN_UNSPECIFIED: none, pb.PoolOrigin_POOL_ORIGIN_CONFIGURATION: "config",
+		pb.PoolOrigin_POOL_ORIGIN_RUN_TIME: "run time", pb.PoolOrigin_POOL_ORIGIN_FORMER: "former",
+	}
+	poolChanges = map[pb.PoolChange]string{
+		pb.PoolChange_POOL_CHANGE_ADDED: "added", pb.PoolChange_POOL_CHANGE_DRAINED: "drained", pb.PoolChange_POOL_CHANGE_REMOVED: "removed",
+	}
+)
 
 // yesIf returns a table's word for true, none for false.
 func yesIf(b bool) string {

@@ -69,6 +69,14 @@ func TestGolden(t *testing.T) {
 		"drops":                "drops",
 		"drops_all":            "drops --all",
 		"drops_json":           "drops -o json",
+		"pool_add":             "pool add 203.0.113.0/28 --group default",
+		"pool_add_conflict":    "pool add 100.64.0.0/24",
+		"pool_drain":           "pool drain 198.51.100.0/28",
+		"pool_drain_none":      "pool drain 203.0.113.0/28",
+		"pool_remove_live":     "pool remove 198.51.100.0/28 --yes",
+		"pool_remove":          "pool remove 198.51.100.0/28 --allow-disruption --yes",
+		"pool_remove_json":     "pool remove 198.51.100.0/28 --allow-disruption --yes -o json",
+		"help_pool":            "pool remove --help",
 		"settings_get":         "settings get",
 		"settings_get_json":    "settings get -o json",
 		"settings_set":         "settings set subscriber_session_removal=off idle_timeouts.udp=2m",
@@ -169,6 +177,15 @@ func TestExitCodes(t *testing.T) {
 		"subscriber delete -y":                       exitUsage,
 		"subscriber delete 1.1.1.1 --inside 1.1.1.1": exitUsage,
 		"subscriber put 100.64.1.1":                  exitUsage,
+		"pool drain 203.0.113.0/28":                  exitRefused,
+		"pool remove 198.51.100.0/28":                exitRefused, // no terminal to ask on
+		"pool remove -y 198.51.100.0/28":             exitRefused, // live bindings
+		"pool add 100.64.0.0/24":                     exitRefused, // inside
+		"pool add":                                   exitUsage,
+		"pool add x":                                 exitUsage,
+		"pool add 203.0.113.1/28":                    exitUsage, // host bits
+		"pool add 2001:db8::/64":                     exitUsage,
+		"pool remove -y 127.0.0.0/8":                 exitUsage,
 		"nas list --nas nobody":                      exitDone,
 		"nas get nobody":                             exitRefused,
 		"nas get bng1.example --client core":         exitRefused,

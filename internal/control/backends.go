@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -57,7 +56,22 @@ type Nat interface {
 	LookupOutside(ctx context.Context, outside netip.Addr, port nat.Port, at time.Time) (inspect.Binding, error)
 
 	// Pools returns the block counts of every outside prefix, by group and prefix.
-	Pools(ctx context.Context) ([]lsn.Usage, error)
+	Pools(ctx context.Context) ([]inspect.Pool, error)
+
+	// AddPool makes a configured group (empty: the only one) give the blocks of an outside
+	// prefix, and returns the pools there. ErrNotFound: no such group. ErrPoolConflict,
+	// ErrNotReady, ErrUnavailable: nothing was changed.
+	AddPool(ctx context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error)
+
+	// DrainPool makes a group (empty: the one that has it) give no more blocks of an
+	// outside prefix or a part of one. ErrNotFound: it does not have it; otherwise as
+	// AddPool.
+	DrainPool(ctx context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error)
+
+	// RemovePool takes an outside prefix or a part of one away from a group, and returns
+	// the number of live bindings that are being cut. Without cut a prefix with live
+	// bindings is refused with LiveBindingsError. Otherwise as DrainPool.
+	RemovePool(ctx context.Context, group string, outside netip.Prefix, cut bool) ([]inspect.Pool, int, error)
 
 	// Drops returns the counts of packets that did not pass, of every reason and
 	// direction, in the order of nat.Drops.

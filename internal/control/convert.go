@@ -10,7 +10,6 @@ import (
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -51,6 +50,7 @@ var (
 		subscriber.ReasonAdmin:             pb.Reason_REASON_ADMIN,
 		subscriber.ReasonSuperseded:        pb.Reason_REASON_SUPERSEDED,
 		subscriber.ReasonRemovedInDatabase: pb.Reason_REASON_REMOVED_IN_DATABASE,
+		subscriber.ReasonPoolRemoved:       pb.Reason_REASON_POOL_REMOVED,
 	}
 	removalModes = map[inspect.RemovalMode]pb.RemovalMode{
 		inspect.RemovalOn:      pb.RemovalMode_REMOVAL_MODE_ON,
@@ -65,6 +65,16 @@ var (
 		inspect.RemovalHeld:     pb.RemovalKind_REMOVAL_KIND_HELD,
 		inspect.RemovalGrace:    pb.RemovalKind_REMOVAL_KIND_GRACE,
 		inspect.RemovalObserved: pb.RemovalKind_REMOVAL_KIND_OBSERVED,
+	}
+	poolOrigins = map[inspect.PoolOrigin]pb.PoolOrigin{
+		inspect.PoolConfigured: pb.PoolOrigin_POOL_ORIGIN_CONFIGURATION,
+		inspect.PoolRunTime:    pb.PoolOrigin_POOL_ORIGIN_RUN_TIME,
+		inspect.PoolFormer:     pb.PoolOrigin_POOL_ORIGIN_FORMER,
+	}
+	poolChanges = map[inspect.PoolChange]pb.PoolChange{
+		inspect.PoolAdded:   pb.PoolChange_POOL_CHANGE_ADDED,
+		inspect.PoolDrained: pb.PoolChange_POOL_CHANGE_DRAINED,
+		inspect.PoolRemoved: pb.PoolChange_POOL_CHANGE_REMOVED,
 	}
 	directions = map[nat.Direction]pb.Direction{
 		nat.Outbound: pb.Direction_DIRECTION_OUTBOUND,
@@ -172,7 +182,7 @@ func toDrop(c nat.DropCount) *pb.Drop {
 	}
 }
 
-func toPool(u *lsn.Usage) *pb.Pool {
+func toPool(u *inspect.Pool) *pb.Pool {
 	return &pb.Pool{
 		Group:         u.Group,
 		OutsidePrefix: u.Outside.String(),
@@ -181,6 +191,9 @@ func toPool(u *lsn.Usage) *pb.Pool {
 		BlocksHeld:    count(u.Held),
 		BlocksFree:    count(u.Free),
 		Draining:      u.Draining,
+		Origin:        poolOrigins[u.Origin],
+		Change:        poolChanges[u.Change],
+		ChangedAt:     timestamp(u.ChangedAt),
 	}
 }
 

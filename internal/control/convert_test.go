@@ -24,6 +24,8 @@ func TestEnumsAreComplete(t *testing.T) {
 	whole(t, "Reason", reasons, pb.Reason_name)
 	whole(t, "RemovalMode", removalModes, pb.RemovalMode_name)
 	whole(t, "Proof", proofs, pb.Proof_name)
+	whole(t, "PoolOrigin", poolOrigins, pb.PoolOrigin_name)
+	whole(t, "PoolChange", poolChanges, pb.PoolChange_name)
 }
 
 func whole[D comparable, P ~int32](t *testing.T, name string, m map[D]P, names map[int32]string) {

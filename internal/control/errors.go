@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -37,6 +38,7 @@ var codings = []struct {
 	{inspect.ErrNotFound, codes.NotFound, "NOT_FOUND"},
 	{inspect.ErrNotCovered, codes.NotFound, "NOT_COVERED"},
 	{inspect.ErrNoGroup, codes.FailedPrecondition, "NO_GROUP"},
+	{inspect.ErrPoolConflict, codes.FailedPrecondition, "POOL_CONFLICT"},
 	{inspect.ErrConflict, codes.Aborted, "CONFLICT"},
 	{inspect.ErrLagging, codes.Aborted, "WATCHER_LAGGED"},
 	{errStalled, codes.Aborted, "READER_STALLED"},
@@ -104,6 +106,9 @@ func coding(err error) (codes.Code, string) {
 	if limit := (*limitError)(nil); errors.As(err, &limit) {
 		return codes.ResourceExhausted, "LIMIT_REACHED"
 	}
+	if live := (*inspect.LiveBindingsError)(nil); errors.As(err, &live) {
+		return codes.FailedPrecondition, "LIVE_BINDINGS"
+	}
 	for _, c := range codings {
 		if errors.Is(err, c.err) {
 			return c.code, c.reason
@@ -117,6 +122,12 @@ func details(err error, code codes.Code, reason string) []protoadapt.MessageV1 {
 	if e := (*fieldError)(nil); errors.As(err, &e) {
 		all = append(all, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 			{Field: e.field, Description: e.problem},
+		}})
+	}
+	if e := (*inspect.LiveBindingsError)(nil); errors.As(err, &e) {
+		all[0] = &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: map[string]string{"bindings": strconv.Itoa(e.Bindings)}}
+		all = append(all, &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
+			{Type: reason, Subject: e.Outside.String(), Description: e.Advice()},
 		}})
 	}
 	if e := (*resourceError)(nil); errors.As(err, &e) {

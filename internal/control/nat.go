@@ -111,3 +111,67 @@ func (s *natService) ListDrops(ctx context.Context, _ *pb.ListDropsRequest) (*pb
 	}
 	return res, nil
 }
+
+func (s *natService) AddPool(ctx context.Context, req *pb.AddPoolRequest) (*pb.AddPoolResponse, error) {
+	outside, err := fromPool(req.GetOutsidePrefix())
+	if err != nil {
+		return nil, err
+	}
+	pools, err := s.backend.AddPool(ctx, req.GetGroup(), outside)
+	if err != nil {
+		return nil, about("pool", outside.String(), err)
+	}
+	return &pb.AddPoolResponse{Pools: toPools(pools)}, nil
+}
+
+func (s *natService) DrainPool(ctx context.Context, req *pb.DrainPoolRequest) (*pb.DrainPoolResponse, error) {
+	outside, err := fromPool(req.GetOutsidePrefix())
+	if err != nil {
+		return nil, err
+	}
+	pools, err := s.backend.DrainPool(ctx, req.GetGroup(), outside)
+	if err != nil {
+		return nil, about("pool", outside.String(), err)
+	}
+	return &pb.DrainPoolResponse{Pools: toPools(pools)}, nil
+}
+
+func (s *natService) RemovePool(ctx context.Context, req *pb.RemovePoolRequest) (*pb.RemovePoolResponse, error) {
+	outside, err := fromPool(req.GetOutsidePrefix())
+	if err != nil {
+		return nil, err
+	}
+	pools, cut, err := s.backend.RemovePool(ctx, req.GetGroup(), outside, req.GetAllowDisruption())
+	if err != nil {
+		return nil, about("pool", outside.String(), err)
+	}
+	return &pb.RemovePoolResponse{Pools: toPools(pools), BindingsCut: count(cut)}, nil
+}
+
+// fromPool reads the prefix of a change of pools. It must be written exactly: a change of
+// more addresses than were meant is worse than a refusal.
+func fromPool(text string) (netip.Prefix, error) {
+	const field = "outside_prefix"
+	p, err := fromPrefix(field, text)
+	if err != nil {
+		return p, err
+	}
+	switch a := p.Addr(); {
+	case !p.IsValid():
+		return p, invalid(field, "is required")
+	case a.IsMulticast(), a.IsLoopback(), a.IsUnspecified(), a.IsLinkLocalUnicast():
+		return p, invalid(field, "%v is not of addresses that hosts can have here", p)
+	}
+	if exact, err := netip.ParsePrefix(text); err == nil && exact != p {
+		return p, invalid(field, "%q has host bits; write %v", text, p)
+	}
+	return p, nil
+}
+
+func toPools(pools []inspect.Pool) []*pb.Pool {
+	list := make([]*pb.Pool, len(pools))
+	for i := range pools {
+		list[i] = toPool(&pools[i])
+	}
+	return list
+}

@@ -64,7 +64,11 @@ func dialAs(t *testing.T, user int, address string, creds credentials.TransportC
 func everyChange(ctx context.Context, conn *grpc.ClientConn) map[string]error {
 	subscribers, removals := pb.NewSubscriberServiceClient(conn), pb.NewRemovalServiceClient(conn)
 	controls, sessions := pb.NewControlServiceClient(conn), pb.NewSessionServiceClient(conn)
+	pools := pb.NewNatServiceClient(conn)
 	errs := map[string]error{}
+	_, errs["AddPool"] = pools.AddPool(ctx, &pb.AddPoolRequest{})
+	_, errs["DrainPool"] = pools.DrainPool(ctx, &pb.DrainPoolRequest{})
+	_, errs["RemovePool"] = pools.RemovePool(ctx, &pb.RemovePoolRequest{})
 	_, errs["PutSubscriber"] = subscribers.PutSubscriber(ctx, &pb.PutSubscriberRequest{})
 	_, errs["DeleteSubscribers"] = subscribers.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{Nas: "nowhere"})
 	_, errs["TerminateSessions"] = sessions.TerminateSessions(ctx, &pb.TerminateSessionsRequest{})

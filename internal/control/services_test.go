@@ -89,7 +89,19 @@ func TestBackendErrorsReachTheClient(t *testing.T) {
 			_, err := c.LookupOutside(ctx, &pb.LookupOutsideRequest{OutsideAddress: "198.51.100.1", Port: 2})
 			return err
 		},
-		"ListPools":     func() error { _, err := c.ListPools(ctx, nil); return err },
+		"ListPools": func() error { _, err := c.ListPools(ctx, nil); return err },
+		"AddPool": func() error {
+			_, err := c.AddPool(ctx, &pb.AddPoolRequest{OutsidePrefix: "203.0.113.0/28"})
+			return err
+		},
+		"DrainPool": func() error {
+			_, err := c.DrainPool(ctx, &pb.DrainPoolRequest{OutsidePrefix: "203.0.113.0/28"})
+			return err
+		},
+		"RemovePool": func() error {
+			_, err := c.RemovePool(ctx, &pb.RemovePoolRequest{OutsidePrefix: "203.0.113.0/28"})
+			return err
+		},
 		"ListDrops":     func() error { _, err := c.ListDrops(ctx, nil); return err },
 		"ListSessions":  func() error { return streamError(c.ListSessions(ctx, nil)) },
 		"CountSessions": func() error { _, err := c.CountSessions(ctx, nil); return err },

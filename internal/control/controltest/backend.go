@@ -1,7 +1,9 @@
 package controltest
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
@@ -23,7 +25,7 @@ type Backend struct {
 	Online  []inspect.Subscriber
 	Leases  []inspect.Binding
 	Flows   []inspect.Session
-	Blocks  []lsn.Usage
+	Blocks  []inspect.Pool
 	Dropped []nat.DropCount
 	Live    inspect.Settings
 	Glance  inspect.Status
@@ -157,10 +159,56 @@ func (b *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.
 }
 
 // Pools implements control.Nat.
-func (b *Backend) Pools(context.Context) ([]lsn.Usage, error) {
+func (b *Backend) Pools(context.Context) ([]inspect.Pool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.Blocks, b.Err
+	return slices.Clone(b.Blocks), b.Err
+}
+
+// AddPool implements control.Nat.
+func (b *Backend) AddPool(_ context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Err == nil && b.Inside.Overlaps(outside) {
+		return nil, fmt.Errorf("%w: %v overlaps the inside prefix %v", inspect.ErrPoolConflict, outside, b.Inside)
+	}
+	pool := inspect.Pool{
+		Usage: lsn.Usage{Group: cmp.Or(group, "default"), Outside: outside, Total: 126, Free: 126}, Origin: inspect.PoolRunTime,
+		Change: inspect.PoolAdded, ChangedAt: Now,
+	}
+	b.Blocks = append(b.Blocks, pool)
+	return []inspect.Pool{pool}, b.Err
+}
+
+// DrainPool implements control.Nat.
+func (b *Backend) DrainPool(_ context.Context, _ string, outside netip.Prefix) ([]inspect.Pool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.Blocks {
+		if p := &b.Blocks[i]; p.Outside == outside {
+			p.Draining, p.Change, p.ChangedAt, p.Free, p.Total = true, inspect.PoolDrained, Now, 0, p.Used+p.Held
+			return []inspect.Pool{*p}, b.Err
+		}
+	}
+	return nil, cmp.Or(b.Err, inspect.ErrNotFound)
+}
+
+// RemovePool implements control.Nat.
+func (b *Backend) RemovePool(_ context.Context, _ string, outside netip.Prefix, cut bool) ([]inspect.Pool, int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.IndexFunc(b.Blocks, func(p inspect.Pool) bool { return p.Outside == outside })
+	switch {
+	case b.Err != nil:
+		return nil, 0, b.Err
+	case i < 0:
+		return nil, 0, inspect.ErrNotFound
+	case b.Blocks[i].Used > 0 && !cut:
+		return nil, 0, &inspect.LiveBindingsError{Outside: outside, Bindings: b.Blocks[i].Used}
+	}
+	used := b.Blocks[i].Used
+	b.Blocks = slices.Delete(b.Blocks, i, i+1)
+	return nil, used, nil
 }
 
 // Drops implements control.Nat.

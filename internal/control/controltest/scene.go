@@ -38,8 +38,8 @@ func Scene() *Backend {
 			{Drop: nat.Drop{Reason: nat.DropNoMapping, Direction: nat.DropIn}, Packets: 4_500_000, Bytes: 270_000_000},
 			{Drop: nat.Drop{Reason: nat.DropFiltered, Direction: nat.DropIn}},
 		},
-		Blocks: []lsn.Usage{
-			{Group: "default", Outside: netip.MustParsePrefix("198.51.100.0/28"), Total: 2016, Used: 1, Held: 2, Free: 2013},
+		Blocks: []inspect.Pool{
+			{Usage: lsn.Usage{Group: "default", Outside: netip.MustParsePrefix("198.51.100.0/28"), Total: 2016, Used: 1, Held: 2, Free: 2013}, Origin: inspect.PoolConfigured},
 		},
 		Live: inspect.Settings{
 			Removal: inspect.RemovalOn,
