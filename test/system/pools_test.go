@@ -1,0 +1,148 @@
+package system
+
+import (
+	"context"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/rig"
+)
+
+// The group of these tests, whose second prefix comes at run time.
+const (
+	groupNarrow   = "  - {name: default, inside: [100.64.0.0/11], outside: [198.51.100.0/32], hold: 2s}\n"
+	groupDraining = "  - {name: default, inside: [100.64.0.0/11], outside: [{prefix: 198.51.100.0/32, draining: true}, 198.51.100.16/29], hold: 2s}\n"
+	firstPool     = "198.51.100.0/32"
+	secondPool    = "198.51.100.16/29"
+)
+
+func poolsWorld(t *testing.T) *world {
+	t.Helper()
+	w := start(t, rig.Options{Lab: netlab.Options{
+		Subscribers: []netip.Addr{alice, bob}, Pool: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/27")},
+	}})
+	w.reload(groupNarrow, true)
+	return w
+}
+
+// firstElement matches the first prefix in the set, as nft prints it.
+var firstElement = regexp.MustCompile(`\b198\.51\.100\.0[ ,]`)
+
+// outsideInKernel returns the blackhole routes and the elements of the set of outside
+// prefixes, as ip and nft print them.
+func (w *world) outsideInKernel() (routes, set string) {
+	w.t.Helper()
+	r, err := w.Lab.CGN.Output(w.ctx, "ip", "route", "show", "type", "blackhole")
+	w.must(err)
+	s, err := w.Lab.CGN.Output(w.ctx, "nft", "list", "set", "ip", "sessiond", "outside_prefixes")
+	w.must(err)
+	return string(r), string(s)
+}
+
+// inKernel checks which of the two prefixes have a route and are in the set.
+func (w *world) inKernel(first, second bool) {
+	w.t.Helper()
+	w.soon(15*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the prefixes in the kernel", func() (bool, error) {
+			routes, set := w.outsideInKernel()
+			return strings.Contains(routes, "blackhole 198.51.100.0 ") == first && strings.Contains(routes, "blackhole "+secondPool) == second &&
+				firstElement.MatchString(set) == first && strings.Contains(set, secondPool) == second, nil
+		})
+	})
+}
+
+// TestPoolsAtRunTime_NAT27_I7_I9: by sessionctl a prefix is added, drained and removed, with
+// kill -9 between. Live flows of a draining prefix pass; the removal of one with live bindings
+// is refused, or cuts them; route and set go with the last block.
+func TestPoolsAtRunTime_NAT27_I7_I9(t *testing.T) {
+	w := poolsWorld(t)
+	before := w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	w.inKernel(true, false)
+
+	w.ctl("pool", "add", secondPool)
+	w.inKernel(true, true)
+	w.ctl("pool", "drain", firstPool)
+	for range 2 {
+		w.passes(f, "alice, while her prefix drains")
+		if got := w.draining(); got != "default "+firstPool {
+			t.Fatalf("draining: %q", got)
+		}
+		w.inKernel(true, true)
+		w.must(w.Daemon.Kill())
+		w.passes(f, "alice, without the daemon")
+		w.must(w.Daemon.Start(w.ctx))
+	}
+	w.flow(alice) // her block serves new flows too
+	if b := w.online(sessionOf(bob, "b-1")); b.OutsideAddress == before.OutsideAddress {
+		t.Fatalf("bob got a block of %s, which drains", b.OutsideAddress)
+	}
+	fb := w.flow(bob)
+
+	if out, err := w.Daemon.Ctl(w.ctx, "pool", "remove", firstPool, "--yes"); err == nil || !strings.Contains(err.Error()+out, "live bindings of 198.51.100.0/32: 1") {
+		t.Fatalf("removal of a prefix in use: %s, %v", out, err)
+	}
+	w.passes(f, "alice, after the refused removal")
+	if out := w.ctl("pool", "remove", firstPool, "--allow-disruption", "--yes"); !strings.Contains(out, "1 live binding cut") {
+		t.Errorf("removal: %s", out)
+	}
+	w.dead(f, "alice, whose prefix was removed")
+	w.passes(fb, "bob, in the other prefix")
+	w.soon(10*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "alice to have a block of the other prefix", func() (bool, error) {
+			list, err := w.Bindings(ctx, alice)
+			for _, b := range list {
+				if b.State == "ACTIVE" {
+					return b.OutsideAddress != before.OutsideAddress, err
+				}
+			}
+			return false, err
+		})
+	})
+	again := w.flow(alice)
+	w.inKernel(false, true) // when the hold is over
+	w.must(w.Daemon.Kill())
+	w.must(w.Daemon.Start(w.ctx))
+	w.inKernel(false, true)
+	w.passes(again, "alice, after a restart without the prefix")
+	w.passes(fb, "bob")
+	if table := w.ctl("pool", "list"); !strings.Contains(table, "removed") || !strings.Contains(table, "run time") {
+		t.Errorf("pool list:\n%s", table)
+	}
+	if drifts := w.ctl("reconcile", "--dry-run", "-o", "json"); strings.Contains(drifts, `"kind"`) {
+		t.Errorf("drift: %s", drifts)
+	}
+}
+
+// TestDrainingInTheConfiguration_NAT27: a reload makes a prefix drain, and takes it away once
+// nobody has a block of it; the configuration then has what was added at run time.
+func TestDrainingInTheConfiguration_NAT27(t *testing.T) {
+	w := poolsWorld(t)
+	w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	w.ctl("pool", "add", secondPool)
+	w.reload(groupDraining, true)
+	w.passes(f, "alice, while her prefix drains")
+	if b := w.online(sessionOf(bob, "b-1")); b.OutsideAddress == "198.51.100.0" {
+		t.Fatalf("bob got a block of %s, which drains", b.OutsideAddress)
+	}
+	w.soon(10*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the configuration to win", func() (bool, error) {
+			return w.redis("EXISTS", "sessiond:{default}:pools") == "0", nil
+		})
+	})
+	w.must(w.Daemon.Kill())
+	w.must(w.Daemon.Start(w.ctx))
+	w.passes(f, "alice, after a restart")
+	if got := w.draining(); got != "default "+firstPool {
+		t.Errorf("draining: %q", got)
+	}
+	w.must(w.Offline(w.ctx, sessionOf(alice, "a-1")))
+	w.gone(alice)
+	w.reload(strings.Replace(groupDraining, "{prefix: 198.51.100.0/32, draining: true}, ", "", 1), true)
+	w.inKernel(false, true)
+}
