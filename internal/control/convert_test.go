@@ -1,6 +1,7 @@
 package control
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -163,5 +164,20 @@ func TestSettingsOutsideTheMaskAreNotRead(t *testing.T) {
 	got, err := fromSettings(m, []string{inspect.SettingUDP}, nil)
 	if err != nil || got.IdleTimeouts != (nat.Timeouts{UDP: time.Minute}) {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// TestFromPool_NAT27: a prefix that could mean other addresses than were meant is refused.
+func TestFromPool_NAT27(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"203.0.113.0/28": "203.0.113.0/28", "203.0.113.7": "203.0.113.7/32"} {
+		if p, err := fromPool(text); err != nil || p != netip.MustParsePrefix(want) {
+			t.Errorf("%q: %v, %v", text, p, err)
+		}
+	}
+	for _, text := range []string{"", "x", "203.0.113.1/28", "2001:db8::/64", "224.0.0.0/28", "127.0.0.0/8", "169.254.0.0/24", "0.0.0.0/0"} {
+		if p, err := fromPool(text); err == nil {
+			t.Errorf("%q is taken for %v", text, p)
+		}
 	}
 }

@@ -174,7 +174,7 @@ func TestEveryMethodIsReadOrChange(t *testing.T) {
 		}
 	}
 	slices.Sort(changes)
-	want := "ConfirmRemovals DeleteSubscribers PutSubscriber Reconcile RefuseRemovals TerminateSessions UpdateSettings"
+	want := "AddPool ConfirmRemovals DeleteSubscribers DrainPool PutSubscriber Reconcile RefuseRemovals RemovePool TerminateSessions UpdateSettings"
 	if got := strings.Join(changes, " "); got != want {
 		t.Errorf("changes are %s, want %s", got, want)
 	}

@@ -49,7 +49,7 @@ type LiveBindingsError struct {
 
 // Error implements error.
 func (e *LiveBindingsError) Error() string {
-	return fmt.Sprintf("live bindings of %v: %d", e.Outside, e.Bindings)
+	return fmt.Sprintf("live bindings: %d", e.Bindings)
 }
 
 // Advice says what the caller can do.

@@ -157,3 +157,45 @@ func TestOwner(t *testing.T) {
 		owner("")
 	})
 }
+
+// TestPoolChanges_I7: changes of pools are stored and read back; none leave no key, and a
+// value of others counts as none.
+func TestPoolChanges_I7(t *testing.T) {
+	found := 0
+	client := redistest.Start(t)
+	db, err := New(Options{Client: client, Groups: []Group{{Name: "default"}}, Garbage: func(string, Garbage) { found++ }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := []PoolChange{{Prefix: netip.MustParsePrefix("198.51.100.0/28"), Kind: PoolDraining, At: time.Unix(1_772_359_200, 0).UTC()}}
+	check := func(want []PoolChange) {
+		t.Helper()
+		if got, err := db.PoolChanges(t.Context(), "default"); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("changes %v, %v; want %v", got, err, want)
+		}
+	}
+	check(nil)
+	if err := db.SavePoolChanges(t.Context(), "default", changes); err != nil {
+		t.Fatal(err)
+	}
+	check(changes)
+	if err := db.SavePoolChanges(t.Context(), "default", nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := client.Exists(t.Context(), "sessiond:{default}:pools").Val(); n != 0 {
+		t.Error("no changes are stored under a key")
+	}
+	for _, write := range []func() error{
+		func() error { return client.Set(t.Context(), "sessiond:{default}:pools", "garbage", 0).Err() },
+		func() error { return client.Del(t.Context(), "sessiond:{default}:pools").Err() },
+		func() error { return client.SAdd(t.Context(), "sessiond:{default}:pools", "garbage").Err() },
+	} {
+		if err := write(); err != nil {
+			t.Fatal(err)
+		}
+		check(nil)
+	}
+	if found != 2 {
+		t.Errorf("garbage is reported %d times, want 2", found)
+	}
+}
