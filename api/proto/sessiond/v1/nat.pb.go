@@ -440,7 +440,12 @@ type Binding struct {
 	GraceUntil *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
 	// All blocks, the first one included, in the order in which they were given. New
 	// sessions get ports of the last one.
-	Blocks        []*PortBlock `protobuf:"bytes,15,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Blocks []*PortBlock `protobuf:"bytes,15,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// Ports in use now. Absent when HELD, and in subscribers and events.
+	PortsInUse *PortUse `protobuf:"bytes,17,opt,name=ports_in_use,json=portsInUse,proto3" json:"ports_in_use,omitempty"`
+	// The most ports in use at a time since the binding began, or the daemon if it
+	// is younger; measured every 10 s. Absent like ports_in_use.
+	PortsPeak     *PortUse `protobuf:"bytes,18,opt,name=ports_peak,json=portsPeak,proto3" json:"ports_peak,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -580,6 +585,169 @@ func (x *Binding) GetBlocks() []*PortBlock {
 	return nil
 }
 
+func (x *Binding) GetPortsInUse() *PortUse {
+	if x != nil {
+		return x.PortsInUse
+	}
+	return nil
+}
+
+func (x *Binding) GetPortsPeak() *PortUse {
+	if x != nil {
+		return x.PortsPeak
+	}
+	return nil
+}
+
+// PortUse counts ports in use, by protocol: the inside ports from which
+// subscribers began translated sessions that have not ended. Each needs an
+// outside port of its own, unless mappings to different remote hosts share one.
+type PortUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// TCP ports.
+	Tcp uint32 `protobuf:"varint,1,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	// UDP ports.
+	Udp uint32 `protobuf:"varint,2,opt,name=udp,proto3" json:"udp,omitempty"`
+	// ICMP query identifiers.
+	Icmp          uint32 `protobuf:"varint,3,opt,name=icmp,proto3" json:"icmp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortUse) Reset() {
+	*x = PortUse{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortUse) ProtoMessage() {}
+
+func (x *PortUse) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortUse.ProtoReflect.Descriptor instead.
+func (*PortUse) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PortUse) GetTcp() uint32 {
+	if x != nil {
+		return x.Tcp
+	}
+	return 0
+}
+
+func (x *PortUse) GetUdp() uint32 {
+	if x != nil {
+		return x.Udp
+	}
+	return 0
+}
+
+func (x *PortUse) GetIcmp() uint32 {
+	if x != nil {
+		return x.Icmp
+	}
+	return 0
+}
+
+// SubscriberPorts are the ports in use of the subscribers of a pool that use any:
+// of each the protocol with the most. Percentiles are up to an eighth too large.
+type SubscriberPorts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Subscribers that use a port.
+	Subscribers uint32 `protobuf:"varint,1,opt,name=subscribers,proto3" json:"subscribers,omitempty"`
+	// Half of them use no more.
+	P50 uint32 `protobuf:"varint,2,opt,name=p50,proto3" json:"p50,omitempty"`
+	// 90 % of them use no more.
+	P90 uint32 `protobuf:"varint,3,opt,name=p90,proto3" json:"p90,omitempty"`
+	// 99 % of them use no more.
+	P99 uint32 `protobuf:"varint,4,opt,name=p99,proto3" json:"p99,omitempty"`
+	// None of them uses more.
+	Max           uint32 `protobuf:"varint,5,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscriberPorts) Reset() {
+	*x = SubscriberPorts{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscriberPorts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscriberPorts) ProtoMessage() {}
+
+func (x *SubscriberPorts) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscriberPorts.ProtoReflect.Descriptor instead.
+func (*SubscriberPorts) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SubscriberPorts) GetSubscribers() uint32 {
+	if x != nil {
+		return x.Subscribers
+	}
+	return 0
+}
+
+func (x *SubscriberPorts) GetP50() uint32 {
+	if x != nil {
+		return x.P50
+	}
+	return 0
+}
+
+func (x *SubscriberPorts) GetP90() uint32 {
+	if x != nil {
+		return x.P90
+	}
+	return 0
+}
+
+func (x *SubscriberPorts) GetP99() uint32 {
+	if x != nil {
+		return x.P99
+	}
+	return 0
+}
+
+func (x *SubscriberPorts) GetMax() uint32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
 // Pool counts the port blocks of one outside prefix of a group.
 // blocks_total = blocks_used + blocks_held + blocks_free.
 type Pool struct {
@@ -604,14 +772,20 @@ type Pool struct {
 	// What was changed at run time, and is in force; UNSPECIFIED for nothing.
 	Change PoolChange `protobuf:"varint,13,opt,name=change,proto3,enum=sessiond.v1.PoolChange" json:"change,omitempty"`
 	// When that was changed.
-	ChangedAt     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	// Ports in use of all its subscribers together.
+	PortsInUse *PortUse `protobuf:"bytes,8,opt,name=ports_in_use,json=portsInUse,proto3" json:"ports_in_use,omitempty"`
+	// The most at a time since the daemon began, measured every 10 s.
+	PortsPeak *PortUse `protobuf:"bytes,9,opt,name=ports_peak,json=portsPeak,proto3" json:"ports_peak,omitempty"`
+	// How they are spread over the subscribers.
+	SubscriberPorts *SubscriberPorts `protobuf:"bytes,10,opt,name=subscriber_ports,json=subscriberPorts,proto3" json:"subscriber_ports,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +797,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[3]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +810,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{3}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Pool) GetGroup() string {
@@ -709,6 +883,27 @@ func (x *Pool) GetChangedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Pool) GetPortsInUse() *PortUse {
+	if x != nil {
+		return x.PortsInUse
+	}
+	return nil
+}
+
+func (x *Pool) GetPortsPeak() *PortUse {
+	if x != nil {
+		return x.PortsPeak
+	}
+	return nil
+}
+
+func (x *Pool) GetSubscriberPorts() *SubscriberPorts {
+	if x != nil {
+		return x.SubscriberPorts
+	}
+	return nil
+}
+
 // ListBindingsRequest picks bindings; empty fields match everything.
 type ListBindingsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -730,7 +925,7 @@ type ListBindingsRequest struct {
 
 func (x *ListBindingsRequest) Reset() {
 	*x = ListBindingsRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +937,7 @@ func (x *ListBindingsRequest) String() string {
 func (*ListBindingsRequest) ProtoMessage() {}
 
 func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[4]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +950,7 @@ func (x *ListBindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListBindingsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{4}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListBindingsRequest) GetPageSize() int32 {
@@ -813,7 +1008,7 @@ type ListBindingsResponse struct {
 
 func (x *ListBindingsResponse) Reset() {
 	*x = ListBindingsResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +1020,7 @@ func (x *ListBindingsResponse) String() string {
 func (*ListBindingsResponse) ProtoMessage() {}
 
 func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[5]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +1033,7 @@ func (x *ListBindingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBindingsResponse.ProtoReflect.Descriptor instead.
 func (*ListBindingsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{5}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListBindingsResponse) GetBindings() []*Binding {
@@ -870,7 +1065,7 @@ type LookupOutsideRequest struct {
 
 func (x *LookupOutsideRequest) Reset() {
 	*x = LookupOutsideRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1077,7 @@ func (x *LookupOutsideRequest) String() string {
 func (*LookupOutsideRequest) ProtoMessage() {}
 
 func (x *LookupOutsideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[6]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1090,7 @@ func (x *LookupOutsideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupOutsideRequest.ProtoReflect.Descriptor instead.
 func (*LookupOutsideRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{6}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LookupOutsideRequest) GetOutsideAddress() string {
@@ -930,7 +1125,7 @@ type LookupOutsideResponse struct {
 
 func (x *LookupOutsideResponse) Reset() {
 	*x = LookupOutsideResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1137,7 @@ func (x *LookupOutsideResponse) String() string {
 func (*LookupOutsideResponse) ProtoMessage() {}
 
 func (x *LookupOutsideResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[7]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1150,7 @@ func (x *LookupOutsideResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupOutsideResponse.ProtoReflect.Descriptor instead.
 func (*LookupOutsideResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{7}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LookupOutsideResponse) GetBinding() *Binding {
@@ -976,7 +1171,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1183,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[8]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1196,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{8}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListPoolsRequest) GetGroup() string {
@@ -1022,7 +1217,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[9]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1229,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[9]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1242,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{9}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -1081,7 +1276,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[10]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1288,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[10]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1301,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{10}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Drop) GetReason() string {
@@ -1160,7 +1355,7 @@ type ListDropsRequest struct {
 
 func (x *ListDropsRequest) Reset() {
 	*x = ListDropsRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[11]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1367,7 @@ func (x *ListDropsRequest) String() string {
 func (*ListDropsRequest) ProtoMessage() {}
 
 func (x *ListDropsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[11]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1380,7 @@ func (x *ListDropsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDropsRequest.ProtoReflect.Descriptor instead.
 func (*ListDropsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{11}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{13}
 }
 
 // ListDropsResponse is the answer to ListDrops.
@@ -1200,7 +1395,7 @@ type ListDropsResponse struct {
 
 func (x *ListDropsResponse) Reset() {
 	*x = ListDropsResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[12]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1407,7 @@ func (x *ListDropsResponse) String() string {
 func (*ListDropsResponse) ProtoMessage() {}
 
 func (x *ListDropsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[12]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1420,7 @@ func (x *ListDropsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDropsResponse.ProtoReflect.Descriptor instead.
 func (*ListDropsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{12}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListDropsResponse) GetDrops() []*Drop {
@@ -1248,7 +1443,7 @@ type AddPoolRequest struct {
 
 func (x *AddPoolRequest) Reset() {
 	*x = AddPoolRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[13]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1455,7 @@ func (x *AddPoolRequest) String() string {
 func (*AddPoolRequest) ProtoMessage() {}
 
 func (x *AddPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[13]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1468,7 @@ func (x *AddPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPoolRequest.ProtoReflect.Descriptor instead.
 func (*AddPoolRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{13}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AddPoolRequest) GetGroup() string {
@@ -1301,7 +1496,7 @@ type AddPoolResponse struct {
 
 func (x *AddPoolResponse) Reset() {
 	*x = AddPoolResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[14]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1508,7 @@ func (x *AddPoolResponse) String() string {
 func (*AddPoolResponse) ProtoMessage() {}
 
 func (x *AddPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[14]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1521,7 @@ func (x *AddPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPoolResponse.ProtoReflect.Descriptor instead.
 func (*AddPoolResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{14}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddPoolResponse) GetPools() []*Pool {
@@ -1349,7 +1544,7 @@ type DrainPoolRequest struct {
 
 func (x *DrainPoolRequest) Reset() {
 	*x = DrainPoolRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[15]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1556,7 @@ func (x *DrainPoolRequest) String() string {
 func (*DrainPoolRequest) ProtoMessage() {}
 
 func (x *DrainPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[15]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1569,7 @@ func (x *DrainPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainPoolRequest.ProtoReflect.Descriptor instead.
 func (*DrainPoolRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{15}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DrainPoolRequest) GetGroup() string {
@@ -1402,7 +1597,7 @@ type DrainPoolResponse struct {
 
 func (x *DrainPoolResponse) Reset() {
 	*x = DrainPoolResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[16]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1609,7 @@ func (x *DrainPoolResponse) String() string {
 func (*DrainPoolResponse) ProtoMessage() {}
 
 func (x *DrainPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[16]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1622,7 @@ func (x *DrainPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainPoolResponse.ProtoReflect.Descriptor instead.
 func (*DrainPoolResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{16}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DrainPoolResponse) GetPools() []*Pool {
@@ -1453,7 +1648,7 @@ type RemovePoolRequest struct {
 
 func (x *RemovePoolRequest) Reset() {
 	*x = RemovePoolRequest{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[17]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1660,7 @@ func (x *RemovePoolRequest) String() string {
 func (*RemovePoolRequest) ProtoMessage() {}
 
 func (x *RemovePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[17]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1673,7 @@ func (x *RemovePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePoolRequest.ProtoReflect.Descriptor instead.
 func (*RemovePoolRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{17}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemovePoolRequest) GetGroup() string {
@@ -1515,7 +1710,7 @@ type RemovePoolResponse struct {
 
 func (x *RemovePoolResponse) Reset() {
 	*x = RemovePoolResponse{}
-	mi := &file_sessiond_v1_nat_proto_msgTypes[18]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1722,7 @@ func (x *RemovePoolResponse) String() string {
 func (*RemovePoolResponse) ProtoMessage() {}
 
 func (x *RemovePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nat_proto_msgTypes[18]
+	mi := &file_sessiond_v1_nat_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1735,7 @@ func (x *RemovePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePoolResponse.ProtoReflect.Descriptor instead.
 func (*RemovePoolResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{18}
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemovePoolResponse) GetPools() []*Pool {
@@ -1555,6 +1750,328 @@ func (x *RemovePoolResponse) GetBindingsCut() uint32 {
 		return x.BindingsCut
 	}
 	return 0
+}
+
+// AdviseBlockSizeRequest picks groups.
+type AdviseBlockSizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exact name of a group; empty for all.
+	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// Share of the bindings that may overflow, 0 to 1; absent for 0.001.
+	OverflowTarget *float64 `protobuf:"fixed64,2,opt,name=overflow_target,json=overflowTarget,proto3,oneof" json:"overflow_target,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AdviseBlockSizeRequest) Reset() {
+	*x = AdviseBlockSizeRequest{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdviseBlockSizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdviseBlockSizeRequest) ProtoMessage() {}
+
+func (x *AdviseBlockSizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdviseBlockSizeRequest.ProtoReflect.Descriptor instead.
+func (*AdviseBlockSizeRequest) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AdviseBlockSizeRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *AdviseBlockSizeRequest) GetOverflowTarget() float64 {
+	if x != nil && x.OverflowTarget != nil {
+		return *x.OverflowTarget
+	}
+	return 0
+}
+
+// AdviseBlockSizeResponse has the advice for each group.
+type AdviseBlockSizeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By group.
+	Groups        []*BlockSizeAdvice `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdviseBlockSizeResponse) Reset() {
+	*x = AdviseBlockSizeResponse{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdviseBlockSizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdviseBlockSizeResponse) ProtoMessage() {}
+
+func (x *AdviseBlockSizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdviseBlockSizeResponse.ProtoReflect.Descriptor instead.
+func (*AdviseBlockSizeResponse) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AdviseBlockSizeResponse) GetGroups() []*BlockSizeAdvice {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// BlockSizeAdvice is made from the ports that the bindings of a group used. A
+// subscriber that reconnects counts once for each binding.
+type BlockSizeAdvice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The group.
+	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// The block size at present.
+	BlockSize uint32 `protobuf:"varint,2,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	// The smallest block size whose overflow_share is at most the target; 0 for
+	// none, which the notes explain.
+	RecommendedBlockSize uint32 `protobuf:"varint,3,opt,name=recommended_block_size,json=recommendedBlockSize,proto3" json:"recommended_block_size,omitempty"`
+	// The target.
+	OverflowTarget float64 `protobuf:"fixed64,4,opt,name=overflow_target,json=overflowTarget,proto3" json:"overflow_target,omitempty"`
+	// When the observation began: the start of the daemon.
+	ObservedSince *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=observed_since,json=observedSince,proto3" json:"observed_since,omitempty"`
+	// When it was last looked at.
+	ObservedUntil *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=observed_until,json=observedUntil,proto3" json:"observed_until,omitempty"`
+	// Bindings observed: live now, and ended since.
+	BindingsObserved uint32 `protobuf:"varint,7,opt,name=bindings_observed,json=bindingsObserved,proto3" json:"bindings_observed,omitempty"`
+	// Of these, those that used as many ports of a protocol as their blocks have,
+	// or more. Flows that the kernel refused them are not in the figures.
+	BindingsFull uint32 `protobuf:"varint,8,opt,name=bindings_full,json=bindingsFull,proto3" json:"bindings_full,omitempty"`
+	// Live bindings now.
+	BindingsLive uint32 `protobuf:"varint,9,opt,name=bindings_live,json=bindingsLive,proto3" json:"bindings_live,omitempty"`
+	// Powers of two from 64 that fit the port range.
+	Sizes []*BlockSizeOutcome `protobuf:"bytes,10,rep,name=sizes,proto3" json:"sizes,omitempty"`
+	// What limits the advice, for people.
+	Notes         []string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockSizeAdvice) Reset() {
+	*x = BlockSizeAdvice{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockSizeAdvice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockSizeAdvice) ProtoMessage() {}
+
+func (x *BlockSizeAdvice) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockSizeAdvice.ProtoReflect.Descriptor instead.
+func (*BlockSizeAdvice) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BlockSizeAdvice) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *BlockSizeAdvice) GetBlockSize() uint32 {
+	if x != nil {
+		return x.BlockSize
+	}
+	return 0
+}
+
+func (x *BlockSizeAdvice) GetRecommendedBlockSize() uint32 {
+	if x != nil {
+		return x.RecommendedBlockSize
+	}
+	return 0
+}
+
+func (x *BlockSizeAdvice) GetOverflowTarget() float64 {
+	if x != nil {
+		return x.OverflowTarget
+	}
+	return 0
+}
+
+func (x *BlockSizeAdvice) GetObservedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ObservedSince
+	}
+	return nil
+}
+
+func (x *BlockSizeAdvice) GetObservedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ObservedUntil
+	}
+	return nil
+}
+
+func (x *BlockSizeAdvice) GetBindingsObserved() uint32 {
+	if x != nil {
+		return x.BindingsObserved
+	}
+	return 0
+}
+
+func (x *BlockSizeAdvice) GetBindingsFull() uint32 {
+	if x != nil {
+		return x.BindingsFull
+	}
+	return 0
+}
+
+func (x *BlockSizeAdvice) GetBindingsLive() uint32 {
+	if x != nil {
+		return x.BindingsLive
+	}
+	return 0
+}
+
+func (x *BlockSizeAdvice) GetSizes() []*BlockSizeOutcome {
+	if x != nil {
+		return x.Sizes
+	}
+	return nil
+}
+
+func (x *BlockSizeAdvice) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// BlockSizeOutcome is the outcome of one block size.
+type BlockSizeOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ports a block.
+	BlockSize uint32 `protobuf:"varint,1,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	// Bindings observed that used more ports of a protocol at a time.
+	BindingsOverflowed uint32 `protobuf:"varint,2,opt,name=bindings_overflowed,json=bindingsOverflowed,proto3" json:"bindings_overflowed,omitempty"`
+	// bindings_overflowed / bindings_observed.
+	OverflowShare float64 `protobuf:"fixed64,3,opt,name=overflow_share,json=overflowShare,proto3" json:"overflow_share,omitempty"`
+	// Blocks that the pools would have: so many subscribers with one each.
+	Subscribers uint32 `protobuf:"varint,4,opt,name=subscribers,proto3" json:"subscribers,omitempty"`
+	// The share may be larger: bindings filled blocks of this size or smaller.
+	LowerBound    bool `protobuf:"varint,5,opt,name=lower_bound,json=lowerBound,proto3" json:"lower_bound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockSizeOutcome) Reset() {
+	*x = BlockSizeOutcome{}
+	mi := &file_sessiond_v1_nat_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockSizeOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockSizeOutcome) ProtoMessage() {}
+
+func (x *BlockSizeOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nat_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockSizeOutcome.ProtoReflect.Descriptor instead.
+func (*BlockSizeOutcome) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nat_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BlockSizeOutcome) GetBlockSize() uint32 {
+	if x != nil {
+		return x.BlockSize
+	}
+	return 0
+}
+
+func (x *BlockSizeOutcome) GetBindingsOverflowed() uint32 {
+	if x != nil {
+		return x.BindingsOverflowed
+	}
+	return 0
+}
+
+func (x *BlockSizeOutcome) GetOverflowShare() float64 {
+	if x != nil {
+		return x.OverflowShare
+	}
+	return 0
+}
+
+func (x *BlockSizeOutcome) GetSubscribers() uint32 {
+	if x != nil {
+		return x.Subscribers
+	}
+	return 0
+}
+
+func (x *BlockSizeOutcome) GetLowerBound() bool {
+	if x != nil {
+		return x.LowerBound
+	}
+	return false
 }
 
 var File_sessiond_v1_nat_proto protoreflect.FileDescriptor
@@ -1573,7 +2090,7 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\tPortBlock\x12\x1d\n" +
 	"\n" +
 	"first_port\x18\x01 \x01(\rR\tfirstPort\x12\x1b\n" +
-	"\tlast_port\x18\x02 \x01(\rR\blastPort\"\x91\x05\n" +
+	"\tlast_port\x18\x02 \x01(\rR\blastPort\"\xfe\x05\n" +
 	"\aBinding\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0einside_address\x18\x02 \x01(\tR\rinsideAddress\x12'\n" +
@@ -1594,7 +2111,21 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\areceipt\x18\r \x01(\v2\x14.sessiond.v1.ReceiptR\areceipt\x12;\n" +
 	"\vgrace_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"graceUntil\x12.\n" +
-	"\x06blocks\x18\x0f \x03(\v2\x16.sessiond.v1.PortBlockR\x06blocks\"\x82\x03\n" +
+	"\x06blocks\x18\x0f \x03(\v2\x16.sessiond.v1.PortBlockR\x06blocks\x126\n" +
+	"\fports_in_use\x18\x11 \x01(\v2\x14.sessiond.v1.PortUseR\n" +
+	"portsInUse\x123\n" +
+	"\n" +
+	"ports_peak\x18\x12 \x01(\v2\x14.sessiond.v1.PortUseR\tportsPeak\"A\n" +
+	"\aPortUse\x12\x10\n" +
+	"\x03tcp\x18\x01 \x01(\rR\x03tcp\x12\x10\n" +
+	"\x03udp\x18\x02 \x01(\rR\x03udp\x12\x12\n" +
+	"\x04icmp\x18\x03 \x01(\rR\x04icmp\"{\n" +
+	"\x0fSubscriberPorts\x12 \n" +
+	"\vsubscribers\x18\x01 \x01(\rR\vsubscribers\x12\x10\n" +
+	"\x03p50\x18\x02 \x01(\rR\x03p50\x12\x10\n" +
+	"\x03p90\x18\x03 \x01(\rR\x03p90\x12\x10\n" +
+	"\x03p99\x18\x04 \x01(\rR\x03p99\x12\x10\n" +
+	"\x03max\x18\x05 \x01(\rR\x03max\"\xb8\x04\n" +
 	"\x04Pool\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12!\n" +
@@ -1609,7 +2140,13 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x06origin\x18\f \x01(\x0e2\x17.sessiond.v1.PoolOriginR\x06origin\x12/\n" +
 	"\x06change\x18\r \x01(\x0e2\x17.sessiond.v1.PoolChangeR\x06change\x129\n" +
 	"\n" +
-	"changed_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\"\xca\x01\n" +
+	"changed_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x126\n" +
+	"\fports_in_use\x18\b \x01(\v2\x14.sessiond.v1.PortUseR\n" +
+	"portsInUse\x123\n" +
+	"\n" +
+	"ports_peak\x18\t \x01(\v2\x14.sessiond.v1.PortUseR\tportsPeak\x12G\n" +
+	"\x10subscriber_ports\x18\n" +
+	" \x01(\v2\x1c.sessiond.v1.SubscriberPortsR\x0fsubscriberPorts\"\xca\x01\n" +
 	"\x13ListBindingsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1657,7 +2194,35 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x10allow_disruption\x18\x03 \x01(\bR\x0fallowDisruption\"`\n" +
 	"\x12RemovePoolResponse\x12'\n" +
 	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\x12!\n" +
-	"\fbindings_cut\x18\x02 \x01(\rR\vbindingsCut*\x92\x01\n" +
+	"\fbindings_cut\x18\x02 \x01(\rR\vbindingsCut\"p\n" +
+	"\x16AdviseBlockSizeRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12,\n" +
+	"\x0foverflow_target\x18\x02 \x01(\x01H\x00R\x0eoverflowTarget\x88\x01\x01B\x12\n" +
+	"\x10_overflow_target\"O\n" +
+	"\x17AdviseBlockSizeResponse\x124\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1c.sessiond.v1.BlockSizeAdviceR\x06groups\"\xed\x03\n" +
+	"\x0fBlockSizeAdvice\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1d\n" +
+	"\n" +
+	"block_size\x18\x02 \x01(\rR\tblockSize\x124\n" +
+	"\x16recommended_block_size\x18\x03 \x01(\rR\x14recommendedBlockSize\x12'\n" +
+	"\x0foverflow_target\x18\x04 \x01(\x01R\x0eoverflowTarget\x12A\n" +
+	"\x0eobserved_since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\robservedSince\x12A\n" +
+	"\x0eobserved_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\robservedUntil\x12+\n" +
+	"\x11bindings_observed\x18\a \x01(\rR\x10bindingsObserved\x12#\n" +
+	"\rbindings_full\x18\b \x01(\rR\fbindingsFull\x12#\n" +
+	"\rbindings_live\x18\t \x01(\rR\fbindingsLive\x123\n" +
+	"\x05sizes\x18\n" +
+	" \x03(\v2\x1d.sessiond.v1.BlockSizeOutcomeR\x05sizes\x12\x14\n" +
+	"\x05notes\x18\v \x03(\tR\x05notes\"\xcc\x01\n" +
+	"\x10BlockSizeOutcome\x12\x1d\n" +
+	"\n" +
+	"block_size\x18\x01 \x01(\rR\tblockSize\x12/\n" +
+	"\x13bindings_overflowed\x18\x02 \x01(\rR\x12bindingsOverflowed\x12%\n" +
+	"\x0eoverflow_share\x18\x03 \x01(\x01R\roverflowShare\x12 \n" +
+	"\vsubscribers\x18\x04 \x01(\rR\vsubscribers\x12\x1f\n" +
+	"\vlower_bound\x18\x05 \x01(\bR\n" +
+	"lowerBound*\x92\x01\n" +
 	"\fBindingState\x12\x1d\n" +
 	"\x19BINDING_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14BINDING_STATE_ACTIVE\x10\x01\x12\x1a\n" +
@@ -1679,7 +2244,7 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x17POOL_CHANGE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11POOL_CHANGE_ADDED\x10\x01\x12\x17\n" +
 	"\x13POOL_CHANGE_DRAINED\x10\x02\x12\x17\n" +
-	"\x13POOL_CHANGE_REMOVED\x10\x032\xb2\x04\n" +
+	"\x13POOL_CHANGE_REMOVED\x10\x032\x90\x05\n" +
 	"\n" +
 	"NatService\x12S\n" +
 	"\fListBindings\x12 .sessiond.v1.ListBindingsRequest\x1a!.sessiond.v1.ListBindingsResponse\x12V\n" +
@@ -1689,7 +2254,8 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\aAddPool\x12\x1b.sessiond.v1.AddPoolRequest\x1a\x1c.sessiond.v1.AddPoolResponse\x12J\n" +
 	"\tDrainPool\x12\x1d.sessiond.v1.DrainPoolRequest\x1a\x1e.sessiond.v1.DrainPoolResponse\x12M\n" +
 	"\n" +
-	"RemovePool\x12\x1e.sessiond.v1.RemovePoolRequest\x1a\x1f.sessiond.v1.RemovePoolResponseB?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1b\x06proto3"
+	"RemovePool\x12\x1e.sessiond.v1.RemovePoolRequest\x1a\x1f.sessiond.v1.RemovePoolResponse\x12\\\n" +
+	"\x0fAdviseBlockSize\x12#.sessiond.v1.AdviseBlockSizeRequest\x1a$.sessiond.v1.AdviseBlockSizeResponseB?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1b\x06proto3"
 
 var (
 	file_sessiond_v1_nat_proto_rawDescOnce sync.Once
@@ -1704,76 +2270,93 @@ func file_sessiond_v1_nat_proto_rawDescGZIP() []byte {
 }
 
 var file_sessiond_v1_nat_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_sessiond_v1_nat_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_sessiond_v1_nat_proto_goTypes = []any{
-	(BindingState)(0),             // 0: sessiond.v1.BindingState
-	(Proof)(0),                    // 1: sessiond.v1.Proof
-	(PoolOrigin)(0),               // 2: sessiond.v1.PoolOrigin
-	(PoolChange)(0),               // 3: sessiond.v1.PoolChange
-	(*Receipt)(nil),               // 4: sessiond.v1.Receipt
-	(*PortBlock)(nil),             // 5: sessiond.v1.PortBlock
-	(*Binding)(nil),               // 6: sessiond.v1.Binding
-	(*Pool)(nil),                  // 7: sessiond.v1.Pool
-	(*ListBindingsRequest)(nil),   // 8: sessiond.v1.ListBindingsRequest
-	(*ListBindingsResponse)(nil),  // 9: sessiond.v1.ListBindingsResponse
-	(*LookupOutsideRequest)(nil),  // 10: sessiond.v1.LookupOutsideRequest
-	(*LookupOutsideResponse)(nil), // 11: sessiond.v1.LookupOutsideResponse
-	(*ListPoolsRequest)(nil),      // 12: sessiond.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 13: sessiond.v1.ListPoolsResponse
-	(*Drop)(nil),                  // 14: sessiond.v1.Drop
-	(*ListDropsRequest)(nil),      // 15: sessiond.v1.ListDropsRequest
-	(*ListDropsResponse)(nil),     // 16: sessiond.v1.ListDropsResponse
-	(*AddPoolRequest)(nil),        // 17: sessiond.v1.AddPoolRequest
-	(*AddPoolResponse)(nil),       // 18: sessiond.v1.AddPoolResponse
-	(*DrainPoolRequest)(nil),      // 19: sessiond.v1.DrainPoolRequest
-	(*DrainPoolResponse)(nil),     // 20: sessiond.v1.DrainPoolResponse
-	(*RemovePoolRequest)(nil),     // 21: sessiond.v1.RemovePoolRequest
-	(*RemovePoolResponse)(nil),    // 22: sessiond.v1.RemovePoolResponse
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(BindingState)(0),               // 0: sessiond.v1.BindingState
+	(Proof)(0),                      // 1: sessiond.v1.Proof
+	(PoolOrigin)(0),                 // 2: sessiond.v1.PoolOrigin
+	(PoolChange)(0),                 // 3: sessiond.v1.PoolChange
+	(*Receipt)(nil),                 // 4: sessiond.v1.Receipt
+	(*PortBlock)(nil),               // 5: sessiond.v1.PortBlock
+	(*Binding)(nil),                 // 6: sessiond.v1.Binding
+	(*PortUse)(nil),                 // 7: sessiond.v1.PortUse
+	(*SubscriberPorts)(nil),         // 8: sessiond.v1.SubscriberPorts
+	(*Pool)(nil),                    // 9: sessiond.v1.Pool
+	(*ListBindingsRequest)(nil),     // 10: sessiond.v1.ListBindingsRequest
+	(*ListBindingsResponse)(nil),    // 11: sessiond.v1.ListBindingsResponse
+	(*LookupOutsideRequest)(nil),    // 12: sessiond.v1.LookupOutsideRequest
+	(*LookupOutsideResponse)(nil),   // 13: sessiond.v1.LookupOutsideResponse
+	(*ListPoolsRequest)(nil),        // 14: sessiond.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),       // 15: sessiond.v1.ListPoolsResponse
+	(*Drop)(nil),                    // 16: sessiond.v1.Drop
+	(*ListDropsRequest)(nil),        // 17: sessiond.v1.ListDropsRequest
+	(*ListDropsResponse)(nil),       // 18: sessiond.v1.ListDropsResponse
+	(*AddPoolRequest)(nil),          // 19: sessiond.v1.AddPoolRequest
+	(*AddPoolResponse)(nil),         // 20: sessiond.v1.AddPoolResponse
+	(*DrainPoolRequest)(nil),        // 21: sessiond.v1.DrainPoolRequest
+	(*DrainPoolResponse)(nil),       // 22: sessiond.v1.DrainPoolResponse
+	(*RemovePoolRequest)(nil),       // 23: sessiond.v1.RemovePoolRequest
+	(*RemovePoolResponse)(nil),      // 24: sessiond.v1.RemovePoolResponse
+	(*AdviseBlockSizeRequest)(nil),  // 25: sessiond.v1.AdviseBlockSizeRequest
+	(*AdviseBlockSizeResponse)(nil), // 26: sessiond.v1.AdviseBlockSizeResponse
+	(*BlockSizeAdvice)(nil),         // 27: sessiond.v1.BlockSizeAdvice
+	(*BlockSizeOutcome)(nil),        // 28: sessiond.v1.BlockSizeOutcome
+	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
 }
 var file_sessiond_v1_nat_proto_depIdxs = []int32{
-	23, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
-	23, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
-	23, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
+	29, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
+	29, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
+	29, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: sessiond.v1.Receipt.proof:type_name -> sessiond.v1.Proof
 	0,  // 4: sessiond.v1.Binding.state:type_name -> sessiond.v1.BindingState
-	23, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
-	23, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
-	23, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
+	29, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
+	29, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
+	29, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
 	4,  // 8: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
-	23, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
+	29, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
 	5,  // 10: sessiond.v1.Binding.blocks:type_name -> sessiond.v1.PortBlock
-	2,  // 11: sessiond.v1.Pool.origin:type_name -> sessiond.v1.PoolOrigin
-	3,  // 12: sessiond.v1.Pool.change:type_name -> sessiond.v1.PoolChange
-	23, // 13: sessiond.v1.Pool.changed_at:type_name -> google.protobuf.Timestamp
-	0,  // 14: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
-	6,  // 15: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
-	23, // 16: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
-	6,  // 17: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
-	7,  // 18: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	14, // 19: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
-	7,  // 20: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
-	7,  // 21: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
-	7,  // 22: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
-	8,  // 23: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	10, // 24: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	12, // 25: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	15, // 26: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
-	17, // 27: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
-	19, // 28: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
-	21, // 29: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
-	9,  // 30: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	11, // 31: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	13, // 32: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	16, // 33: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
-	18, // 34: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
-	20, // 35: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
-	22, // 36: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	7,  // 11: sessiond.v1.Binding.ports_in_use:type_name -> sessiond.v1.PortUse
+	7,  // 12: sessiond.v1.Binding.ports_peak:type_name -> sessiond.v1.PortUse
+	2,  // 13: sessiond.v1.Pool.origin:type_name -> sessiond.v1.PoolOrigin
+	3,  // 14: sessiond.v1.Pool.change:type_name -> sessiond.v1.PoolChange
+	29, // 15: sessiond.v1.Pool.changed_at:type_name -> google.protobuf.Timestamp
+	7,  // 16: sessiond.v1.Pool.ports_in_use:type_name -> sessiond.v1.PortUse
+	7,  // 17: sessiond.v1.Pool.ports_peak:type_name -> sessiond.v1.PortUse
+	8,  // 18: sessiond.v1.Pool.subscriber_ports:type_name -> sessiond.v1.SubscriberPorts
+	0,  // 19: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
+	6,  // 20: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
+	29, // 21: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
+	6,  // 22: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
+	9,  // 23: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
+	16, // 24: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
+	9,  // 25: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 26: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 27: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
+	27, // 28: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
+	29, // 29: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
+	29, // 30: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
+	28, // 31: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
+	10, // 32: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	12, // 33: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	14, // 34: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	17, // 35: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
+	19, // 36: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
+	21, // 37: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
+	23, // 38: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
+	25, // 39: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
+	11, // 40: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	13, // 41: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	15, // 42: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	18, // 43: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
+	20, // 44: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
+	22, // 45: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
+	24, // 46: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
+	26, // 47: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
+	40, // [40:48] is the sub-list for method output_type
+	32, // [32:40] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }
@@ -1781,13 +2364,14 @@ func file_sessiond_v1_nat_proto_init() {
 	if File_sessiond_v1_nat_proto != nil {
 		return
 	}
+	file_sessiond_v1_nat_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_nat_proto_rawDesc), len(file_sessiond_v1_nat_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   19,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

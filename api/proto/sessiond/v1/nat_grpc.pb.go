@@ -21,13 +21,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NatService_ListBindings_FullMethodName  = "/sessiond.v1.NatService/ListBindings"
-	NatService_LookupOutside_FullMethodName = "/sessiond.v1.NatService/LookupOutside"
-	NatService_ListPools_FullMethodName     = "/sessiond.v1.NatService/ListPools"
-	NatService_ListDrops_FullMethodName     = "/sessiond.v1.NatService/ListDrops"
-	NatService_AddPool_FullMethodName       = "/sessiond.v1.NatService/AddPool"
-	NatService_DrainPool_FullMethodName     = "/sessiond.v1.NatService/DrainPool"
-	NatService_RemovePool_FullMethodName    = "/sessiond.v1.NatService/RemovePool"
+	NatService_ListBindings_FullMethodName    = "/sessiond.v1.NatService/ListBindings"
+	NatService_LookupOutside_FullMethodName   = "/sessiond.v1.NatService/LookupOutside"
+	NatService_ListPools_FullMethodName       = "/sessiond.v1.NatService/ListPools"
+	NatService_ListDrops_FullMethodName       = "/sessiond.v1.NatService/ListDrops"
+	NatService_AddPool_FullMethodName         = "/sessiond.v1.NatService/AddPool"
+	NatService_DrainPool_FullMethodName       = "/sessiond.v1.NatService/DrainPool"
+	NatService_RemovePool_FullMethodName      = "/sessiond.v1.NatService/RemovePool"
+	NatService_AdviseBlockSize_FullMethodName = "/sessiond.v1.NatService/AdviseBlockSize"
 )
 
 // NatServiceClient is the client API for NatService service.
@@ -65,6 +66,10 @@ type NatServiceClient interface {
 	// bindings and allow_disruption is not set. NOT_FOUND where the group does not have
 	// the prefix.
 	RemovePool(ctx context.Context, in *RemovePoolRequest, opts ...grpc.CallOption) (*RemovePoolResponse, error)
+	// AdviseBlockSize says for each block size which share of the bindings observed
+	// since the start would have overflowed, and which size to take. NOT_FOUND when
+	// the group is not configured.
+	AdviseBlockSize(ctx context.Context, in *AdviseBlockSizeRequest, opts ...grpc.CallOption) (*AdviseBlockSizeResponse, error)
 }
 
 type natServiceClient struct {
@@ -145,6 +150,16 @@ func (c *natServiceClient) RemovePool(ctx context.Context, in *RemovePoolRequest
 	return out, nil
 }
 
+func (c *natServiceClient) AdviseBlockSize(ctx context.Context, in *AdviseBlockSizeRequest, opts ...grpc.CallOption) (*AdviseBlockSizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdviseBlockSizeResponse)
+	err := c.cc.Invoke(ctx, NatService_AdviseBlockSize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NatServiceServer is the server API for NatService service.
 // All implementations must embed UnimplementedNatServiceServer
 // for forward compatibility.
@@ -180,6 +195,10 @@ type NatServiceServer interface {
 	// bindings and allow_disruption is not set. NOT_FOUND where the group does not have
 	// the prefix.
 	RemovePool(context.Context, *RemovePoolRequest) (*RemovePoolResponse, error)
+	// AdviseBlockSize says for each block size which share of the bindings observed
+	// since the start would have overflowed, and which size to take. NOT_FOUND when
+	// the group is not configured.
+	AdviseBlockSize(context.Context, *AdviseBlockSizeRequest) (*AdviseBlockSizeResponse, error)
 	mustEmbedUnimplementedNatServiceServer()
 }
 
@@ -210,6 +229,9 @@ func (UnimplementedNatServiceServer) DrainPool(context.Context, *DrainPoolReques
 }
 func (UnimplementedNatServiceServer) RemovePool(context.Context, *RemovePoolRequest) (*RemovePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemovePool not implemented")
+}
+func (UnimplementedNatServiceServer) AdviseBlockSize(context.Context, *AdviseBlockSizeRequest) (*AdviseBlockSizeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdviseBlockSize not implemented")
 }
 func (UnimplementedNatServiceServer) mustEmbedUnimplementedNatServiceServer() {}
 func (UnimplementedNatServiceServer) testEmbeddedByValue()                    {}
@@ -358,6 +380,24 @@ func _NatService_RemovePool_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NatService_AdviseBlockSize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdviseBlockSizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NatServiceServer).AdviseBlockSize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NatService_AdviseBlockSize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NatServiceServer).AdviseBlockSize(ctx, req.(*AdviseBlockSizeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NatService_ServiceDesc is the grpc.ServiceDesc for NatService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -392,6 +432,10 @@ var NatService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemovePool",
 			Handler:    _NatService_RemovePool_Handler,
+		},
+		{
+			MethodName: "AdviseBlockSize",
+			Handler:    _NatService_AdviseBlockSize_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
