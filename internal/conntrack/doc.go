@@ -17,6 +17,7 @@
 //	index.go       entries by inside address and by tuple; whether it has every entry
 //	rebuild.go     the index anew from a dump, beside events; whether the kernel sends all
 //	delete.go      deletes with proof by the index; provetable.go: by passes
+//	ports.go       the ports that an address uses
 //	probe.go       asks the kernel for known entries
 //	losses.go      packets that conntrack dropped
 //	signals.go     addresses that lost their last entry, or have too many; strays

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/testenv"
@@ -33,6 +34,8 @@ type Contract interface {
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error
 	SessionCount(inside netip.Addr) int
 	SessionTotal() int
+	PortUse(inside netip.Addr) nat.PortUse
+	PortUses(yield func([]conntrack.PortUser))
 	IndexStats() IndexStats
 	Idle() <-chan netip.Addr
 	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error)
@@ -83,6 +86,7 @@ func (n Twin) Body(t *testing.T) {
 	}{
 		{"closed at first", closedAtFirst_I3},
 		{"open", open_NAT02},
+		{"ports", ports_NAT39},
 		{"sessions", sessions},
 		{"draining", draining_DEL11},
 		{"cut and reaped", cutAndReaped_DEL01_DEL02_DEL07},
@@ -122,6 +126,23 @@ func open_NAT02(t *testing.T, n Twin) {
 			}
 		}
 		wantSessions(t, n, inside, 3)
+	}
+}
+
+func ports_NAT39(t *testing.T, n Twin) {
+	for range 2 { // the same ports again
+		for port := uint16(5000); port < 5003; port++ {
+			mustAsk(t, n, netip.AddrPortFrom(bob, port))
+		}
+	}
+	got := map[netip.Addr]nat.PortUse{}
+	n.PortUses(func(some []conntrack.PortUser) {
+		for _, u := range some {
+			got[u.Inside] = u.PortUse
+		}
+	})
+	if want := (nat.PortUse{UDP: 3}); len(got) != 2 || got[alice] != want || got[bob] != want || n.PortUse(bob) != want {
+		t.Errorf("ports in use: %v, of bob %v; want 3 of alice and of bob", got, n.PortUse(bob))
 	}
 }
 

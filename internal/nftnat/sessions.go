@@ -103,6 +103,14 @@ func (t *SessionTable) SessionCount(inside netip.Addr) int { return t.flows.Coun
 // SessionTotal returns the number of conntrack entries of all inside addresses.
 func (t *SessionTable) SessionTotal() int { return t.flows.Total() }
 
+// PortUse returns the ports that a subscriber uses. It costs a look at each of its entries in
+// the index.
+func (t *SessionTable) PortUse(inside netip.Addr) nat.PortUse { return t.flows.PortUse(inside) }
+
+// PortUses yields the subscribers that use a port, in no order, some at a time in a slice that
+// it uses again. It walks through the index, and yields its lock.
+func (t *SessionTable) PortUses(yield func([]conntrack.PortUser)) { t.flows.PortUses(yield) }
+
 // IndexStats returns counts of the index's deviations from the kernel.
 func (t *SessionTable) IndexStats() IndexStats {
 	s := t.flows.Stats()

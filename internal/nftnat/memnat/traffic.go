@@ -260,6 +260,54 @@ func (n *NAT) countLocked(inside netip.Addr) int {
 	return count
 }
 
+// PortUse is as that of nftnat.Kernel.
+func (n *NAT) PortUse(inside netip.Addr) nat.PortUse {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.portsLocked()[inside]
+}
+
+// PortUses is as that of nftnat.Kernel.
+func (n *NAT) PortUses(yield func([]conntrack.PortUser)) {
+	n.mu.Lock()
+	var all []conntrack.PortUser
+	for inside, u := range n.portsLocked() {
+		all = append(all, conntrack.PortUser{Inside: inside, PortUse: u})
+	}
+	n.mu.Unlock()
+	if len(all) > 0 {
+		yield(all)
+	}
+}
+
+// portsLocked counts the different inside ports of the flows.
+func (n *NAT) portsLocked() map[netip.Addr]nat.PortUse {
+	type port struct {
+		protocol uint8
+		inside   netip.AddrPort
+	}
+	seen := map[port]bool{}
+	users := map[netip.Addr]nat.PortUse{}
+	for t := range n.flows {
+		p := port{t.Protocol, netip.AddrPortFrom(t.Src, t.SrcPort)}
+		if seen[p] {
+			continue
+		}
+		seen[p] = true
+		u := users[t.Src]
+		switch t.Protocol {
+		case unix.IPPROTO_TCP:
+			u.TCP++
+		case unix.IPPROTO_UDP:
+			u.UDP++
+		case unix.IPPROTO_ICMP:
+			u.ICMP++
+		}
+		users[t.Src] = u
+	}
+	return users
+}
+
 // SessionTotal is as that of nftnat.Kernel.
 func (n *NAT) SessionTotal() int {
 	n.mu.Lock()
