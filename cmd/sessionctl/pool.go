@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -14,7 +15,7 @@ import (
 type poolCommands struct{ *app }
 
 func (a poolCommands) command() *cobra.Command {
-	c := group("pool", "Public address pools", a.listCommand(), a.addCommand(), a.drainCommand(), a.removeCommand())
+	c := group("pool", "Public address pools", a.listCommand(), a.addCommand(), a.drainCommand(), a.removeCommand(), a.adviseCommand())
 	c.Aliases = []string{"pools"}
 	return c
 }
@@ -159,14 +160,17 @@ func (a poolCommands) showChange(answer poolAnswer) error {
 	return out.end()
 }
 
-var poolHeader = []string{"GROUP", "OUTSIDE", "BLOCKS", "USED", "HELD", "FREE", "TAKEN", "DRAINING", "ORIGIN", "CHANGE"}
+var poolHeader = []string{"GROUP", "OUTSIDE", "BLOCKS", "USED", "HELD", "FREE", "TAKEN", "DRAINING", "PORTS", "PEAK", "P50", "P99", "MAX", "ORIGIN", "CHANGE"}
 
 func poolRow(p *pb.Pool) []string {
 	return []string{
 		p.GetGroup(), p.GetOutsidePrefix(), number(p.GetBlocksTotal()),
 		number(p.GetBlocksUsed()), number(p.GetBlocksHeld()), number(p.GetBlocksFree()),
 		percent(p.GetBlocksUsed()+p.GetBlocksHeld(), p.GetBlocksTotal()),
-		yesIf(p.GetDraining()), poolOrigins[p.GetOrigin()], or(poolChanges[p.GetChange()], none),
+		yesIf(p.GetDraining()),
+		number(allPorts(p.GetPortsInUse())), number(allPorts(p.GetPortsPeak())),
+		number(p.GetSubscriberPorts().GetP50()), number(p.GetSubscriberPorts().GetP99()), number(p.GetSubscriberPorts().GetMax()),
+		poolOrigins[p.GetOrigin()], or(poolChanges[p.GetChange()], none),
 	}
 }
 
@@ -179,6 +183,96 @@ var (
 		pb.PoolChange_POOL_CHANGE_ADDED: "added", pb.PoolChange_POOL_CHANGE_DRAINED: "drained", pb.PoolChange_POOL_CHANGE_REMOVED: "removed",
 	}
 )
+
+// allPorts adds up the protocols.
+func allPorts(u *pb.PortUse) uint32 { return u.GetTcp() + u.GetUdp() + u.GetIcmp() }
+
+func (a poolCommands) adviseCommand() *cobra.Command {
+	req := &pb.AdviseBlockSizeRequest{}
+	target := 0.1
+	c := &cobra.Command{
+		Use:   "advise",
+		Short: "Say which block size to take, by the ports that subscribers used",
+		Long: `Says for each block size which share of the bindings would have overflowed: used
+more ports of a protocol at a time than a block has. Recommended is the smallest
+size with at most the target share. The figures are of the time since sessiond
+started; a ">=" marks a share that may be larger, because flows that the kernel
+refused in full blocks are not counted.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !(target >= 0 && target <= 100) {
+				return usagef("--target is a percentage, 0 to 100")
+			}
+			share := target / 100
+			req.OverflowTarget = &share
+			client, err := a.nat()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := a.bounded(c.Context())
+			defer cancel()
+			res, err := client.AdviseBlockSize(ctx, req)
+			if err != nil {
+				return err
+			}
+			return a.printAdvice(res.GetGroups())
+		},
+	}
+	c.Flags().StringVar(&req.Group, "group", "", "only this `group`")
+	c.Flags().Float64Var(&target, "target", target, "`percent` of the bindings that may overflow")
+	a.completeGroups(c)
+	return c
+}
+
+// printAdvice prints each group's advice, as a table with its notes behind it.
+func (a poolCommands) printAdvice(groups []*pb.BlockSizeAdvice) error {
+	for i, g := range groups {
+		if a.output == outputJSON {
+			if err := a.json(g); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(a.stdout)
+		}
+		take := "none"
+		if size := g.GetRecommendedBlockSize(); size > 0 {
+			take = number(size)
+		}
+		observed := g.GetObservedUntil().AsTime().Sub(g.GetObservedSince().AsTime()).Round(time.Second)
+		err := a.fields([][2]string{
+			{"group", g.GetGroup()},
+			{"block size to take", take},
+			{"at present", number(g.GetBlockSize())},
+			{"target", fmt.Sprintf("%g %%", 100*g.GetOverflowTarget())},
+			{"observed", fmt.Sprintf("%d bindings in %v, %d live now, %d filled their block", g.GetBindingsObserved(), observed, g.GetBindingsLive(), g.GetBindingsFull())},
+		})
+		if err != nil {
+			return err
+		}
+		table := newTable(a.stdout, []string{"SIZE", "OVERFLOWED", "SHARE", "SUBSCRIBERS"})
+		for _, s := range g.GetSizes() {
+			share := none
+			if g.GetBindingsObserved() > 0 {
+				share = fmt.Sprintf("%.3f %%", 100*s.GetOverflowShare())
+			}
+			if s.GetLowerBound() {
+				share = ">= " + share
+			}
+			if err := table.add([]string{number(s.GetBlockSize()), number(s.GetBindingsOverflowed()), share, number(s.GetSubscribers())}); err != nil {
+				return err
+			}
+		}
+		if err := table.flush(); err != nil {
+			return err
+		}
+		for _, n := range g.GetNotes() {
+			fmt.Fprintln(a.stdout, "note:", n)
+		}
+	}
+	return nil
+}
 
 // yesIf returns a table's word for true, none for false.
 func yesIf(b bool) string {

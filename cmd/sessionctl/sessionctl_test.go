@@ -77,6 +77,9 @@ func TestGolden(t *testing.T) {
 		"pool_remove":          "pool remove 198.51.100.0/28 --allow-disruption --yes",
 		"pool_remove_json":     "pool remove 198.51.100.0/28 --allow-disruption --yes -o json",
 		"help_pool":            "pool remove --help",
+		"pool_advise":          "pool advise --target 0.2",
+		"pool_advise_json":     "pool advise -o json",
+		"pool_advise_none":     "pool advise --group nobody",
 		"settings_get":         "settings get",
 		"settings_get_json":    "settings get -o json",
 		"settings_set":         "settings set subscriber_session_removal=off idle_timeouts.udp=2m",
@@ -137,7 +140,7 @@ func golden(t *testing.T, name, got string, r result) {
 func TestJSONIsOneObjectALine(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), nil)
-	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "drops", "settings get", "status", "reconcile", "removal list", "nas list", "nas get bng2.example"} {
+	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "pool advise", "settings get", "status", "reconcile", "removal list", "nas list", "nas get bng2.example"} {
 		r := ctl(t, server.Address, "", append(strings.Fields(line), "-o", "json")...)
 		for _, text := range strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n") {
 			var object map[string]any

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/session"
@@ -27,6 +28,10 @@ func (s source) Snapshot() metrics.Snapshot {
 		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, Notified: s.db.Notified(), DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
 		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()), Barrier: s.nat.Barrier(), Fill: metrics.Fill(s.nat.Fill()), Strays: s.nat.Strays().Count, Drops: drops,
 	}
+	uses := map[string]*inspect.PortUse{}
+	for _, u := range s.manager.Backend().LastPortUse() {
+		uses[u.Group] = &u
+	}
 	for _, g := range status.Groups {
 		blocks := map[string]int{"used": 0, "held": 0, "free": 0}
 		for _, p := range pools {
@@ -36,11 +41,16 @@ func (s source) Snapshot() metrics.Snapshot {
 				blocks["free"] += p.Free
 			}
 		}
+		var use inspect.PortUse
+		if u := uses[g.Name]; u != nil {
+			use = *u
+		}
 		snapshot.Groups = append(snapshot.Groups, metrics.Group{
 			Name: g.Name, Subscribers: g.Subscribers, Pending: g.Pending, FeedLag: g.FeedLag, Blocks: blocks,
 			FeedGaps: g.FeedGaps, FeedFill: g.FeedFill,
 			Bindings:     map[string]int{"active": g.Active, "draining": g.Draining, "cut": g.Cut, "held": g.Held},
 			RemovalsHeld: g.RemovalsHeld, Owner: s.manager.OwnsNAT(g.Name),
+			Ports: use.Total(), Users: use.Current, PeakUsers: use.Peaks,
 		})
 	}
 	return snapshot

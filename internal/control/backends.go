@@ -76,6 +76,14 @@ type Nat interface {
 	// Drops returns the counts of packets that did not pass, of every reason and
 	// direction, in the order of nat.Drops.
 	Drops(ctx context.Context) ([]nat.DropCount, error)
+
+	// PortUse returns the ports in use in every group and pool, by group.
+	PortUse(ctx context.Context) ([]inspect.PortUse, error)
+
+	// AdviseBlockSize returns, for one group or with an empty name for all, the
+	// outcomes of block sizes, and which to take for at most the target share of
+	// bindings that overflow. ErrNotFound if no group with the name is configured.
+	AdviseBlockSize(ctx context.Context, group string, target float64) ([]inspect.BlockSizes, error)
 }
 
 // Sessions is the backend of SessionService: the conntrack entries of

@@ -118,7 +118,7 @@ func toRecord(r *subscriber.Record) *pb.Subscriber {
 }
 
 func toBinding(b *inspect.Binding) *pb.Binding {
-	return &pb.Binding{
+	m := &pb.Binding{
 		Group:          b.Group,
 		InsideAddress:  addrText(b.Inside),
 		OutsideAddress: addrText(b.Outside),
@@ -135,6 +135,10 @@ func toBinding(b *inspect.Binding) *pb.Binding {
 		GraceUntil:     timestamp(b.GraceUntil),
 		Blocks:         toPortBlocks(b.Blocks),
 	}
+	if b.PortsMeasured {
+		m.PortsInUse, m.PortsPeak = toPortUse(b.PortsInUse), toPortUse(b.PortsPeak)
+	}
+	return m
 }
 
 func toPortBlocks(blocks nat.Blocks) []*pb.PortBlock {
@@ -195,6 +199,47 @@ func toPool(u *inspect.Pool) *pb.Pool {
 		Change:        poolChanges[u.Change],
 		ChangedAt:     timestamp(u.ChangedAt),
 	}
+}
+
+// addPorts adds the port use of a pool.
+func addPorts(m *pb.Pool, p *inspect.PoolPorts) {
+	m.PortsInUse, m.PortsPeak = toPortUse(p.Current), toPortUse(p.Peak)
+	m.SubscriberPorts = &pb.SubscriberPorts{
+		Subscribers: count(p.Counts.Users()),
+		P50:         count(p.Counts.Percentile(50)),
+		P90:         count(p.Counts.Percentile(90)),
+		P99:         count(p.Counts.Percentile(99)),
+		Max:         count(p.Counts.Percentile(100)),
+	}
+}
+
+func toPortUse(u nat.PortUse) *pb.PortUse {
+	return &pb.PortUse{Tcp: count(u.TCP), Udp: count(u.UDP), Icmp: count(u.ICMP)}
+}
+
+func toAdvice(b *inspect.BlockSizes) *pb.BlockSizeAdvice {
+	m := &pb.BlockSizeAdvice{
+		Group:                b.Group,
+		BlockSize:            count(b.BlockSize),
+		RecommendedBlockSize: count(b.Recommended),
+		OverflowTarget:       b.Target,
+		ObservedSince:        timestamp(b.Since),
+		ObservedUntil:        timestamp(b.Until),
+		BindingsObserved:     count(b.Bindings),
+		BindingsFull:         count(b.Full),
+		BindingsLive:         count(b.Live),
+		Notes:                b.Notes,
+	}
+	for _, s := range b.Sizes {
+		m.Sizes = append(m.Sizes, &pb.BlockSizeOutcome{
+			BlockSize:          count(s.BlockSize),
+			BindingsOverflowed: count(s.Overflowed),
+			OverflowShare:      s.Share,
+			Subscribers:        count(s.Subscribers),
+			LowerBound:         s.LowerBound,
+		})
+	}
+	return m
 }
 
 func toSession(s *inspect.Session) *pb.Session {

@@ -91,10 +91,16 @@ func (s *natService) ListPools(ctx context.Context, req *pb.ListPoolsRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	uses, err := s.backend.PortUse(ctx)
+	if err != nil {
+		return nil, err
+	}
 	res := &pb.ListPoolsResponse{}
 	for i := range pools {
 		if req.GetGroup() == "" || req.GetGroup() == pools[i].Group {
-			res.Pools = append(res.Pools, toPool(&pools[i]))
+			pool := toPool(&pools[i])
+			addPorts(pool, portsOf(uses, &pools[i]))
+			res.Pools = append(res.Pools, pool)
 		}
 	}
 	return res, nil
@@ -174,4 +180,38 @@ func toPools(pools []inspect.Pool) []*pb.Pool {
 		list[i] = toPool(&pools[i])
 	}
 	return list
+}
+
+// portsOf returns the port use of a pool.
+func portsOf(uses []inspect.PortUse, pool *inspect.Pool) *inspect.PoolPorts {
+	for i := range uses {
+		for j := range uses[i].Pools {
+			if p := &uses[i].Pools[j]; uses[i].Group == pool.Group && p.Outside == pool.Outside {
+				return p
+			}
+		}
+	}
+	return &inspect.PoolPorts{}
+}
+
+// defaultOverflow is the default share of bindings that may overflow.
+const defaultOverflow = 0.001
+
+func (s *natService) AdviseBlockSize(ctx context.Context, req *pb.AdviseBlockSizeRequest) (*pb.AdviseBlockSizeResponse, error) {
+	target := defaultOverflow
+	if req != nil && req.OverflowTarget != nil {
+		target = req.GetOverflowTarget()
+	}
+	if !(target >= 0 && target <= 1) {
+		return nil, invalid("overflow_target", "must be 0 to 1")
+	}
+	list, err := s.backend.AdviseBlockSize(ctx, req.GetGroup(), target)
+	if err != nil {
+		return nil, about("group", req.GetGroup(), err)
+	}
+	res := &pb.AdviseBlockSizeResponse{}
+	for i := range list {
+		res.Groups = append(res.Groups, toAdvice(&list[i]))
+	}
+	return res, nil
 }

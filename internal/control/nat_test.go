@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -93,6 +94,10 @@ func TestListPools(t *testing.T) {
 	if err != nil || len(res.GetPools()) != 1 || res.GetPools()[0].GetBlocksFree() != 2013 {
 		t.Errorf("got %v, %v", res, err)
 	}
+	p := res.GetPools()[0]
+	if p.GetPortsInUse().GetTcp() != 1 || p.GetPortsPeak().GetUdp() != 52 || p.GetSubscriberPorts().GetSubscribers() != 1 || p.GetSubscriberPorts().GetP99() != 1 {
+		t.Errorf("port use: %v", p)
+	}
 	if res, err := c.ListPools(t.Context(), &pb.ListPoolsRequest{Group: "other"}); err != nil || len(res.GetPools()) != 0 {
 		t.Errorf("other group: %v, %v", res, err)
 	}
@@ -115,5 +120,32 @@ func TestListDrops(t *testing.T) {
 	}
 	if !slices.EqualFunc(res.GetDrops(), want, func(a, b *pb.Drop) bool { return proto.Equal(a, b) }) {
 		t.Errorf("drops are %v, want %v", res.GetDrops(), want)
+	}
+}
+
+func TestAdviseBlockSize_NAT39(t *testing.T) {
+	t.Parallel()
+	c := serve(t, controltest.Scene())
+	target := func(share float64) *float64 { return &share }
+	for name, one := range map[string]struct {
+		req  *pb.AdviseBlockSizeRequest
+		want codes.Code
+		used float64 // target
+	}{
+		"default":  {&pb.AdviseBlockSizeRequest{}, codes.OK, 0.001},
+		"group":    {&pb.AdviseBlockSizeRequest{Group: "default", OverflowTarget: target(0.02)}, codes.OK, 0.02},
+		"nobody":   {&pb.AdviseBlockSizeRequest{OverflowTarget: target(0)}, codes.OK, 0},
+		"unknown":  {&pb.AdviseBlockSizeRequest{Group: "other"}, codes.NotFound, 0},
+		"negative": {&pb.AdviseBlockSizeRequest{OverflowTarget: target(-0.1)}, codes.InvalidArgument, 0},
+		"above":    {&pb.AdviseBlockSizeRequest{OverflowTarget: target(1.1)}, codes.InvalidArgument, 0},
+		"no share": {&pb.AdviseBlockSizeRequest{OverflowTarget: target(math.NaN())}, codes.InvalidArgument, 0},
+	} {
+		res, err := c.AdviseBlockSize(t.Context(), one.req)
+		if status.Code(err) != one.want {
+			t.Errorf("%s: %v, %v", name, res, err)
+		}
+		if err == nil && (len(res.GetGroups()) != 1 || res.GetGroups()[0].GetOverflowTarget() != one.used || len(res.GetGroups()[0].GetSizes()) != 10) {
+			t.Errorf("%s: %v", name, res)
+		}
 	}
 }

@@ -60,7 +60,7 @@ func (d *door) restrict(c net.Conn) *viewerError {
 // reading lists the methods that change nothing. Any other method counts as a
 // change.
 var reading = []string{
-	"GetSubscriber", "ListSubscribers", "WatchSubscribers", "ListBindings", "LookupOutside", "ListPools", "ListDrops",
+	"GetSubscriber", "ListSubscribers", "WatchSubscribers", "ListBindings", "LookupOutside", "ListPools", "ListDrops", "AdviseBlockSize",
 	"ListSessions", "CountSessions", "GetSettings", "GetStatus", "ListRemovals", "GetNas", "ListNases",
 	"Check", "List", "Watch", "ServerReflectionInfo", // of gRPC health and reflection
 }

@@ -102,7 +102,11 @@ func TestBackendErrorsReachTheClient(t *testing.T) {
 			_, err := c.RemovePool(ctx, &pb.RemovePoolRequest{OutsidePrefix: "203.0.113.0/28"})
 			return err
 		},
-		"ListDrops":     func() error { _, err := c.ListDrops(ctx, nil); return err },
+		"ListDrops": func() error { _, err := c.ListDrops(ctx, nil); return err },
+		"AdviseBlockSize": func() error {
+			_, err := c.AdviseBlockSize(ctx, &pb.AdviseBlockSizeRequest{Group: "default"})
+			return err
+		},
 		"ListSessions":  func() error { return streamError(c.ListSessions(ctx, nil)) },
 		"CountSessions": func() error { _, err := c.CountSessions(ctx, nil); return err },
 		"TerminateSessions": func() error {

@@ -19,6 +19,11 @@ type Subscriber struct {
 type Binding struct {
 	nat.Binding
 	Sessions int // present conntrack entries of the subscriber; 0 once Held
+
+	PortsMeasured bool // the fields below are set: of live bindings, not in subscribers and events
+
+	// Ports that the subscriber uses now, and the most that it used at a time.
+	PortsInUse, PortsPeak nat.PortUse
 }
 
 // BindingKey names one binding and orders bindings. An inside address has at

@@ -40,6 +40,18 @@ func (c *GroupConfig) GraceFor(cause uint32) time.Duration {
 	return c.Grace
 }
 
+// Blocks returns the number of blocks that the group's pools would have with another block
+// size; 0 if the port range has no whole block of it.
+func (c *GroupConfig) Blocks(size int) int {
+	other := *c
+	other.BlockSize = size
+	count, blocks := int(shapeOf(&other).count), 0
+	for _, p := range c.Outside {
+		blocks += count << (32 - p.Bits())
+	}
+	return blocks
+}
+
 // lowestPort is the first port outside of the well-known range, to which a NAT must not map
 // other ports (RFC 4787 REQ-7, section 4.2.2).
 const lowestPort = 1024

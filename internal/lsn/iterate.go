@@ -148,6 +148,16 @@ func (e *Engine) Usage() []Usage {
 	return all
 }
 
+// PoolOf returns the outside prefix, configured or draining, that has an outside address; false
+// if none has.
+func (e *Engine) PoolOf(outside netip.Addr) (netip.Prefix, bool) {
+	r, ok := e.routes.Lookup(outside)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	return r.segment.prefix, true
+}
+
 // Quarantined returns the number of the group's blocks that Quarantine holds, and their
 // end.
 func (e *Engine) Quarantined(group string) (blocks int, until time.Time) {

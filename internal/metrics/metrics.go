@@ -15,6 +15,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/portuse"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -482,6 +483,10 @@ type Group struct {
 	Bindings    map[string]int // by state: active, draining, cut, held
 	Blocks      map[string]int // by state: used, held, free
 
+	Ports     nat.PortUse    // in use by all subscribers together
+	Users     portuse.Counts // subscribers by their number of ports in use
+	PeakUsers portuse.Counts // bindings since the start by their most ports at a time
+
 	RemovalsHeld map[subscriber.Reason]int // by reason
 
 	Owner bool // this daemon has the lease of the group's NAT
@@ -492,6 +497,9 @@ var (
 	pending     = desc("subscribers_pending", "Subscribers online that wait for a block, by group.", "group")
 	bindings    = desc("bindings", "Bindings, by group and state.", "group", "state")
 	blocks      = desc("blocks", "Port blocks, by group and state.", "group", "state")
+	ports       = desc("ports_in_use", "Ports that subscribers use, by group and protocol: inside ports with a mapping.", "group", "protocol")
+	portUsers   = desc("subscriber_ports", "Subscribers that use a port, by their number of ports in use of the protocol with the most; a histogram of the present, not of the past.", "group")
+	portPeaks   = desc("binding_ports_peak", "Bindings that used a port since the start, live and ended, by the most ports in use at a time of the protocol with the most.", "group")
 	sessions    = desc("sessions", "Conntrack entries of subscribers.")
 	barrier     = desc("outside_barrier", "1 while a filter on every outside interface keeps packets with an inside source back, whatever happens to nftables, else 0.")
 	entries     = desc("conntrack_entries", "Entries of the conntrack table of nat.netns, of whatever address.")
@@ -531,7 +539,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, sessions, entries, entryLimit, full, strays, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, ports, portUsers, portPeaks, sessions, entries, entryLimit, full, strays, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -569,6 +577,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		for state, n := range g.Blocks {
 			gauge(blocks, n, g.Name, state)
 		}
+		gauge(ports, g.Ports.TCP, g.Name, "tcp")
+		gauge(ports, g.Ports.UDP, g.Name, "udp")
+		gauge(ports, g.Ports.ICMP, g.Name, "icmp")
+		histogram(ch, portUsers, &g.Users, g.Name)
+		histogram(ch, portPeaks, &g.PeakUsers, g.Name)
 		for _, why := range heldReasons {
 			gauge(removalHeld, g.RemovalsHeld[why], g.Name, reasonLabel(why))
 		}
@@ -587,6 +600,11 @@ func (r RADIUS) collect(ch chan<- prometheus.Metric) {
 	count(ch, socketDrops, r.Datagrams)
 	count(ch, replyFails, r.Replies)
 	count(ch, acceptFails, r.Accepts)
+}
+
+// histogram sends counts by number of ports, with a bucket for each power of two.
+func histogram(ch chan<- prometheus.Metric, d *prometheus.Desc, c *portuse.Counts, labels ...string) {
+	ch <- prometheus.MustNewConstHistogram(d, uint64(c.Users()), float64(c.Sum()), c.UpTo(), labels...)
 }
 
 func count(ch chan<- prometheus.Metric, d *prometheus.Desc, value uint64, labels ...string) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/portuse"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -32,6 +33,7 @@ func used() *Metrics {
 		Groups: []Group{{
 			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond, FeedGaps: 2, FeedFill: 0.25,
 			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},
+			Ports: nat.PortUse{UDP: 300}, Users: countsOf(300), PeakUsers: countsOf(300, 40),
 		}},
 	})
 	m.Reloaded(false, time.UnixMilli(1_700_000_000_500))
@@ -66,6 +68,13 @@ func TestNamesAreLinted(t *testing.T) {
 	}
 }
 
+func countsOf(numbers ...int) (c portuse.Counts) {
+	for _, n := range numbers {
+		c.Add(n)
+	}
+	return c
+}
+
 func ours(p promlint.Problem) bool { return strings.HasPrefix(p.Metric, "sessiond_") }
 
 func scrape(t *testing.T, m *Metrics) string {
@@ -93,6 +102,11 @@ func TestContract(t *testing.T) {
 		`sessiond_limit_reached_total{group="default",limit="tcp_ports"} 1`,
 		`sessiond_stop_to_cut_seconds_count 1`,
 		`sessiond_stop_to_reaped_seconds_count 1`,
+		`sessiond_ports_in_use{group="default",protocol="udp"} 300`,
+		`sessiond_subscriber_ports_bucket{group="default",le="256"} 0`,
+		`sessiond_subscriber_ports_bucket{group="default",le="512"} 1`,
+		`sessiond_subscriber_ports_sum{group="default"} 300`,
+		`sessiond_binding_ports_peak_count{group="default"} 2`,
 		`sessiond_sessions 7`,
 		`sessiond_conntrack_overruns_total 1`,
 		`sessiond_conntrack_index_drift_total{kind="missed"} 2`,

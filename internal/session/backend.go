@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/reconcile"
@@ -48,6 +49,8 @@ type Backend struct {
 	follower   *feedFollower
 	served     *servedGroups
 	reconciler *reconcile.Reconciler
+	ports      *portWatch
+	configured func() []lsn.GroupConfig
 }
 
 // Backend returns the Manager's Backend.

@@ -156,6 +156,8 @@ func (v *Backend) bindingViewLocked(b nat.Binding) inspect.Binding {
 	view := inspect.Binding{Binding: b}
 	if b.State != nat.Held {
 		view.Sessions = v.kernel.SessionCount(b.Inside)
+		view.PortsMeasured = true
+		view.PortsInUse, view.PortsPeak = v.ports.of(b.Inside)
 	}
 	return view
 }

@@ -109,6 +109,7 @@ type removalObserver interface {
 // of observed removals, and watchers.
 type reports struct {
 	*sharedState
+	ports    *portWatch
 	kernel   sessionCounter
 	observer removalObserver
 	events   *inspect.Broadcaster
@@ -126,6 +127,9 @@ func (r *reports) Emit(t lifecycle.Transition) {
 			r.observer.StopToCut(t.At.Sub(at))
 		}
 	case inspect.EventReaped:
+		if t.Binding != nil {
+			r.ports.ended(t.Binding)
+		}
 		if _, reason, at, ended := t.Slot.Ended(); ended {
 			r.observer.StopToReaped(t.Proved.Sub(at))
 			r.observer.Removed(t.Slot.Group(), reason)

@@ -57,6 +57,7 @@ type Manager struct {
 	reports    *reports
 	settings   *liveSettings
 	watchdog   *watchdog
+	ports      *portWatch
 	alarms     *alarmWatch
 	limits     *limitWatch
 	served     *servedGroups
@@ -89,6 +90,7 @@ type Kernel interface {
 	executorKernel
 	limitKernel
 	idleKernel
+	portKernel
 	timeoutKernel
 	prefixKernel
 	reconcile.Kernel
@@ -133,6 +135,7 @@ func New(o Options) (*Manager, error) {
 	m.backend = &Backend{
 		shared: s, store: o.Store, kernel: o.Kernel, node: o.Node, readiness: m.readiness,
 		reports: m.reports, settings: m.settings, follower: m.follower, served: m.served, reconciler: m.reconciler,
+		ports: m.ports, configured: m.served.configured,
 	}
 	for _, c := range o.Groups {
 		s.addGroupLocked(c, o.Guards[c.Name])
@@ -149,8 +152,9 @@ func (m *Manager) compose(o *Options) {
 	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
 	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](batchMost)}
 	m.timers = &lifeTimers{sharedState: s, wake: make(chan struct{}, 1)}
+	m.ports = newPortWatch(s, o.Kernel)
 	m.reports = &reports{
-		sharedState: s, kernel: o.Kernel, observer: o.Observer,
+		sharedState: s, ports: m.ports, kernel: o.Kernel, observer: o.Observer,
 		events: inspect.NewBroadcaster(watchBacklog, watchRest), clients: clientCounts{counts: map[string]int{}},
 	}
 	m.settings = &liveSettings{sharedState: s, store: o.Store, kernel: o.Kernel, inForce: o.Settings}
@@ -192,7 +196,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.leases.run, m.served.run,
+		m.idle.run, m.idle.runAsks, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}
@@ -291,6 +295,11 @@ type group struct {
 	cancel   context.CancelFunc   // stops reading the feed
 	stored   *subscriberdb.Served // the Served in the database, if known
 	pools    *poolChanges         // the changes of pools in the database, if known
+}
+
+// live returns the number of live bindings.
+func (g *group) live() int {
+	return g.In(lifecycle.Saved) + g.In(lifecycle.Open) + g.In(lifecycle.Returned) + g.In(lifecycle.Draining) + g.In(lifecycle.Cut)
 }
 
 // addGroupLocked adds a group to serve. New calls it without the lock, because

@@ -27,6 +27,8 @@ type Backend struct {
 	Flows   []inspect.Session
 	Blocks  []inspect.Pool
 	Dropped []nat.DropCount
+	Ports   []inspect.PortUse
+	Sizes   []inspect.BlockSizes
 	Live    inspect.Settings
 	Glance  inspect.Status
 	Differs []inspect.Drift
@@ -216,6 +218,30 @@ func (b *Backend) Drops(context.Context) ([]nat.DropCount, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.Dropped, b.Err
+}
+
+// PortUse implements control.Nat.
+func (b *Backend) PortUse(context.Context) ([]inspect.PortUse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Ports, b.Err
+}
+
+// AdviseBlockSize implements control.Nat. It calculates nothing: it returns Sizes, with the
+// target.
+func (b *Backend) AdviseBlockSize(_ context.Context, group string, target float64) ([]inspect.BlockSizes, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []inspect.BlockSizes
+	for _, s := range b.Sizes {
+		if s.Target = target; group == "" || s.Group == group {
+			found = append(found, s)
+		}
+	}
+	if group != "" && len(found) == 0 {
+		return nil, cmp.Or(b.Err, inspect.ErrNotFound)
+	}
+	return found, b.Err
 }
 
 // Sessions implements control.Sessions.

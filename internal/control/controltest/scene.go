@@ -7,6 +7,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/portuse"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -18,6 +19,8 @@ var Now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func Scene() *Backend {
 	alice := binding("100.64.0.7", "198.51.100.1", 1024, nat.Active, "alice", "0A01")
 	alice.Sessions = 2
+	leased := alice
+	leased.PortsMeasured, leased.PortsInUse, leased.PortsPeak = true, nat.PortUse{TCP: 1, ICMP: 1}, nat.PortUse{TCP: 211, UDP: 40, ICMP: 1}
 	carol := binding("100.64.0.9", "198.51.100.1", 1536, nat.Held, "carol", "0A02")
 	carol.Blocks, _ = carol.With(nat.Block{Outside: carol.Outside, First: 4096, Last: 4607})
 	carol.ReleasedAt = Now.Add(-30 * time.Second)
@@ -30,7 +33,7 @@ func Scene() *Backend {
 		Broadcaster: inspect.NewBroadcaster(64<<10, 0),
 		Inside:      netip.MustParsePrefix("100.64.0.0/10"),
 		Online:      []inspect.Subscriber{online("100.64.0.7", "alice", "0A01", &alice), waiting("100.64.0.8", "bob", "0A03")},
-		Leases:      []inspect.Binding{alice, carol},
+		Leases:      []inspect.Binding{leased, carol},
 		Flows:       flows(),
 		Dropped: []nat.DropCount{
 			{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 12, Bytes: 720},
@@ -41,6 +44,8 @@ func Scene() *Backend {
 		Blocks: []inspect.Pool{
 			{Usage: lsn.Usage{Group: "default", Outside: netip.MustParsePrefix("198.51.100.0/28"), Total: 2016, Used: 1, Held: 2, Free: 2013}, Origin: inspect.PoolConfigured},
 		},
+		Ports: portUse(),
+		Sizes: blockSizes(),
 		Live: inspect.Settings{
 			Removal: inspect.RemovalOn,
 			IdleTimeouts: nat.Timeouts{
@@ -53,6 +58,31 @@ func Scene() *Backend {
 		Routers: routers(),
 		Differs: []inspect.Drift{{Kind: inspect.DriftElementOrphaned, Group: "default", Inside: netip.MustParseAddr("100.64.9.9"), What: "gate is open without a binding; remove it"}},
 	}
+}
+
+// portUse is that of alice, the only one with ports.
+func portUse() []inspect.PortUse {
+	pool := inspect.PoolPorts{
+		Outside: netip.MustParsePrefix("198.51.100.0/28"),
+		Current: nat.PortUse{TCP: 1, ICMP: 1}, Peak: nat.PortUse{TCP: 300, UDP: 52, ICMP: 1},
+	}
+	pool.Counts.Add(1)
+	return []inspect.PortUse{{Group: "default", Pools: []inspect.PoolPorts{pool}}}
+}
+
+// blockSizes are made from some days with 40,000 bindings.
+func blockSizes() []inspect.BlockSizes {
+	b := inspect.BlockSizes{Group: "default"}
+	b.Since, b.Until = Now.Add(-72*time.Hour), Now
+	b.Bindings, b.Full, b.BlockSize, b.Live = 40_000, 4, 512, 1
+	b.Peaks.Add(100)
+	b.Advice = portuse.Advise(&b.Observation, 0.001, func(size int) int { return 16 * 64512 / size })
+	b.Recommended = 256
+	for i, n := range []int{31_007, 9_120, 36, 6, 0, 0, 0, 0} {
+		s := &b.Sizes[i]
+		s.Overflowed, s.Share = n, float64(n)/float64(b.Bindings)
+	}
+	return []inspect.BlockSizes{b}
 }
 
 // waits are removals of each kind.
