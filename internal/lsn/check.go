@@ -25,6 +25,7 @@ func (e *Engine) Check() error {
 		c.holds()
 		c.subscribers()
 		c.line()
+		c.own()
 	}
 	c.routes(e)
 	return errors.Join(c.errs...)
@@ -257,6 +258,25 @@ func (c *checker) line() {
 	}
 	if n != g.waiting.len {
 		c.fail("%d wait, counted %d", n, g.waiting.len)
+	}
+}
+
+// own checks that in deterministic mode no block is in the order of free ones, and that nobody
+// waits for a block that is free.
+func (c *checker) own() {
+	g := c.group
+	if !g.config.Deterministic {
+		return
+	}
+	if g.free.Len()+len(g.quarantined) > 0 {
+		c.fail("%d cells are in an order in deterministic mode", g.free.Len()+len(g.quarantined))
+	}
+	for w := g.waiting.front(); w != none; w = g.waiting.waiters[w].next {
+		inside := g.waiting.waiters[w].inside
+		own := g.ownCell(addrrange.Address(inside))
+		if own != none && g.owners[own] == fresh && !g.embargoed && !slices.Contains(g.ready, inside) {
+			c.fail("%v waits for cell %d, which is free", addrrange.Address(inside), own)
+		}
 	}
 }
 

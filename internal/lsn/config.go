@@ -22,6 +22,8 @@ type GroupConfig struct {
 	BlockSize int            // ports per block, a power of two
 	Hold      time.Duration  // quarantine before another subscriber may get a block (RFC 6888 REQ-8)
 
+	Deterministic bool // blocks by Formula (RFC 7422)
+
 	Grace       time.Duration // time in which a subscriber may come back to live sessions; 0: none
 	GraceCauses []uint32      // Acct-Terminate-Causes that grant it, see GraceFor
 

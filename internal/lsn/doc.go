@@ -10,6 +10,7 @@
 //	                address, and those that wait for a block
 //	shape.go        how pools are cut into blocks, which are numbered as cells
 //	lease.go        a block in use, then in quarantine; the order of the ends of holds
+//	formula.go      deterministic mode: each inside address has one block
 //	restore.go      bindings from before a start
 //	reconfigure.go  other prefixes, blocks and limits, beside those in use
 //	iterate.go      lists, and counts of blocks

@@ -29,6 +29,8 @@ type group struct {
 	owners   []uint32                 // last inside address of every cell, or fresh
 	free     fifo.Queue[uint32]       // cells that were given before and are free, longest free first
 
+	ready []uint32 // in deterministic mode: waiting inside addresses whose blocks may be free
+
 	// The segment and the block number to be given for the first time next.
 	turn, level uint32
 
@@ -66,21 +68,33 @@ func (g *group) allocate(h nat.Holder, now time.Time) (*lease, error) {
 	if c.live() {
 		return nil, fmt.Errorf("allocate for %v in group %s: %w", h.Inside, g.config.Name, ErrBusy)
 	}
-	if own := g.ownHeld(c, h.Identity); own != none {
+	if free := g.reclaim(c, h); free != none {
 		g.unwait(c)
-		return g.bind(c, g.unhold(own), h, now), nil
+		return g.bind(c, free, h, now), nil
 	}
 	if c.waiter != none {
 		g.waiting.update(c.waiter, h)
 		return nil, ErrExhausted
 	}
-	if g.waiting.len == 0 {
+	if g.waiting.len == 0 && !g.config.Deterministic {
 		if free := g.nextFree(); free != none {
 			return g.bind(c, free, h, now), nil
 		}
 	}
 	c.waiter = g.waiting.push(h)
 	return nil, ErrExhausted
+}
+
+// reclaim returns the cell of a subscriber that waits for nobody: in deterministic mode its own,
+// else that of its last binding; or none.
+func (g *group) reclaim(c *subscriberState, h nat.Holder) uint32 {
+	if g.config.Deterministic {
+		return g.claimOwn(c, h)
+	}
+	if own := g.ownHeld(c, h.Identity); own != none {
+		return g.unhold(own)
+	}
+	return none
 }
 
 // bind gives a free cell, or the cells of a former lease by the first one, to h, whose
@@ -153,8 +167,11 @@ func (g *group) freshIn(s *poolPrefix) uint32 {
 	return none
 }
 
-// hasFree reports whether takeFree would find a block.
+// hasFree reports whether serve may find a block.
 func (g *group) hasFree() bool {
+	if g.config.Deterministic {
+		return len(g.ready) > 0
+	}
 	for i := range g.segments {
 		if _, free := g.heldAndFree(&g.segments[i]); free > 0 {
 			return true
@@ -182,8 +199,19 @@ func (g *group) unwait(c *subscriberState) {
 	}
 }
 
-// serve gives the free blocks to waiting holders, first come, first served.
+// serve gives the free blocks to waiting holders, first come, first served; in deterministic
+// mode to each its own.
 func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
+	give := func(c *subscriberState, free uint32, h nat.Holder) {
+		g.unwait(c)
+		g.bind(c, free, h, now)
+		served = append(served, nat.Binding{})
+		g.describe(addrrange.Number(h.Inside), &c.lease, &served[len(served)-1])
+	}
+	if g.config.Deterministic {
+		g.serveOwn(give)
+		return served
+	}
 	for g.waiting.len > 0 {
 		free := g.nextFree()
 		if free == none {
@@ -191,12 +219,7 @@ func (g *group) serve(now time.Time, served []nat.Binding) []nat.Binding {
 		}
 		w := g.waiting.front()
 		h := g.waiting.waiters[w].holder()
-		inside := addrrange.Number(h.Inside)
-		c := g.subscribers.at(inside)
-		g.unwait(c)
-		g.bind(c, free, h, now)
-		served = append(served, nat.Binding{})
-		g.describe(inside, &c.lease, &served[len(served)-1])
+		give(g.subscribers.at(addrrange.Number(h.Inside)), free, h)
 	}
 	return served
 }
@@ -232,7 +255,14 @@ func (g *group) end(i uint32) {
 	c := g.unhold(i)
 	s := g.segmentOf(c)
 	further := g.further(c)
-	if !s.retired {
+	switch {
+	case s.retired:
+	case g.config.Deterministic:
+		g.freed(c)
+		for _, x := range further {
+			g.freed(x)
+		}
+	default:
 		g.free.Push(c)
 		for _, x := range further {
 			g.free.Push(x)
@@ -280,6 +310,9 @@ func (g *group) endQuarantine() {
 	}
 	g.free = fifo.From(append(g.quarantined, g.free.All()...))
 	g.quarantined = nil
+	if g.config.Deterministic {
+		g.readyAll()
+	}
 }
 
 // Subscribers by inside address.

@@ -150,12 +150,15 @@ func (p *plan) carryOut() *group {
 	}
 	g.config = p.config
 	g.forgetUncovered()
+	if g.ready = nil; g.config.Deterministic {
+		g.readyAll()
+	}
 	return g
 }
 
 // sameLayout reports whether the plan leaves the group's segments as they are.
 func (g *group) sameLayout(p *plan) bool {
-	return !g.retired && g.shape == shapeOf(&p.config) && slices.Equal(g.config.Outside, p.config.Outside) &&
+	return !g.retired && g.shape == shapeOf(&p.config) && g.config.Deterministic == p.config.Deterministic && slices.Equal(g.config.Outside, p.config.Outside) &&
 		slices.Equal(g.config.Draining, p.config.Draining) && len(g.segments) == len(p.config.Outside)+len(p.config.Draining)
 }
 
@@ -191,6 +194,9 @@ func (p *plan) rebuild() *group {
 	}
 	for l := range g.leases {
 		g.moveLease(l, old)
+	}
+	if p.config.Deterministic {
+		return &g // free blocks have no order
 	}
 	for _, o := range old.free.All() {
 		if c, ok := g.moveFree(o, old); ok {

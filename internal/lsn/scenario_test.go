@@ -194,6 +194,8 @@ func storyGroup(args []string) GroupConfig {
 			c.FirstPort, c.LastPort = nat.Port(number10(first)), nat.Port(number10(last))
 		case "block":
 			c.BlockSize = number10(v)
+		case "deterministic":
+			c.Deterministic = v == "true"
 		case "hold":
 			c.Hold = time.Duration(number10(v)) * time.Second
 		}
