@@ -160,6 +160,9 @@ type Group struct {
 	LastPort  uint16 // inclusive
 	BlockSize int
 	Hold      time.Duration
+
+	Deterministic bool // each inside address has one block, by its number (RFC 7422)
+
 	RecordTTL time.Duration // 0: records never expire
 	Removal   Removal
 	Guard     Guard

@@ -183,6 +183,7 @@ func TestValues(t *testing.T) {
 		{"observe", "", "settings: {subscriber_session_removal: observe}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "observe"},
 		{"removal as before", "", "settings: {subscriber_session_removal: false}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "off"},
 		{"removal as on the command line", "", "settings: {subscriber_session_removal: on}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "on"},
+		{"deterministic", "[100.64.0.0/10]", "[100.64.0.0/24]\n    deterministic: true", func(c Config) any { return c.Groups[0].Deterministic }, true},
 		{"grace", "", "    removal: {grace: 30s}\n", func(c Config) any { return c.Groups[0].Removal.Grace }, 30 * time.Second},
 		{"no NAT", "", "    no_nat: [{prefix: 203.0.113.0/24}, {prefix: 192.0.2.1, protocol: udp, ports: 5060-5069}, {prefix: 192.0.2.2, protocol: tcp, ports: 443}]\n", func(c Config) any { return fmt.Sprint(c.Groups[0].NoNAT) }, "[{203.0.113.0/24  0 65535} {192.0.2.1/32 udp 5060 5069} {192.0.2.2/32 tcp 443 443}]"},
 		{"NAT for all", "", "    no_nat: []\n", func(c Config) any { return len(c.Groups[0].NoNAT) }, 0},

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"math/bits"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -38,15 +40,16 @@ func (l *loader) group(v value) Group {
 		Removal: Removal{GraceCauses: lostLine()},
 		Guard:   Guard{Minimum: 100, Removed: 0.10, Expired: 0.20, NASRestart: 1, Window: 15 * time.Minute},
 	}
-	place := v
+	place, whole := v, v
 	keys := v.mapping(fields{
 		"name": func(v value) {
 			v.matching(&g.Name, groupName, "lower-case letters, digits, dash and underscore, a letter or digit first")
 		},
-		"inside":     func(v value) { g.Inside = claims(&l.inside, v) },
-		"outside":    func(v value) { g.Outside, g.Draining = outsideClaims(&l.outside, v) },
-		"port_range": func(v value) { place = v; v.ports(&g.FirstPort, &g.LastPort) },
-		"block_size": func(v value) { place = v; v.blockSize(&g.BlockSize) },
+		"inside":        func(v value) { g.Inside = claims(&l.inside, v) },
+		"outside":       func(v value) { g.Outside, g.Draining = outsideClaims(&l.outside, v) },
+		"port_range":    func(v value) { place = v; v.ports(&g.FirstPort, &g.LastPort) },
+		"block_size":    func(v value) { place = v; v.blockSize(&g.BlockSize) },
+		"deterministic": func(v value) { whole = v; v.boolean(&g.Deterministic) },
 		"hold": func(v value) {
 			if v.duration(&g.Hold, 0) {
 				v.minimum(g.Hold, 120*time.Second, "RFC 6888 REQ-8")
@@ -63,7 +66,9 @@ func (l *loader) group(v value) Group {
 		"no_nat":        func(v value) { g.NoNAT = l.noNAT(v) },
 	})
 	v.require(keys, "name", "inside", "outside")
-	place.checkBlocks(&g)
+	if place.checkBlocks(&g) && g.Deterministic {
+		whole.checkOwnBlocks(&g)
+	}
 	return g
 }
 
@@ -145,13 +150,17 @@ func nearestSize(n int) int {
 	return 1 << (bits.Len(uint(min(max(n, 1), 32768))) - 1)
 }
 
+// blocksOf returns the number of whole blocks of an outside address.
+func (g *Group) blocksOf(size int) int {
+	return (int(g.LastPort)+1)/size - (int(g.FirstPort)+size-1)/size
+}
+
 // checkBlocks checks that the group has blocks, and not too many.
-func (v value) checkBlocks(g *Group) {
-	first := (int(g.FirstPort) + g.BlockSize - 1) / g.BlockSize
-	count := (int(g.LastPort)+1)/g.BlockSize - first
+func (v value) checkBlocks(g *Group) bool {
+	count := g.blocksOf(g.BlockSize)
 	if count < 1 {
 		v.errorf("no whole block of %d ports, aligned to its size, is in %d-%d", g.BlockSize, g.FirstPort, g.LastPort)
-		return
+		return false
 	}
 	total := uint64(0)
 	for _, p := range slices.Concat(g.Outside, g.Draining) {
@@ -159,5 +168,34 @@ func (v value) checkBlocks(g *Group) {
 	}
 	if total > maxGroupBlocks {
 		v.errorf("%d blocks are more than %d; write fewer outside addresses or larger blocks", total, maxGroupBlocks)
+		return false
 	}
+	return true
+}
+
+// checkOwnBlocks checks that a deterministic group has a block for each inside address.
+func (v value) checkOwnBlocks(g *Group) {
+	if len(g.Draining) > 0 {
+		v.errorf("blocks follow the order of the outside prefixes, so none of them can drain (%v); write them all without draining, or take deterministic out", g.Draining[0])
+		return
+	}
+	addresses := func(prefixes []netip.Prefix) (n int) {
+		for _, p := range prefixes {
+			n += 1 << (32 - p.Bits())
+		}
+		return n
+	}
+	inside, outside, each := addresses(g.Inside), addresses(g.Outside), g.blocksOf(g.BlockSize)
+	if inside <= outside*each || outside == 0 {
+		return
+	}
+	smaller := "no smaller block_size is enough"
+	for size := g.BlockSize / 2; size > 0; size /= 2 {
+		if outside*g.blocksOf(size) >= inside {
+			smaller = fmt.Sprintf("block_size %d", size)
+			break
+		}
+	}
+	v.errorf("each of %d inside addresses needs a block of its own, and %d outside addresses have %d of %d ports; write at most %d inside addresses, at least %d outside addresses, or a smaller block_size (%s)",
+		inside, outside, outside*each, g.BlockSize, outside*each, (inside+each-1)/each, smaller)
 }

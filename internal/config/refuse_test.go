@@ -28,7 +28,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"two documents", "", "---\na: 1\n", ":15: a second YAML document"},
 		{"not a mapping", minimal, "- a\n", ":1: is a list; write keys"},
 		{"empty file", minimal, "", ":1: groups: is missing"},
-		{"unknown key", "", "    holt: 1s\n", ":14: groups[0].holt: unknown key; known here: alg, block_size, guard, hold,"},
+		{"unknown key", "", "    holt: 1s\n", ":14: groups[0].holt: unknown key; known here: alg, block_size, deterministic, guard, hold,"},
 		{"key twice", "", "    name: other\n", ":14: groups[0].name: is there twice"},
 		{"share without sign", "", "    guard: {removed: 10}\n", ":14: groups[0].guard.removed: \"10\" is not a share; write it such as 10%"},
 		{"share above all", "", "    guard: {expired: 101%}\n", "groups[0].guard.expired: 101% is no share; write 0% to 100%"},
@@ -199,6 +199,9 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"block size text", "", "    block_size: many\n", "\"many\" is not a whole number"},
 		{"no block", "", "    port_range: 1025-1535\n", ":14: groups[0].port_range: no whole block of 512 ports, aligned to its size"},
 		{"too many blocks", "", "    block_size: 1\n  - {name: b, inside: [9.0.0.0/8], outside: [11.0.0.0/8], block_size: 1}\n", "are more than 134217728"},
+		{"too small for deterministic mode", "", "    deterministic: true\n", ":14: groups[0].deterministic: each of 4194304 inside addresses needs a block of its own, and 16 outside addresses have 2016 of 512 ports; write at most 2016 inside addresses, at least 33289 outside addresses, or a smaller block_size (no smaller block_size is enough)"},
+		{"deterministic with smaller blocks", "[100.64.0.0/10]", "[100.64.0.0/19, 100.65.0.0/20]\n    deterministic: true", ":13: groups[0].deterministic: each of 12288 inside addresses needs a block of its own, and 16 outside addresses have 2016 of 512 ports; write at most 2016 inside addresses, at least 98 outside addresses, or a smaller block_size (block_size 64)"},
+		{"deterministic perhaps", "", "    deterministic: perhaps\n", ":14: groups[0].deterministic:"},
 		{"log level", "", "log: {level: loud}\n", ":14: log.level: \"loud\" is not known; write one of: debug, info, warn, error"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
