@@ -43,6 +43,7 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 	file := flags.String("config", "", "configuration `FILE` (required; see sessiond.example.yaml)")
 	check := flags.Bool("check", false, "validate the configuration and exit, without touching Redis or the kernel")
 	barrier := flags.Bool("barrier", false, "raise the barrier on nat.outside_interfaces, so that no packet with an inside source leaves before sessiond runs, and exit without touching Redis or the rest of the kernel")
+	lookup := flags.String("deterministic", "", "print the block of an inside address, or the inside address of a public port, of a group in deterministic mode, from the configuration alone: `INSIDE|OUTSIDE:PORT`")
 	discard := flags.Bool("discard-unconfigured", false, "end the subscribers of groups, prefixes and blocks that are in Redis and not in the configuration, instead of serving them to their end")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
@@ -58,6 +59,9 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 	if *file == "" || flags.NArg() > 0 {
 		fmt.Fprintln(stderr, "sessiond: name the configuration with --config FILE, and nothing else")
 		return exitUsage
+	}
+	if *lookup != "" {
+		return lookUp(*file, *lookup, stdout, stderr)
 	}
 	return start(ctx, *file, orders{*check, *barrier, *discard}, hangups, stdout, stderr)
 }

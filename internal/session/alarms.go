@@ -101,10 +101,14 @@ func (a *alarmWatch) tellExhausted() {
 			continue
 		}
 		g.shortage = poolShortage{told: now, lasts: waiting > 0}
-		if waiting > 0 {
+		switch {
+		case waiting > 0 && g.Config.Deterministic:
+			a.log.Warn("subscribers wait for their own block, which another address has from before the deterministic mapping changed: end its session, or wait for it", "group", g.Name,
+				"waiting", waiting, "alarm", "sessiond_subscribers_pending")
+		case waiting > 0:
 			a.log.Warn("pool exhausted, subscribers wait for a block", "group", g.Name, "waiting", waiting,
 				"alarm", "sessiond_subscribers_pending")
-		} else {
+		default:
 			a.log.Info("pool suffices again, nobody waits for a block", "group", g.Name)
 		}
 	}

@@ -99,6 +99,7 @@ func (sg *servedGroups) start(ctx context.Context) error {
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
 	sg.prepared = true
+	sg.tellFormulas(sg.configs)
 	for _, g := range sg.groups {
 		sg.follow(g)
 	}

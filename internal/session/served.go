@@ -40,6 +40,9 @@ func (sg *servedGroups) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		sg.keepPools(ctx)
+		if round%int(formulaEvery/serveEvery) == 0 {
+			sg.tellFormulas(sg.configured())
+		}
 		for _, g := range sg.syncedGroups() {
 			if err := sg.keep(ctx, g, round%fullyEvery == 0); err != nil && ctx.Err() == nil {
 				sg.log.Debug("what is served is not in the database yet", "group", g.Name, "error", err)
@@ -317,6 +320,7 @@ func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, pla
 	if err != nil {
 		return errors.Join(err, sg.life.Engine().Reconfigure(before))
 	}
+	sg.tellChangedLocked(sg.configs, configs)
 	sg.file, sg.configs, sg.inside, sg.outside = file, configs, inside, outside
 	for _, g := range sg.groups {
 		g.stored = nil // the store's additions to it may have changed too
