@@ -180,7 +180,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"removal key", "", "    removal: {graze: 1s}\n", ":14: groups[0].removal.graze: unknown key; known here: grace, grace_causes"},
 		{"group name", "name: default", "name: _", ":11: groups[0].name: \"_\" is not a name here"},
 		{"outside as a mapping without a prefix", "[198.51.100.0/28]", "[{draining: true}]", ":13: groups[0].outside[0].prefix: is missing"},
-		{"draining by word", "[198.51.100.0/28]", "[{prefix: 198.51.100.0/28, draining: soon}]", ":13: groups[0].outside[0].draining: \"soon\" is not true or false"},
+		{"draining by word", "[198.51.100.0/28]", "[{prefix: 198.51.100.0/28, draining: soon}]", ":13: groups[0].outside[0].draining: \"soon\" is neither true nor false"},
 		{"draining prefix overlaps", "[198.51.100.0/28]", "[198.51.100.0/28, {prefix: 198.51.100.0/29, draining: true}]", ":13: groups[0].outside[1].prefix: 198.51.100.0/29 overlaps the outside prefix"},
 		{"too many blocks with those that drain", "", "    block_size: 1\n  - {name: b, inside: [9.0.0.0/8], outside: [11.0.0.1/32, {prefix: 12.0.0.0/8, draining: true}], block_size: 1}\n", "are more than 134217728"},
 		{"group twice", "", "  - {name: default, inside: [10.0.0.0/8], outside: [203.0.113.0/24]}\n", ":14: groups[1].name: default is there twice"},
@@ -201,6 +201,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"too many blocks", "", "    block_size: 1\n  - {name: b, inside: [9.0.0.0/8], outside: [11.0.0.0/8], block_size: 1}\n", "are more than 134217728"},
 		{"too small for deterministic mode", "", "    deterministic: true\n", ":14: groups[0].deterministic: each of 4194304 inside addresses needs a block of its own, and 16 outside addresses have 2016 of 512 ports; write at most 2016 inside addresses, at least 33289 outside addresses, or a smaller block_size (no smaller block_size is enough)"},
 		{"deterministic with smaller blocks", "[100.64.0.0/10]", "[100.64.0.0/19, 100.65.0.0/20]\n    deterministic: true", ":13: groups[0].deterministic: each of 12288 inside addresses needs a block of its own, and 16 outside addresses have 2016 of 512 ports; write at most 2016 inside addresses, at least 98 outside addresses, or a smaller block_size (block_size 64)"},
+		{"deterministic and draining", "[198.51.100.0/28]", "[198.51.100.0/29, {prefix: 198.51.100.8/29, draining: true}]\n    deterministic: true", ":14: groups[0].deterministic: blocks follow the order of the outside prefixes, so none of them can drain (198.51.100.8/29)"},
 		{"deterministic perhaps", "", "    deterministic: perhaps\n", ":14: groups[0].deterministic:"},
 		{"log level", "", "log: {level: loud}\n", ":14: log.level: \"loud\" is not known; write one of: debug, info, warn, error"},
 	} {

@@ -3,12 +3,14 @@ package session
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -138,5 +140,27 @@ func TestBecomesDeterministic_NAT38_I1_I7(t *testing.T) {
 	w.wantOwn(owner)
 	w.send(subscriber.EventStart, taker, "zoe", "4")
 	w.wantOwn(taker)
+	w.check()
+}
+
+// TestDeterministicPoolsAreConfigured: blocks follow from the order of the prefixes in the
+// configuration, so they do not change at run time, and changes of before the mode rest.
+func TestDeterministicPoolsAreConfigured_NAT27_NAT38(t *testing.T) {
+	g := ownGroup()
+	g.Deterministic = false
+	w := newWorld(t, g)
+	ctx := context.Background()
+	if _, err := w.DrainPool(ctx, "", g.Outside[0]); err != nil {
+		t.Fatal(err)
+	}
+	g.Deterministic = true
+	w.group = g
+	w.must(w.SetGroups(ctx, []lsn.GroupConfig{g}))
+	if _, _, err := w.RemovePool(ctx, "", g.Outside[0], true); !errors.Is(err, inspect.ErrPoolConflict) || !strings.Contains(err.Error(), "deterministic") {
+		t.Errorf("removal: %v", err)
+	}
+	inside := netip.MustParseAddr("100.64.0.3")
+	w.send(subscriber.EventStart, inside, "alice", "1")
+	w.wantOwn(inside)
 	w.check()
 }

@@ -119,11 +119,14 @@ func (pc poolChanges) over(file []lsn.GroupConfig, c lsn.GroupConfig) lsn.GroupC
 	return c
 }
 
-// combined returns the configuration with the changes at run time.
+// combined returns the configuration with the changes at run time. A deterministic group has
+// none: those of before it was one rest.
 func combined(file []lsn.GroupConfig, changes map[string]poolChanges) []lsn.GroupConfig {
 	configs := slices.Clone(file)
 	for i := range configs {
-		configs[i] = changes[configs[i].Name].over(file, configs[i])
+		if !configs[i].Deterministic {
+			configs[i] = changes[configs[i].Name].over(file, configs[i])
+		}
 	}
 	return configs
 }

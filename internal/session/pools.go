@@ -260,6 +260,9 @@ func (sg *servedGroups) planPool(o poolOrder) (name string, before, next poolCha
 		return name, before, before.remove(o.outside, o.kind == subscriberdb.PoolCut, at), nil
 	}
 	c := &sg.file[i]
+	if c.Deterministic {
+		return name, nil, nil, fmt.Errorf("%w: group %s is deterministic: its blocks follow from the order of prefixes in the configuration; change them there, and reload", inspect.ErrPoolConflict, name)
+	}
 	switch o.kind {
 	case subscriberdb.PoolAdded:
 		if drains := common(c.Draining, []netip.Prefix{o.outside}); len(drains) > 0 {
