@@ -792,8 +792,9 @@ type UpdateSettingsRequest struct {
 	// The new values.
 	Settings *Settings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
 	// Which of them to take: "subscriber_session_removal" or "removal_mode",
-	// "idle_timeouts" (all four), "idle_timeouts.tcp_established", "idle_timeouts.tcp_transitory",
-	// "idle_timeouts.udp", "idle_timeouts.icmp", or "*" for everything. Required.
+	// "idle_timeouts" (all of them), "idle_timeouts.tcp_established", "idle_timeouts.tcp_transitory",
+	// "idle_timeouts.tcp_partial_open", "idle_timeouts.tcp_partial_close", "idle_timeouts.udp",
+	// "idle_timeouts.icmp", or "*" for everything. Required.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
