@@ -1,6 +1,10 @@
 package nftnat
 
-import "github.com/google/nftables/userdata"
+import (
+	"github.com/google/nftables/userdata"
+
+	"github.com/sessiond/sessiond/internal/nat"
+)
 
 // Comments of chains and sets, for an operator who lists the table. They are no part of what a
 // start compares: a table keeps those with which it was made.
@@ -23,6 +27,25 @@ var chainComments = map[string]string{
 	chainNoNAT:        "sessions that keep their inside address (groups[].no_nat); marked for the barrier",
 	chainUntranslated: "of packets with an inside source, only those pass",
 	chainUnmapped:     "first packets to a pool address to which no session belongs; counted, then as the blackhole route",
+	chainFirstPackets: "first packets of flows from inside, before their destination is translated",
+	chainLimits:       "the limits of the sender's group (groups[].limits)",
+	chainOnline:       "who has no gate passes, without limits",
+	chainUnreachable:  "answers a refused packet with ICMP host unreachable, at a bounded rate of all",
+
+	chainRefuse(nat.LimitSessions):    "at limits.sessions, or its reserve: ICMP for the first packets, and none for the rest",
+	chainRefuse(nat.LimitNewSessions): "beyond limits.new_sessions_per_second: ICMP for the first packets, and none for the rest",
+	chainRefuse(nat.LimitTCPPorts):    "at limits.tcp_ports: ICMP for the first packets, and none for the rest",
+	chainRefuse(nat.LimitUDPPorts):    "at limits.udp_ports: ICMP for the first packets, and none for the rest",
+}
+
+// policyComment is that of the chain of each policy: their names are made of timeouts.
+const policyComment = "gives a new flow the idle timeouts of its name"
+
+func chainComment(name string) string {
+	if comment, ok := chainComments[name]; ok {
+		return comment
+	}
+	return policyComment
 }
 
 var setComments = map[string]string{
@@ -37,6 +60,21 @@ var setComments = map[string]string{
 	setFullMapped:        "subscribers to whom others have begun too many sessions",
 	setUngated:           "new flows to the machine itself, by offline address",
 	setUnused:            "the table was never programmed; goes with the first element",
+	setObsoleteICMP:      "types of ICMP that pass neither way (RFC 5508)",
+	mapGroupTimeouts:     "idle timeouts of new flows, by inside prefix and protocol (groups[].idle_timeouts)",
+	mapPortTimeouts:      "idle timeouts of new flows, by destination port too (groups[].port_timeouts)",
+	setNewSessions:       "new flows of each subscriber, for limits.new_sessions_per_second",
+	setNear:              "subscribers near limits.sessions, each with the rate of its new flows",
+	setMappedPorts:       "ports with sessions, of subscribers at a limit of ports: these may begin more",
+
+	setAtLimit(nat.LimitSessions): "subscribers at limits.sessions, or at their reserve",
+	setAtLimit(nat.LimitTCPPorts): "subscribers at limits.tcp_ports",
+	setAtLimit(nat.LimitUDPPorts): "subscribers at limits.udp_ports",
+
+	setRefused(nat.LimitSessions):    "subscribers refused at limits.sessions, of the last seconds",
+	setRefused(nat.LimitNewSessions): "subscribers refused at limits.new_sessions_per_second, of the last seconds",
+	setRefused(nat.LimitTCPPorts):    "subscribers refused at limits.tcp_ports, of the last seconds",
+	setRefused(nat.LimitUDPPorts):    "subscribers refused at limits.udp_ports, of the last seconds",
 }
 
 // withComment adds a comment to user-data, if there is one.

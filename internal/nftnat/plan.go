@@ -310,7 +310,7 @@ func (r *ruleset) addChain(c chain, b *wire.Batch) {
 		dst = nlmsg.AppendString(dst, unix.NFTA_CHAIN_TABLE, r.table)
 		dst = nlmsg.AppendString(dst, unix.NFTA_CHAIN_NAME, c.name)
 		m := c.mark()
-		udata := userdata.Append(withComment(nil, userdata.TypeComment, chainComments[c.name]), markType, m[:])
+		udata := userdata.Append(withComment(nil, userdata.TypeComment, chainComment(c.name)), markType, m[:])
 		dst = nlmsg.AppendAttr(dst, wire.AttrChainUserdata, udata)
 		if c.kind == "" {
 			return dst
