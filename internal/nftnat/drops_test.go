@@ -223,6 +223,9 @@ func TestEachDropIsCounted_NAT39(t *testing.T) {
 		{nat.Drop{Reason: nat.DropProtocol, Direction: nat.DropOut}, repeat(func() error {
 			return host.Send(netlab.Packet{Protocol: netlab.GRE, Source: netip.AddrPortFrom(alice, 0), Destination: netip.AddrPortFrom(outside, 0)})
 		})},
+		{nat.Drop{Reason: nat.DropObsoleteICMP, Direction: nat.DropOut}, repeat(func() error {
+			return host.Send(netlab.Packet{Protocol: netlab.ICMP, Type: icmpInformation, Source: netip.AddrPortFrom(alice, 0), Destination: netip.AddrPortFrom(outside, 0)})
+		})},
 		{nat.Drop{Reason: nat.DropInterface, Direction: nat.DropOut}, flow(host, alice, third.host.Addr(), 7)},
 		{nat.Drop{Reason: nat.DropInterface, Direction: nat.DropIn}, flow(internet, outside, third.host.Addr(), 7)},
 		{nat.Drop{Reason: nat.DropMisrouted, Direction: nat.DropIn}, flow(internet, outside, lost, 7)},

@@ -269,7 +269,7 @@ func TestObsoleteICMP_NAT42(t *testing.T) {
 			t.Errorf("%s came in: %+v", name, came[0])
 		}
 	}
-	w.droppedBy(t, chainDownstream, "obsolete ICMP", 1)
+	w.countedAs(t, nat.Drop{Reason: nat.DropObsoleteICMP, Direction: nat.DropIn}, 1)
 
 	w.capture.Clear()
 	inbound := &netlab.Packet{Protocol: netlab.UDP, Source: w.echo.Addr(), Destination: netip.AddrPortFrom(alice, 5000)}
@@ -281,25 +281,23 @@ func TestObsoleteICMP_NAT42(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.droppedBy(t, chainUpstream, "obsolete ICMP", 3)
+	w.countedAs(t, nat.Drop{Reason: nat.DropObsoleteICMP, Direction: nat.DropOut}, 3)
 	w.wantNoLeak(t, alice)
 	if left := w.capture.Matching(func(p netlab.Packet) bool { return p.Outgoing && p.Protocol == netlab.ICMP }); len(left) > 0 {
 		t.Errorf("it left: %+v", left[0])
 	}
 }
 
-// droppedBy waits until a rule has counted a number of packets.
-func (w wireTest) droppedBy(t *testing.T, chain, comment string, packets int) {
+// countedAs waits until the counter of a drop has counted a number of packets.
+func (w wireTest) countedAs(t *testing.T, d nat.Drop, packets int) {
 	t.Helper()
 	want := fmt.Sprintf("packets %d ", packets)
 	testenv.Succeeds(t, func() error {
-		listed := run(t, w.Lab, "nft", "list", "chain", "ip", testTable, chain)
-		for line := range strings.Lines(listed) {
-			if strings.Contains(line, comment) && strings.Contains(line, want) {
-				return nil
-			}
+		listed := run(t, w.Lab, "nft", "list", "counter", "ip", testTable, counterName(d))
+		if !strings.Contains(listed, want) {
+			return fmt.Errorf("counter %s has not counted %d packets:\n%s", counterName(d), packets, listed)
 		}
-		return fmt.Errorf("no rule %q has counted %d packets:\n%s", comment, packets, listed)
+		return nil
 	})
 }
 
