@@ -273,6 +273,22 @@ func noNAT_NAT29(t *testing.T, n Twin) {
 		}
 		return err
 	})
+	set(all)
+	limit := []nat.PrefixLimits{{Inside: all.Inside, Limits: nat.Limits{Sessions: 1}}}
+	if err := n.SetLimits(testContext(t), limit); err != nil {
+		t.Fatal(err)
+	}
+	limited := uint16(8000)
+	testenv.Succeeds(t, func() error { // once the index has counted the session of from
+		limited++
+		if seen, err := n.Ask(netip.AddrPortFrom(alice, limited)); err == nil {
+			return fmt.Errorf("a session without NAT began at the limit, seen from %v", seen)
+		}
+		return nil
+	})
+	if err := n.SetLimits(testContext(t), nil); err != nil {
+		t.Fatal(err)
+	}
 	other := all
 	other.First, other.Last = other.First+1, other.Last+1
 	set(other)
@@ -369,7 +385,9 @@ func limits_NAT28_NAT32(t *testing.T, n Twin) {
 	}
 	refused := func(port uint16, want nat.Limit) {
 		t.Helper()
-		testenv.Succeeds(t, func() error { // the kernel's index counts later than it lets in
+		port-- // the kernel's index counts later than it lets in, and a port that was let in stays so
+		testenv.Succeeds(t, func() error {
+			port++
 			if seen, err := n.Ask(netip.AddrPortFrom(bob, port)); err == nil {
 				return fmt.Errorf("a session began at the limit, seen from %v", seen)
 			}
@@ -388,10 +406,17 @@ func limits_NAT28_NAT32(t *testing.T, n Twin) {
 		mustAsk(t, n, netip.AddrPortFrom(bob, port))
 	}
 	wantSessions(t, n, bob, 3)
-	refused(5003, nat.LimitSessions)
+	before := overLimit(t, n)
+	refused(5100, nat.LimitSessions)
+	testenv.Succeeds(t, func() error {
+		if overLimit(t, n) == before {
+			return errors.New("the refused session is not counted")
+		}
+		return nil
+	})
 	mustAsk(t, n, netip.AddrPortFrom(bob, 5000)) // what stands
 	set(nat.Limits{UDPPorts: 3})
-	refused(5004, nat.LimitUDPPorts)
+	refused(5200, nat.LimitUDPPorts)
 	mustAsk(t, n, netip.AddrPortFrom(bob, 5001))
 	set(nat.Limits{NewSessionsPerSecond: 1})
 	wait := testContext(t)
@@ -419,6 +444,13 @@ func limits_NAT28_NAT32(t *testing.T, n Twin) {
 		t.Fatal(err)
 	}
 	wantSessions(t, n, bob, 0)
+}
+
+// overLimit reads the count of packets refused to subscribers at a limit.
+func overLimit(t *testing.T, n Contract) uint64 {
+	t.Helper()
+	counts := dropsOf(t, n)
+	return counts[slices.Index(nat.Drops(), nat.Drop{Reason: nat.DropOverLimit, Direction: nat.DropOut})].Packets
 }
 
 // drainIdle discards the addresses that earlier parts left in the channel.

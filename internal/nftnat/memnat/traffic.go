@@ -50,12 +50,14 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 		return nftnat.Session{}, n.dropLocked(nat.DropNoGate, nat.DropOut, inside.Addr())
 	case c.gate == nat.GateDraining && !known:
 		return nftnat.Session{}, n.dropLocked(nat.DropDraining, nat.DropOut, inside.Addr())
-	case !known && n.keepsAddressLocked(t):
-		f = n.beginLocked(t, inside)
 	case !known:
 		if l, over := n.overLimitLocked(t, time.Now()); over {
 			n.limits.refuse(inside.Addr(), l)
-			return nftnat.Session{}, fmt.Errorf("%w: %v is at its limit %v", ErrDropped, inside.Addr(), l)
+			return nftnat.Session{}, n.dropLocked(nat.DropOverLimit, nat.DropOut, inside.Addr())
+		}
+		if n.keepsAddressLocked(t) {
+			f = n.beginLocked(t, inside)
+			break
 		}
 		port, ok := n.portLocked(t, c)
 		if !ok {
