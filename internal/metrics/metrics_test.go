@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -150,6 +151,29 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	for _, f := range families {
 		if name := f.GetName(); strings.HasPrefix(name, "sessiond_") && !strings.Contains(string(doc), "`"+name+"`") {
 			t.Errorf("docs/metrics.md does not name %s", name)
+		}
+	}
+}
+
+// TestEveryDropIsDocumented: docs/metrics.md has a row for each reason, with its directions.
+func TestEveryDropIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{} // directions by reason
+	for line := range strings.Lines(string(doc)) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		for reason := range strings.SplitSeq(cells[1], ",") {
+			rows[strings.Trim(reason, " `")] += cells[2]
+		}
+	}
+	for _, d := range nat.Drops() {
+		if !slices.Contains(strings.Fields(strings.ReplaceAll(rows[string(d.Reason)], ",", " ")), string(d.Direction)) {
+			t.Errorf("docs/metrics.md has no row of %s with direction %s", d.Reason, d.Direction)
 		}
 	}
 }
