@@ -49,7 +49,7 @@ func chainComment(name string) string {
 }
 
 var setComments = map[string]string{
-	mapGate:              "who is online: return (open), or goto draining",
+	mapGate:              "who is online, each with return (open) or goto draining",
 	mapBlock:             "outside address and ports of new flows, by inside address",
 	setInsidePrefixes:    "addresses of subscribers",
 	setOutsidePrefixes:   "pools of outside addresses",
