@@ -24,6 +24,7 @@ const (
 	DropNoBlock       DropReason = "no_block"
 	DropBlockFull     DropReason = "block_full"
 	DropConntrackFull DropReason = "conntrack_full"
+	DropPortTaken     DropReason = "port_taken"
 	DropProtocol      DropReason = "other_protocol"
 	DropObsoleteICMP  DropReason = "obsolete_icmp"
 	DropInterface     DropReason = "other_interface"
@@ -66,6 +67,7 @@ var dropMeanings = []struct {
 	{Drop{DropNoBlock, DropOut}, "new session of a subscriber without a port block"},
 	{Drop{DropBlockFull, DropOut}, "conntrack refused a new session: no free port was found in the block (insert_failed, of the whole namespace)"},
 	{Drop{DropConntrackFull, DropAny}, "conntrack refused a new session: its table is full (nf_conntrack_max, of the whole namespace)"},
+	{Drop{DropPortTaken, DropOut}, "new session at the port of another inside endpoint's mapping (groups[].port_overloading: false)"},
 	{Drop{DropProtocol, DropOut}, "a protocol other than TCP, UDP and ICMP cannot share an address by ports"},
 	{Drop{DropObsoleteICMP, DropOut}, "an ICMP message of a subscriber that RFC 5508 REQ-11 lets no NAT pass, such as source quench"},
 	{Drop{DropObsoleteICMP, DropIn}, "an ICMP message to a subscriber that RFC 5508 REQ-11 lets no NAT pass, such as source quench"},

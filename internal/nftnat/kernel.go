@@ -380,6 +380,7 @@ type Options struct {
 	Limits            []nat.PrefixLimits  // below MaxSessions; SetLimits changes them
 	NoNAT             []nat.NoNAT         // sessions that keep their inside address
 	OutsideToOthers   bool                // outside hosts may begin flows to networks that are neither inside nor outside
+	Mappings          Mappings            // none: conntrack alone chooses ports
 	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger        // required
 
@@ -400,7 +401,7 @@ func (o Options) validate() error {
 	if err := validateInterfaces(o.InsideInterfaces, o.OutsideInterfaces); err != nil {
 		return err
 	}
-	if err := CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes); err != nil {
+	if err := errors.Join(CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes), o.Mappings.validate()); err != nil {
 		return err
 	}
 	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts), checkNoNAT(o.NoNAT))

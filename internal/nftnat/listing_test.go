@@ -56,6 +56,7 @@ func TestTheTableExplainsItself(t *testing.T) {
 		NoNAT:         []nat.NoNAT{{Inside: inside, Remote: netip.MustParsePrefix("203.0.113.0/24"), Last: 65535}},
 		GroupTimeouts: []nat.GroupTimeouts{{Inside: inside, Ports: []nat.PortTimeout{{Protocol: unix.IPPROTO_UDP, Port: 53, Timeout: 10 * time.Second}}}},
 	}
+	fullCone(&o)
 	r := newRuleset(o)
 	for _, c := range r.chains {
 		ofPolicy := slices.ContainsFunc(r.policies, func(p policy) bool { return p.name == c.name })

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
@@ -47,6 +46,7 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	r.planSets(s, b)
 	r.planCounters(s, b)
 	r.planPolicies(s, b)
+	r.flushRestored(s, b)
 	if err := r.planRules(s, b); err != nil {
 		return false, err
 	}
@@ -54,13 +54,19 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	r.dropUnloadable(s, b)
 	r.dropCounters(s, b)
 	r.dropLimitSets(s, b)
+	r.dropUnlearned(s, b)
 	return false, nil
 }
 
-// fits reports whether every set, and the chain that elements lead to, can stay.
+// fits reports whether every set, and the chain that elements lead to, can stay. nft gives some
+// of the sets that it loads from a file a size, where they had none.
 func (r *ruleset) fits(s *actualRuleset) bool {
 	for _, want := range r.sets {
-		if have, ok := s.sets[want.name]; ok && have.shape != want.shape {
+		have, ok := s.sets[want.name]
+		if ok && want.size == 0 {
+			have.size = 0
+		}
+		if ok && have.shape != want.shape {
 			return false
 		}
 	}
@@ -341,7 +347,7 @@ func (r *ruleset) addRule(x rule, b *wire.Batch) error {
 	}
 	var exprs []byte
 	for _, e := range x.exprs {
-		data, err := expr.Marshal(unix.NFPROTO_IPV4, e)
+		data, err := marshal(e)
 		if err != nil {
 			return err
 		}
@@ -375,7 +381,7 @@ func (r rule) mark() (mark, error) {
 	h := sha256.New()
 	h.Write([]byte(r.chain + "\x00" + r.comment + "\x00"))
 	for _, e := range r.exprs {
-		b, err := expr.Marshal(unix.NFPROTO_IPV4, e)
+		b, err := marshal(e)
 		if err != nil {
 			return mark{}, err
 		}

@@ -84,14 +84,14 @@ func newRuleset(o Options) *ruleset {
 		sets:     append(newSets(o), t.sets...),
 		counters: newCounters(nil),
 		policies: t.policies,
-		chains:   slices.Concat(newChains(o.NoNAT), t.chains, limitChains(&o)),
-		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o), outsideRules(o), mappingRules(o.InsideInterfaces), t.rules, limitRules(&o)),
+		chains:   slices.Concat(newChains(o.NoNAT), t.chains, limitChains(&o), mappingChains(o)),
+		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), mappingRules(o)),
 	}
 }
 
 // The guard comes after source NAT, at nft's priority srcnat, chose an address; the chain of
 // packets without a mapping after destination NAT, at dstnat, which would have chosen one.
-const prioritySrcnat, priorityGuard, priorityUnmapped = 100, 110, -90
+const priorityDstnat, prioritySrcnat, priorityGuard, priorityUnmapped = -100, 100, 110, -90
 
 func newChains(noNAT []nat.NoNAT) []chain {
 	chains := []chain{
@@ -241,25 +241,29 @@ func natRules(o Options) []rule {
 	for _, r := range onInside(chainSrcnat, loadInputName, inside, goTo(chainTranslate)) {
 		rules = append(rules, rule{r.chain, "", slices.Concat(toOutside, r.exprs)})
 	}
+	rules = append(rules, hairpinRules(o)...)
 	rules = append(rules, rule{chainTranslate, "", []expr.Any{jump(chainTimeouts)}})
 	if len(o.NoNAT) > 0 {
 		rules = append(rules, rule{chainTranslate, "", []expr.Any{jump(chainNoNAT)}})
 		rules = append(rules, noNATRules(o.NoNAT)...)
 	}
-	rules = append(rules, []rule{
-		{chainTranslate, "", then(protocolIs(unix.IPPROTO_TCP), translateBy(mapBlock)...)},
-		{chainTranslate, "", then(protocolIs(unix.IPPROTO_UDP), translateBy(mapBlock)...)},
-		{chainTranslate, "", then(protocolIs(unix.IPPROTO_ICMP), translateBy(mapBlock)...)},
-		{chainTranslate, "no port block", countedDrop(nat.DropNoBlock, nat.DropOut)},
-	}...)
+	rules = slices.Concat(rules,
+		natByMapping(o, unix.IPPROTO_TCP),
+		[]rule{{chainTranslate, "", then(protocolIs(unix.IPPROTO_TCP), translateBy(mapBlock)...)}},
+		natByMapping(o, unix.IPPROTO_UDP),
+		[]rule{
+			{chainTranslate, "", then(protocolIs(unix.IPPROTO_UDP), translateBy(mapBlock)...)},
+			{chainTranslate, "", then(protocolIs(unix.IPPROTO_ICMP), translateBy(mapBlock)...)},
+			{chainTranslate, "no port block", countedDrop(nat.DropNoBlock, nat.DropOut)},
+		})
 	return append(rules, guardRules(o.NoNAT, slices.Concat(toOutside, fromInside))...)
 }
 
-// mappingRules drop new flows to pool addresses to which no session belongs, and no mapping of
+// unmappedRules drop new flows to pool addresses to which no session belongs, and no mapping of
 // others. The blackhole route would drop them too, without a count by reason. An address of
 // the machine itself, and one with another route, are not concerned. A chain of type nat sees
 // no packet of an established flow, and none that conntrack calls invalid.
-func mappingRules(inside []string) []rule {
+func unmappedRules(inside []string) []rule {
 	nowhere := slices.Concat(in(loadTarget, setOutsidePrefixes), isRoutedNowhere())
 	drop := countedDrop(nat.DropNoMapping, nat.DropOut)
 	var rules []rule
@@ -336,8 +340,9 @@ var ungatedSet = set{
 	shape: shape{
 		flags:   unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT,
 		keyType: nftables.TypeIPAddr.GetNFTMagic(), keyLen: addressLen,
+		size: ungatedMost,
 	},
-	timeout: ungatedKept, size: ungatedMost,
+	timeout:  ungatedKept,
 	userdata: byteOrders(orderBig),
 }
 

@@ -43,16 +43,16 @@ type shape struct {
 	dataType uint32
 	dataLen  uint32
 	fields   string // lengths in bytes of the parts of a concatenation with ranges
+	size     uint32 // largest number of elements; 0 for no limit
 }
 
-// A set or map of the table. The members of gate and block are not listed, and packets make
-// those of ungated and of limitSets.
+// A set or map of the table. The members of gate and block are not listed, nor those that
+// packets make.
 type set struct {
 	name string
 	shape
 	userdata []byte        // tells nft how to print
 	timeout  time.Duration // of elements that the packets make; 0 for none
-	size     uint32        // largest number of elements; 0 for no limit
 	members  []member
 }
 
@@ -91,7 +91,7 @@ func newSets(o Options) []set {
 			shape:    shape{keyType: nftables.TypeICMPType.GetNFTMagic(), keyLen: icmpTypeLen},
 			userdata: byteOrders(orderBig), members: obsoleteICMP(),
 		},
-	}, fullSets(&o), limitSets(&o))
+	}, fullSets(&o), limitSets(&o), mappingSets(o.Mappings))
 }
 
 var gateShape = shape{
@@ -233,6 +233,7 @@ func parseShape(attrs []byte) shape {
 		dataType: nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_DATA_TYPE)),
 		dataLen:  nlmsg.Uint32(nlmsg.Attr(attrs, unix.NFTA_SET_DATA_LEN)),
 		fields:   parseFields(nlmsg.Attr(attrs, unix.NFTA_SET_DESC)),
+		size:     nlmsg.Uint32(nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
 	}
 	if s.dataType == verdictType {
 		s.dataLen = 0

@@ -1,0 +1,244 @@
+package nftnat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// within is the time in which a datagram that is expected has to arrive, and silence the time
+// in which one that is not expected would have arrived.
+const within, silence = 5 * time.Second, 200 * time.Millisecond
+
+// fullCone switches the mappings of the pool on, with endpoint-independent filtering.
+func fullCone(o *Options) {
+	o.Mappings = Mappings{EndpointIndependent: []netip.Prefix{pool}, Open: []netip.Prefix{pool}, Most: 10_000}
+}
+
+// restricted switches them on with address-and-port-dependent filtering.
+func restricted(o *Options) {
+	fullCone(o)
+	o.Mappings.Open = nil
+}
+
+// socket opens a UDP socket of a subscriber.
+func (w wireTest) socket(t testing.TB, inside netip.Addr, port uint16) *net.UDPConn {
+	t.Helper()
+	return udpSocket(t, w.Subscriber.ListenUDP, netip.AddrPortFrom(inside, port))
+}
+
+// host opens a UDP socket of a host in the internet.
+func (w wireTest) host(t testing.TB, i int, port uint16) *net.UDPConn {
+	t.Helper()
+	return udpSocket(t, w.Internet.ListenUDP, netip.AddrPortFrom(w.Remotes[i], port))
+}
+
+func udpSocket(t testing.TB, listen func(netip.AddrPort) (*net.UDPConn, error), at netip.AddrPort) *net.UDPConn {
+	t.Helper()
+	conn, err := listen(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func portOf(conn *net.UDPConn) netip.AddrPort { return conn.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+// errSilent: no datagram arrived.
+var errSilent = errors.New("nothing arrives")
+
+// passes sends a datagram to an address, and returns the source that the receiver sees.
+func passes(from *net.UDPConn, to netip.AddrPort, at *net.UDPConn, wait time.Duration) (source netip.AddrPort, err error) {
+	text := fmt.Appendf(nil, "%v %v", time.Now().UnixNano(), to)
+	if _, err := from.WriteToUDPAddrPort(text, to); err != nil {
+		return netip.AddrPort{}, err
+	}
+	if err := at.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		return netip.AddrPort{}, err
+	}
+	for buf := make([]byte, 100); ; {
+		n, source, err := at.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return netip.AddrPort{}, errSilent
+		}
+		if string(buf[:n]) == string(text) {
+			return netip.AddrPortFrom(source.Addr().Unmap(), source.Port()), nil
+		}
+	}
+}
+
+// seenAs sends a datagram until a host gets it, and returns the source that it sees. The first
+// of a new endpoint may meet a port that another one has.
+func seenAs(t testing.TB, from, host *net.UDPConn) netip.AddrPort {
+	t.Helper()
+	for range 100 {
+		if source, err := passes(from, portOf(host), host, silence); err == nil {
+			return source
+		}
+	}
+	t.Fatalf("no datagram of %v arrives at %v", portOf(from), portOf(host))
+	return netip.AddrPort{}
+}
+
+func wantPass(t testing.TB, from *net.UDPConn, to netip.AddrPort, at *net.UDPConn, source netip.AddrPort) {
+	t.Helper()
+	if got, err := passes(from, to, at, within); err != nil || got != source {
+		t.Errorf("%v to %v: seen from %v, %v; want it from %v", portOf(from), to, got, err, source)
+	}
+}
+
+func wantSilence(t testing.TB, from *net.UDPConn, to netip.AddrPort, at *net.UDPConn) {
+	t.Helper()
+	if got, err := passes(from, to, at, silence); err == nil {
+		t.Errorf("%v to %v arrives, seen from %v", portOf(from), to, got)
+	}
+}
+
+// learned counts the elements of a learned set that name an address.
+func (w wireTest) learned(t testing.TB, set string, a netip.Addr) int {
+	t.Helper()
+	kind := "set"
+	if set == mapBIB || set == mapEIF {
+		kind = "map"
+	}
+	return strings.Count(run(t, w.Lab, "nft", "list", kind, "ip", testTable, set), a.String()+" . ")
+}
+
+func (w wireTest) learnedOf(t testing.TB, a netip.Addr) (all int) {
+	t.Helper()
+	for _, set := range learnedSets {
+		all += w.learned(t, set, a)
+	}
+	return all
+}
+
+func TestFullCone_NAT01_NAT07_NAT20(t *testing.T) {
+	w := newWireTestWith(t, fullCone)
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	s, a, b, third := w.socket(t, alice, 5000), w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10)
+	seen := seenAs(t, s, a)
+	if other := seenAs(t, s, b); other != seen {
+		t.Errorf("seen from %v and %v", seen, other)
+	}
+	wantPass(t, third, seen, s, portOf(third))
+	wantPass(t, s, portOf(third), third, seen) // back
+	wantSilence(t, third, netip.AddrPortFrom(seen.Addr(), seen.Port()^1), s)
+
+	listener, err := w.Subscriber.Listen(testContext(t), netip.AddrPortFrom(alice, 6000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	seenTCP, err := w.Subscriber.AskTCP(testContext(t), netip.AddrPortFrom(alice, 6000), w.echo.Addr())
+	if err != nil {
+		t.Skip("listen and dial on one port: ", err)
+	}
+	conn, err := w.Internet.Dial(testContext(t), "tcp4", netip.AddrPort{}, seenTCP)
+	if err != nil {
+		t.Fatalf("a third host cannot connect to %v: %v", seenTCP, err)
+	}
+	defer conn.Close()
+	if _, err := listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFiltering_NAT07(t *testing.T) {
+	w := newWireTestWith(t, restricted)
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	s, a, b, third := w.socket(t, alice, 5000), w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10)
+	seen := seenAs(t, s, a)
+	if other := seenAs(t, s, b); other != seen {
+		t.Errorf("seen from %v and %v", seen, other)
+	}
+	wantSilence(t, third, seen, s)
+	wantPass(t, b, seen, s, portOf(b))
+}
+
+// TestPoisonedConntrack_NAT01 leaves conntrack with entries that mislead its own choice of a
+// port: of flows that others began, unanswered ones, and none at all.
+func TestPoisonedConntrack_NAT01(t *testing.T) {
+	w := newWireTestWith(t, fullCone)
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	hosts := []*net.UDPConn{w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10), w.host(t, 0, 11)}
+	for port := uint16(5000); port < 5020; port++ {
+		s := w.socket(t, alice, port)
+		seen := seenAs(t, s, hosts[0])
+		wantPass(t, hosts[1], seen, s, portOf(hosts[1])) // inbound, unanswered
+		run(t, w.Lab, "conntrack", "-D", "-s", alice.String())
+		if other := seenAs(t, s, hosts[2]); other != seen {
+			t.Errorf("with an inbound entry left: seen from %v and %v", seen, other)
+		}
+		run(t, w.Lab, "conntrack", "-F")
+		if other := seenAs(t, s, hosts[3]); other != seen {
+			t.Errorf("with no entry left: seen from %v and %v", seen, other)
+		}
+		wantPass(t, hosts[2], seen, s, portOf(hosts[2]))
+	}
+}
+
+// TestNoOverloading_NAT03 has more endpoints than ports: each port belongs to one of them.
+func TestNoOverloading_NAT03(t *testing.T) {
+	w := newWireTestWith(t, fullCone)
+	apply(t, w, nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 1027}})
+	a, b, third := w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10)
+	owners := map[netip.AddrPort]*net.UDPConn{}
+	var refused []*net.UDPConn
+	for port := uint16(5000); port < 5012; port++ {
+		s := w.socket(t, alice, port)
+		if len(owners) == 4 {
+			refused = append(refused, s)
+			continue
+		}
+		seen := seenAs(t, s, a)
+		if owners[seen] != nil {
+			t.Fatalf("%v and %v are seen from %v", portOf(owners[seen]), portOf(s), seen)
+		}
+		owners[seen] = s
+	}
+	for _, s := range refused {
+		wantSilence(t, s, portOf(b), b)
+	}
+	for seen, s := range owners {
+		wantPass(t, s, portOf(b), b, seen)
+		wantPass(t, third, seen, s, portOf(third))
+	}
+	w.dropped(t, chainLearn+"_udp", "port of another mapping")
+}
+
+func TestHairpin_NAT09(t *testing.T) {
+	w := newWireTestWith(t, fullCone)
+	other := blockOf(bob, nat.GateOpen, 1)
+	far := nat.Entry{Inside: netip.MustParseAddr("100.64.0.12"), Gate: nat.GateOpen, Block: nat.Block{Outside: eip.Next(), First: 1024, Last: 1535}}
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), other, far)
+	if err := w.AddSubscriber(far.Inside); err != nil {
+		t.Fatal(err)
+	}
+	a := w.host(t, 0, 9)
+	s, mine := w.socket(t, alice, 5000), w.socket(t, alice, 5001)
+	seen := seenAs(t, s, a)
+	for name, peer := range map[string]*net.UDPConn{
+		"same outside address": w.socket(t, bob, 5000), "another outside address": w.socket(t, far.Inside, 5000), "itself": mine,
+	} {
+		peerSeen := seenAs(t, peer, a)
+		t.Run(name, func(t *testing.T) {
+			wantPass(t, s, peerSeen, peer, seen)
+			wantPass(t, peer, seen, s, peerSeen)
+		})
+	}
+	w.wantNoLeak(t, alice)
+}
+
+var _ = context.Canceled
+var _ = slices.Equal[[]int]
+var _ = testenv.Root
