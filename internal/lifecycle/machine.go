@@ -558,9 +558,10 @@ func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 		s.stray, s.block = false, nat.Block{}
 		return
 	}
-	r := nat.Receipt{ReapedAt: proof.At, ReleasedAt: m.now, Deleted: proof.Deleted, Proof: proof.Proof} // the hold begins now
+	r := nat.Receipt{ReapedAt: proof.At, ReleasedAt: m.now, Elements: proof.Elements, Deleted: proof.Deleted, Proof: proof.Proof} // the hold begins now
 	if s.over != nil {
-		r.CutAt, r.Elements = s.over.cutAt, s.over.elements
+		r.CutAt = s.over.cutAt
+		r.Elements += s.over.elements
 	}
 	m.keepReceipt(s, r)
 	b, err := m.engine.Hold(s.packed.Group(), s.packed.Inside(), m.now)

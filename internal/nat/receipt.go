@@ -44,15 +44,17 @@ type Receipt struct {
 	CutAt      time.Time // the gate had closed and no map element was left
 	ReapedAt   time.Time // it was proved that no conntrack entry is left
 	ReleasedAt time.Time // the blocks went into their hold; Binding.ReleasedAt is another time
-	Elements   int       // map elements removed
+	Elements   int       // map elements removed, with those of learned mappings
 	Deleted    int       // conntrack entries deleted
 	Proof      Proof
 }
 
-// Reaped is the proof that a cut inside address has no conntrack entries left.
+// Reaped is the proof that a cut inside address has no conntrack entries left, and no learned
+// mappings.
 type Reaped struct {
-	Inside  netip.Addr
-	Deleted int // conntrack entries deleted
-	Proof   Proof
-	At      time.Time // when the check found none left
+	Inside   netip.Addr
+	Deleted  int // conntrack entries deleted
+	Elements int // elements of learned mappings deleted
+	Proof    Proof
+	At       time.Time // when the check found none left
 }

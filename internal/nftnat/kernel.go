@@ -43,6 +43,8 @@ type Kernel struct {
 	dropCounts
 	noNAT atomic.Pointer[[]nat.NoNAT] // of the present ruleset
 
+	mappingFill mappingWatch
+
 	// turn holds one token. Its holder may use the fields below, and change known. Exported
 	// methods and check take it; all other methods expect their caller to hold it.
 	turn chan struct{}
@@ -67,7 +69,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		log: o.Logger, SessionTable: SessionTable{log: o.Logger}, options: o, turn: make(chan struct{}, 1),
 		sweep: make(chan struct{}, 1),
 		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
-		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
+		fill:  fillWatch{log: o.Logger}, mappingFill: mappingWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
 		dropCounts: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
@@ -241,6 +243,21 @@ func (k *Kernel) SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeout
 	defer k.unlock()
 	o := k.options
 	o.GroupTimeouts = slices.Clone(groups)
+	return k.configure(ctx, o)
+}
+
+// SetMappings changes which flows are mapped by learned maps, and who may use the mappings, in
+// one transaction. Standing flows keep their ports. Without prefixes it deletes all mappings.
+func (k *Kernel) SetMappings(ctx context.Context, m Mappings) error {
+	if err := m.validate(); err != nil {
+		return err
+	}
+	if err := k.lock(ctx); err != nil {
+		return err
+	}
+	defer k.unlock()
+	o := k.options
+	o.Mappings = m
 	return k.configure(ctx, o)
 }
 

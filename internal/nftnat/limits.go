@@ -415,7 +415,7 @@ const refusalsMargin = 50 * time.Millisecond
 // Reap is as that of SessionTable, and takes out of the table the elements of the addresses that
 // limits have made. Their gates being closed, they make no others.
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
-	proofs, err := k.SessionTable.Reap(ctx, inside)
+	proofs, err := k.reapLearned(ctx, inside)
 	if err != nil || !k.limited.Load() || len(proofs) == 0 {
 		return proofs, err
 	}

@@ -160,6 +160,14 @@ func learnedProtocols(o Options) []learnedProtocol {
 	return []learnedProtocol{{"tcp", unix.IPPROTO_TCP, tcp}, {"udp", unix.IPPROTO_UDP, udp}}
 }
 
+// longestMapping is the time for which a mapping lasts at most without a packet.
+func longestMapping(o Options) (longest time.Duration) {
+	for _, p := range learnedProtocols(o) {
+		longest = max(longest, p.timeout+p.fresh()+time.Second)
+	}
+	return longest
+}
+
 // fresh is the time for which a mapping of this protocol is not refreshed again.
 func (p learnedProtocol) fresh() time.Duration { return min(freshMost, p.timeout/8) }
 

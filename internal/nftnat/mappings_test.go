@@ -1,18 +1,15 @@
 package nftnat
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // within is the time in which a datagram that is expected has to arrive, and silence the time
@@ -239,6 +236,61 @@ func TestHairpin_NAT09(t *testing.T) {
 	w.wantNoLeak(t, alice)
 }
 
-var _ = context.Canceled
-var _ = slices.Equal[[]int]
-var _ = testenv.Root
+// wantNoneLearned checks that no learned element names the address, nor one of the endpoints.
+func (w wireTest) wantNoneLearned(t *testing.T, inside netip.Addr, endpoints ...netip.AddrPort) {
+	t.Helper()
+	if n := w.learnedOf(t, inside); n > 0 {
+		t.Errorf("%d learned elements of %v are left", n, inside)
+	}
+	all := run(t, w.Lab, "nft", "list", "table", "ip", testTable)
+	for _, e := range endpoints {
+		if text := fmt.Sprintf("%v . %d ", e.Addr(), e.Port()); strings.Contains(all, text) {
+			t.Errorf("an element of %v is left", e)
+		}
+	}
+}
+
+// TestMappingsGoWithTheGate_DEL02_NAT07: at the cut nobody reaches the subscriber any more. Reap
+// deletes and counts its mappings, and not those of others.
+func TestMappingsGoWithTheGate_DEL02_NAT07(t *testing.T) {
+	for _, from := range []string{"daemon", "restarted daemon"} {
+		t.Run(from, func(t *testing.T) {
+			w := newWireTestWith(t, fullCone)
+			apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
+			host, third := w.host(t, 0, 9), w.host(t, 1, 10)
+			var sockets []*net.UDPConn
+			var seen []netip.AddrPort
+			for port := uint16(5000); port < 5010; port++ {
+				sockets = append(sockets, w.socket(t, alice, port))
+				seen = append(seen, seenAs(t, sockets[len(sockets)-1], host))
+			}
+			other := w.socket(t, bob, 5000)
+			otherSeen := seenAs(t, other, host)
+			k := w.Kernel
+			if from == "restarted daemon" {
+				k = openKernel(t, k.options)
+				if err := k.Learn(testContext(t), []netip.Addr{alice, bob}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			apply(t, k, nat.Entry{Inside: alice})
+			for i, s := range sockets {
+				wantSilence(t, third, seen[i], s)
+			}
+			elements := w.learnedOf(t, alice) + w.learned(t, setTaken, eip) - 1
+			proofs, err := k.Reap(testContext(t), []netip.Addr{alice})
+			if err != nil || len(proofs) != 1 || proofs[0].Elements < 4*len(sockets) || proofs[0].Elements > elements {
+				t.Errorf("receipts are %+v, %v; want %d elements", proofs, err, elements)
+			}
+			w.wantNoneLearned(t, alice, seen...)
+			apply(t, k, blockOf(alice, nat.GateOpen, 2))
+			for i, s := range sockets {
+				wantSilence(t, third, seen[i], s)
+				if again := seenAs(t, s, host); !inBlock(blockOf(alice, nat.GateOpen, 2), again) {
+					t.Errorf("in its new block it is seen from %v", again)
+				}
+			}
+			wantPass(t, third, otherSeen, other, portOf(third))
+		})
+	}
+}

@@ -21,12 +21,7 @@ type SessionTable struct {
 	log    *slog.Logger
 }
 
-// Reap deletes every conntrack entry that has one of the addresses in either tuple, and
-// returns when it is proved that none is left. Cut first: an open gate lets new ones begin.
-// Reap waits for packets that were past the gate at the cut, some 10 ms for the whole call.
-//
-// An address whose entries keep coming back gets no proof: Reap it again. Such are the
-// entries of its packets to this machine, which pass no gate.
+// Reap is the part of Kernel.Reap that deletes conntrack entries.
 func (t *SessionTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	outcomes, err := t.flows.Delete(ctx, inside)
 	var back *conntrack.RemainingError

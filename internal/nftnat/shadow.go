@@ -22,6 +22,7 @@ type shadow struct {
 	blocks   int // elements of the block map in the cells
 	unsure   int // cells that are not sure
 	complete bool
+	used     usedBlocks // of addresses whose mappings are not deleted yet
 }
 
 // held is 12 octets long, for there is one for each subscriber.
@@ -173,6 +174,9 @@ func (s *shadow) setLocked(inside address, c cell) {
 	a := inside.addr()
 	if at := s.cells.Place(a); at != nil {
 		s.countLocked(*at, -1)
+		if at.block != c.block {
+			s.used.add(inside, at.block)
+		}
 		if c != (cell{}) {
 			*at = held{c, true}
 			s.countLocked(*at, 1)

@@ -75,6 +75,7 @@ func (k *Kernel) tick(ctx context.Context) error {
 			k.report(ctx, k.verify(ctx))
 			k.report(ctx, k.fill.look(ctx))
 			k.report(ctx, k.dropCounts.read(ctx))
+			k.report(ctx, k.lookAtMappings(ctx))
 		}
 	}
 }

@@ -1,0 +1,439 @@
+package nftnat
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
+	"golang.org/x/sys/unix"
+)
+
+// mapping is a learned mapping: an element of the eif map.
+type mapping struct {
+	protocol    uint8
+	outside     address
+	outsidePort uint16
+	inside      address
+	insidePort  uint16
+}
+
+// parseMapping reads an element of the eif map.
+func parseMapping(attrs []byte) (m mapping, ok bool) {
+	key := parseKey(attrs)
+	value := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
+	if len(key) != mappedLen || len(value) != endpointLen {
+		return mapping{}, false
+	}
+	return mapping{
+		protocol: key[0], outside: address(key[4:8]), outsidePort: binary.BigEndian.Uint16(key[8:]),
+		inside: address(value[:4]), insidePort: binary.BigEndian.Uint16(value[4:]),
+	}, true
+}
+
+// appendMapped appends a key: a protocol and an endpoint, each part in 32 bits.
+func appendMapped(dst []byte, protocol uint8, a address, port uint16) []byte {
+	dst = append(append(dst, protocol, 0, 0, 0), a[:]...)
+	return append(binary.BigEndian.AppendUint16(dst, port), 0, 0)
+}
+
+// key returns the key of the mapping's element in one of learnedSets.
+func (m mapping) key(set string) []byte {
+	switch set {
+	case mapEIF, setTaken:
+		return appendMapped(nil, m.protocol, m.outside, m.outsidePort)
+	case setPairs:
+		key := append(appendMapped(nil, m.protocol, m.inside, m.insidePort), m.outside[:]...)
+		return append(binary.BigEndian.AppendUint16(key, m.outsidePort), 0, 0)
+	}
+	return appendMapped(nil, m.protocol, m.inside, m.insidePort)
+}
+
+// Blocks with mappings.
+
+// usedBlocks remembers the blocks in which inside addresses may have mappings, until Reap has
+// deleted those. It is kept only while there are Mappings.
+type usedBlocks struct {
+	mu     sync.Mutex
+	on     bool
+	before time.Time // mappings of an earlier run, at addresses without blocks here, expire until then
+	blocks map[address][]block
+}
+
+// start switches the memory on or off. An earlier run may have left mappings that last no
+// longer than so.
+func (u *usedBlocks) start(on bool, last time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.on == on {
+		return
+	}
+	u.on, u.before, u.blocks = on, time.Now().Add(last), map[address][]block{}
+}
+
+// add remembers a block.
+func (u *usedBlocks) add(inside address, b block) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.addLocked(inside, b)
+}
+
+func (u *usedBlocks) addLocked(inside address, b block) {
+	if !u.on || b == (block{}) || slices.ContainsFunc(u.blocks[inside], func(has block) bool { return has.contains(b) }) {
+		return
+	}
+	u.blocks[inside] = append(u.blocks[inside], b)
+}
+
+func (b block) contains(c block) bool {
+	return b.outside == c.outside && b.first <= c.first && c.last <= b.last
+}
+
+// of returns the blocks of an address.
+func (u *usedBlocks) of(inside address) []block {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.blocks[inside]
+}
+
+// drop forgets the blocks of an address.
+func (u *usedBlocks) drop(inside address) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.blocks, inside)
+}
+
+// inherits reports whether mappings of an earlier run may be at unknown ports.
+func (u *usedBlocks) inherits() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return time.Now().Before(u.before)
+}
+
+// survey takes in all mappings of an earlier run.
+func (u *usedBlocks) survey(found []mapping) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, m := range found {
+		u.addLocked(m.inside, block{m.outside, m.outsidePort, m.outsidePort})
+	}
+	u.before = time.Time{}
+}
+
+func (u *usedBlocks) isOn() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.on
+}
+
+// NoteBlocks tells the next Reap of an address all blocks of its binding. The Kernel knows by
+// itself those that it programmed, or found in the block map; after a restart of the daemon
+// these are only the newest ones of addresses that were not cut before.
+func (k *Kernel) NoteBlocks(inside netip.Addr, blocks nat.Blocks) {
+	for b := range blocks.All() {
+		if b.Outside.Is4() {
+			k.known.used.add(inside.As4(), block{b.Outside.As4(), uint16(b.First), uint16(b.Last)})
+		}
+	}
+}
+
+// Removal.
+
+// reapLearned deletes every conntrack entry that has one of the addresses in either tuple, and
+// returns when it is proved that none is left. Cut first: an open gate lets new ones begin.
+// Reap waits for packets that were past the gate at the cut, some 10 ms for the whole call.
+// Then it deletes the learned mappings in the blocks that the addresses had: some 4 ms for a
+// block of 512 ports, however many mappings there are (BenchmarkForget).
+//
+// An address whose entries keep coming back gets no proof: Reap it again. Such are the
+// entries of its packets to this machine, which pass no gate. Of very many addresses with
+// mappings some get their proof only at the next call.
+func (k *Kernel) reapLearned(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
+	proofs, err := k.SessionTable.Reap(ctx, inside)
+	if err != nil || !k.known.used.isOn() {
+		return proofs, err
+	}
+	if proofs, err = k.forget(ctx, proofs); err != nil {
+		return nil, fmt.Errorf("delete learned mappings of %d addresses: %w", len(inside), err)
+	}
+	return proofs, nil
+}
+
+const (
+	askedTogether  = 2048      // keys asked while other requests of the connection wait: some 6 ms
+	askedMost      = 1_000_000 // keys asked by one call of Reap, so that others' removals do not wait for long: some 3 s
+	forgetAttempts = 5
+)
+
+// forget deletes the learned mappings of cut addresses, and counts the elements in their
+// receipts. It returns the receipts of those that are done.
+func (k *Kernel) forget(ctx context.Context, proofs []nat.Reaped) (done []nat.Reaped, err error) {
+	if k.known.used.inherits() && slices.ContainsFunc(proofs, func(p nat.Reaped) bool { return k.known.used.of(p.Inside.As4()) == nil }) {
+		found, err := k.dumpMappings(ctx)
+		if err != nil {
+			return nil, err
+		}
+		k.known.used.survey(found)
+	}
+	of := make(map[address]*nat.Reaped, len(proofs))
+	var blocks []block
+	keys := 0
+	for i := range proofs {
+		inside := proofs[i].Inside.As4()
+		for _, b := range k.known.used.of(inside) {
+			blocks = append(blocks, b)
+			keys += b.keys()
+		}
+		of[inside] = &proofs[i]
+	}
+	byDump := false
+	if keys > askedTogether {
+		count, err := k.countMappings(ctx)
+		if err != nil {
+			return nil, err
+		}
+		byDump = count >= 0 && dumpCost(count) < keys
+	}
+	if !byDump && keys > askedMost {
+		proofs, blocks = k.firstOf(proofs)
+	}
+	for range forgetAttempts {
+		find := k.mappingsIn
+		if byDump {
+			find = func(ctx context.Context, _ []block) ([]mapping, error) { return k.dumpMappings(ctx) }
+		}
+		found, err := find(ctx, blocks)
+		if err != nil {
+			return nil, err
+		}
+		found = slices.DeleteFunc(found, func(m mapping) bool { return of[m.inside] == nil })
+		err = k.deleteMappings(ctx, found, of)
+		if errors.Is(err, unix.ENOENT) {
+			continue // some have expired meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range proofs {
+			k.known.used.drop(p.Inside.As4())
+		}
+		return proofs, nil
+	}
+	return nil, errors.New("elements change at each attempt")
+}
+
+// firstOf returns the first receipts, and their blocks, that one call has time for.
+func (k *Kernel) firstOf(proofs []nat.Reaped) (first []nat.Reaped, blocks []block) {
+	keys := 0
+	for i, p := range proofs {
+		for _, b := range k.known.used.of(p.Inside.As4()) {
+			blocks = append(blocks, b)
+			keys += b.keys()
+		}
+		if keys > askedMost {
+			return proofs[:i+1], blocks
+		}
+	}
+	return proofs, blocks
+}
+
+// keys is the number of keys that the mappings of a block may have.
+func (b block) keys() int { return len(mappedProtocols) * (int(b.last) - int(b.first) + 1) }
+
+var mappedProtocols = [...]uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP}
+
+// dumpCost is the cost of a dump of so many elements, in look-ups by key. The kernel walks a
+// set from its beginning for every 32 KiB: 50,000 elements took 2 s of a processor.
+func dumpCost(elements int) int { return 100 + elements/2 + elements/64*(elements/80) }
+
+// mappingsIn lists the mappings in some blocks.
+func (k *Kernel) mappingsIn(ctx context.Context, blocks []block) (found []mapping, err error) {
+	asked := make([][]byte, 0, askedTogether)
+	ask := func() error {
+		defer func() { asked = asked[:0] }()
+		return k.conn.Lookup(ctx, k.known.table, mapEIF, len(asked),
+			func(dst []byte, i int) []byte { return appendKey(dst, asked[i]) },
+			func(_ int, attrs []byte) {
+				if m, ok := parseMapping(attrs); ok {
+					found = append(found, m)
+				}
+			})
+	}
+	for _, b := range blocks {
+		for port := int(b.first); port <= int(b.last); port++ {
+			for _, protocol := range mappedProtocols {
+				asked = append(asked, appendMapped(nil, protocol, b.outside, uint16(port)))
+			}
+			if len(asked) < askedTogether {
+				continue
+			}
+			if err := ask(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return found, ask()
+}
+
+// deleteMappings deletes all elements of the mappings, in one transaction.
+func (k *Kernel) deleteMappings(ctx context.Context, found []mapping, of map[address]*nat.Reaped) error {
+	var b wire.Batch
+	deleted := make([]int, len(found))
+	for _, set := range learnedSets {
+		there, err := k.mappingsWith(ctx, set, found)
+		if err != nil {
+			return err
+		}
+		b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: set}, k.known.table, set, len(there),
+			func(dst []byte, i int) []byte { return appendKey(dst, found[there[i]].key(set)) })
+		for _, i := range there {
+			deleted[i]++
+		}
+	}
+	if b.Empty() {
+		return nil
+	}
+	if err := k.lock(ctx); err != nil {
+		return err
+	}
+	err := k.conn.Commit(ctx, &b)
+	k.unlock()
+	if err != nil {
+		return err
+	}
+	for i, m := range found {
+		of[m.inside].Elements += deleted[i]
+	}
+	return nil
+}
+
+// mappingsWith lists the numbers of the mappings that have an element in a set. Two mappings
+// of one endpoint may share an element: it is of the first one.
+func (k *Kernel) mappingsWith(ctx context.Context, set string, found []mapping) (list []int, err error) {
+	seen := make(map[string]bool, len(found))
+	err = k.conn.Lookup(ctx, k.known.table, set, len(found),
+		func(dst []byte, i int) []byte { return appendKey(dst, found[i].key(set)) },
+		func(i int, _ []byte) {
+			if key := string(found[i].key(set)); !seen[key] {
+				seen[key] = true
+				list = append(list, i)
+			}
+		})
+	return list, err
+}
+
+// dumpMappings lists all mappings.
+func (k *Kernel) dumpMappings(ctx context.Context) (found []mapping, err error) {
+	conn, err := wire.Dial(k.ns.FD()) // requests on one connection take turns
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	err = elements(ctx, conn, k.known.table, mapEIF, func() { found = found[:0] }, func(attrs []byte) {
+		if m, ok := parseMapping(attrs); ok {
+			found = append(found, m)
+		}
+	})
+	if errors.Is(err, unix.ENOENT) { // others deleted the table, and the mappings with it
+		err = nil
+	}
+	return found, err
+}
+
+// Fill.
+
+// MappingFill is the number of learned mappings, and their bound; both are 0 without any.
+type MappingFill struct{ Mappings, Limit int }
+
+// MappingFill returns the fill that Run reads every fillInterval.
+func (k *Kernel) MappingFill() MappingFill {
+	if f := k.mappingFill.last.Load(); f != nil {
+		return *f
+	}
+	return MappingFill{}
+}
+
+// fillInterval is the time between two readings of the number of mappings, countInterval on a
+// kernel that does not count: there they are dumped.
+const fillInterval, countInterval = 5 * time.Second, time.Minute
+
+// mappingWatch reads the number of mappings, and logs it near the limit: behind it new
+// endpoints get no mapping, and nothing else tells.
+type mappingWatch struct {
+	log   *slog.Logger
+	last  atomic.Pointer[MappingFill]
+	due   time.Time // of the next reading
+	alarm bool
+}
+
+// lookAtMappings reads the number of mappings where that is due.
+func (k *Kernel) lookAtMappings(ctx context.Context) error {
+	w := &k.mappingFill
+	if !k.known.used.isOn() {
+		w.last.Store(nil)
+		return nil
+	}
+	if time.Now().Before(w.due) {
+		return nil
+	}
+	w.due = time.Now().Add(fillInterval)
+	if err := k.lock(ctx); err != nil {
+		return err
+	}
+	limit := k.options.Mappings.Most
+	k.unlock()
+	n, err := k.countMappings(ctx)
+	if err != nil {
+		return err
+	}
+	if n < 0 {
+		w.due = time.Now().Add(countInterval)
+		found, err := k.dumpMappings(ctx)
+		if err != nil {
+			return err
+		}
+		n = len(found)
+	}
+	w.last.Store(&MappingFill{Mappings: n, Limit: limit})
+	w.tell(n, limit)
+	return nil
+}
+
+// countMappings returns the kernel's count of mappings, which has those that expired a moment
+// ago; -1 if the kernel does not count.
+func (k *Kernel) countMappings(ctx context.Context) (n int, err error) {
+	n = -1
+	err = k.conn.Get(ctx, wire.GetSet, func(dst []byte) []byte {
+		return appendSetName(dst, k.known.table, mapEIF)
+	}, func(attrs []byte) {
+		if count := nlmsg.Attr(attrs, wire.AttrSetCount); count != nil && !k.known.countless {
+			n = int(nlmsg.Uint32(count))
+		}
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	return n, err
+}
+
+// tell logs once that the mappings are near their limit, and once when they are well again.
+func (w *mappingWatch) tell(n, limit int) {
+	switch share := 100 * n / limit; {
+	case share >= fillWarning && !w.alarm:
+		w.alarm = true
+		w.log.Warn("the learned mappings come to their bound: behind it new endpoints of subscribers get no mapping, and others do not reach them; raise nat.max_mappings",
+			"mappings", n, "limit", limit, "alarm", "sessiond_mappings")
+	case share < fillWell && w.alarm:
+		w.alarm = false
+		w.log.Info("the learned mappings have room again", "mappings", n, "limit", limit)
+	}
+}
