@@ -106,7 +106,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		NoNAT:           noNAT(c.Groups),
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
 		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
-		Limits:   limited,
+		Limits: limited, Mappings: mappings(c, c.NAT.MaxMappings),
 		Timeouts: firstSettings(c.Settings).IdleTimeouts, GroupTimeouts: groupTimeouts(c.Groups), Logger: log,
 	}
 }
@@ -134,6 +134,20 @@ func noNAT(groups []config.Group) []nat.NoNAT {
 		}
 	}
 	return list
+}
+
+// mappings returns the outside prefixes of groups with learned mappings.
+func mappings(c config.Config, most int) nftnat.Mappings {
+	m := nftnat.Mappings{Most: most}
+	for _, g := range c.Groups {
+		if g.Mapping == config.EndpointIndependent {
+			m.EndpointIndependent = append(m.EndpointIndependent, g.Outside...)
+		}
+		if g.Filtering == config.EndpointIndependent {
+			m.Open = append(m.Open, g.Outside...)
+		}
+	}
+	return m
 }
 
 func grpcLimits(c config.GRPC) control.Limits {

@@ -41,6 +41,8 @@ type backend interface {
 	Fill() nftnat.Fill
 	Strays() nftnat.Strays
 	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
+	SetMappings(ctx context.Context, m nftnat.Mappings) error
+	MappingFill() nftnat.MappingFill
 }
 
 // daemon holds the parts of a running sessiond.
@@ -68,7 +70,7 @@ type daemon struct {
 // wait. The rest of the kernel is programmed last, when nothing else can refuse
 // the start.
 func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version), natOfGroups: natOfGroupsIn(c)}
+	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version), natOfGroups: natOfGroupsIn(c, c.NAT.MaxMappings)}
 	defer func() {
 		if err != nil {
 			d.close()

@@ -27,6 +27,7 @@ func (s source) Snapshot() metrics.Snapshot {
 	snapshot := metrics.Snapshot{
 		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, Notified: s.db.Notified(), DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
 		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()), Barrier: s.nat.Barrier(), Fill: metrics.Fill(s.nat.Fill()), Strays: s.nat.Strays().Count, Drops: drops,
+		Learned: metrics.Learned(s.nat.MappingFill()),
 	}
 	uses := map[string]*inspect.PortUse{}
 	for _, u := range s.manager.Backend().LastPortUse() {

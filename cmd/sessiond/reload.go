@@ -11,6 +11,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -67,7 +68,7 @@ func (d *daemon) reload(ctx context.Context, c config.Config) error {
 	if err != nil {
 		return errors.Join(err, d.manager.SetGroups(ctx, before))
 	}
-	wanted := natOfGroupsIn(c)
+	wanted := natOfGroupsIn(c, d.config.NAT.MaxMappings)
 	if err := wanted.set(ctx, d.nat); err != nil {
 		return errors.Join(err, d.natOfGroups.set(ctx, d.nat), d.db.SetGroups(stored), d.manager.SetGroups(ctx, before))
 	}
@@ -85,14 +86,19 @@ func (d *daemon) reload(ctx context.Context, c config.Config) error {
 type natOfGroups struct {
 	timeouts []nat.GroupTimeouts
 	noNAT    []nat.NoNAT
+	mappings nftnat.Mappings
 }
 
-func natOfGroupsIn(c config.Config) natOfGroups {
-	return natOfGroups{groupTimeouts(c.Groups), noNAT(c.Groups)}
+// natOfGroupsIn takes the bound of mappings on its own: a reload leaves it as it was.
+func natOfGroupsIn(c config.Config, mostMappings int) natOfGroups {
+	return natOfGroups{groupTimeouts(c.Groups), noNAT(c.Groups), mappings(c, mostMappings)}
 }
 
 func (n natOfGroups) set(ctx context.Context, to backend) error {
 	if err := to.SetGroupTimeouts(ctx, n.timeouts); err != nil {
+		return err
+	}
+	if err := to.SetMappings(ctx, n.mappings); err != nil {
 		return err
 	}
 	return to.SetNoNAT(ctx, n.noNAT)

@@ -131,6 +131,7 @@ type NAT struct {
 	OutsideToOthers             string // "drop" or "accept": flows from outside to addresses neither inside nor outside
 	MaxSessionsPerSubscriber    int    // 0 for no bound
 	MaxUngatedSessionsPerSecond int    // 0 for no bound
+	MaxMappings                 int    // learned mappings of all groups, at least 1
 }
 
 // Settings are the initial values of the settings that Redis keeps and
@@ -159,6 +160,8 @@ type Group struct {
 	FirstPort uint16
 	LastPort  uint16 // inclusive
 	BlockSize int
+	Mapping   string // EndpointIndependent, or "": conntrack's own choice of ports
+	Filtering string // EndpointIndependent, which has that Mapping too, or AddressAndPortDependent
 	Hold      time.Duration
 
 	Deterministic bool // each inside address has one block, by its number (RFC 7422)
@@ -188,6 +191,12 @@ type Limits struct {
 	UDPPorts             int
 	Reserve              int // sessions that it may have while the conntrack table is nearly full
 }
+
+// Behaviours of mapping and filtering (RFC 4787 sections 4.1 and 5).
+const (
+	EndpointIndependent     = "endpoint_independent"
+	AddressAndPortDependent = "address_and_port_dependent"
+)
 
 // Removal is the grace time of a group's subscribers after the end of a record.
 type Removal struct {

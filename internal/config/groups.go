@@ -36,7 +36,7 @@ func (l *loader) groups(v value) {
 
 func (l *loader) group(v value) Group {
 	g := Group{
-		FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute,
+		FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, Filtering: AddressAndPortDependent, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute,
 		Removal: Removal{GraceCauses: lostLine()},
 		Guard:   Guard{Minimum: 100, Removed: 0.10, Expired: 0.20, NASRestart: 1, Window: 15 * time.Minute},
 	}
@@ -50,6 +50,8 @@ func (l *loader) group(v value) Group {
 		"port_range":    func(v value) { place = v; v.ports(&g.FirstPort, &g.LastPort) },
 		"block_size":    func(v value) { place = v; v.blockSize(&g.BlockSize) },
 		"deterministic": func(v value) { whole = v; v.boolean(&g.Deterministic) },
+		"mapping":       func(v value) { v.oneOf(&g.Mapping, EndpointIndependent) },
+		"filtering":     func(v value) { v.oneOf(&g.Filtering, AddressAndPortDependent, EndpointIndependent) },
 		"hold": func(v value) {
 			if v.duration(&g.Hold, 0) {
 				v.minimum(g.Hold, 120*time.Second, "RFC 6888 REQ-8")
@@ -68,6 +70,9 @@ func (l *loader) group(v value) Group {
 	v.require(keys, "name", "inside", "outside")
 	if place.checkBlocks(&g) && g.Deterministic {
 		whole.checkOwnBlocks(&g)
+	}
+	if g.Filtering == EndpointIndependent {
+		g.Mapping = EndpointIndependent
 	}
 	return g
 }

@@ -25,6 +25,7 @@ func (l *loader) nat(v value) {
 
 		"max_sessions_per_subscriber":     func(v value) { v.natural(&c.MaxSessionsPerSubscriber) },
 		"max_ungated_sessions_per_second": func(v value) { v.flowRate(&c.MaxUngatedSessionsPerSecond) },
+		"max_mappings":                    func(v value) { v.mappingLimit(&c.MaxMappings) },
 	})
 	l.requireInterfaces(v, keys)
 }
@@ -42,6 +43,21 @@ func (v value) flowRate(to *int) {
 		return
 	}
 	*to = n
+}
+
+// mappingsMost is the largest bound of learned mappings: they take some 500 octets of the
+// kernel's memory each.
+const mappingsMost = 16 << 20
+
+func (v value) mappingLimit(to *int) {
+	var n int
+	switch ok := v.integer(&n); {
+	case !ok:
+	case n < 1 || n > mappingsMost:
+		v.errorf("%d is out of range; write 1 to %d", n, mappingsMost)
+	default:
+		*to = n
+	}
 }
 
 // requireInterfaces reports missing inside or outside interfaces of the

@@ -45,6 +45,7 @@ var readAtStart = map[string]func(*Config) any{
 	"nat.table":                           func(c *Config) any { return c.NAT.Table },
 	"nat.inside_interfaces":               func(c *Config) any { return c.NAT.InsideInterfaces },
 	"nat.max_ungated_sessions_per_second": func(c *Config) any { return c.NAT.MaxUngatedSessionsPerSecond },
+	"nat.max_mappings":                    func(c *Config) any { return c.NAT.MaxMappings },
 	"nat.max_sessions_per_subscriber":     func(c *Config) any { return c.NAT.MaxSessionsPerSubscriber },
 	"nat.outside_interfaces":              func(c *Config) any { return c.NAT.OutsideInterfaces },
 	"log.level":                           func(c *Config) any { return c.Log.Level },

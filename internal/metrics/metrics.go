@@ -445,6 +445,7 @@ type Snapshot struct {
 	Index           Index
 	Barrier         bool // in place on every existing outside interface
 	Fill            Fill
+	Learned         Learned
 	Strays          uint64 // flows of subscribers that rules of other tables translated
 	RADIUS          RADIUS
 	Groups          []Group
@@ -458,6 +459,9 @@ type Index struct {
 	Stale    uint64 // entries that had ended without an event
 	Passes   uint64 // walks through the whole table
 }
+
+// Learned is the number of learned mappings, and their bound.
+type Learned struct{ Mappings, Limit int }
 
 // Fill is the fill level of the conntrack table.
 type Fill struct {
@@ -504,6 +508,8 @@ var (
 	barrier     = desc("outside_barrier", "1 while a filter on every outside interface keeps packets with an inside source back, whatever happens to nftables, else 0.")
 	entries     = desc("conntrack_entries", "Entries of the conntrack table of nat.netns, of whatever address.")
 	entryLimit  = desc("conntrack_limit", "Entries that the conntrack table may have (nf_conntrack_max); at the limit new flows of everybody are dropped. 0 where it is not known.")
+	learned     = desc("learned_mappings", "Mappings of subscribers' endpoints that the kernel has learned, for endpoint-independent mapping and filtering.")
+	learnedMost = desc("learned_mappings_limit", "Bound of learned mappings, nat.max_mappings; 0 where no group has any.")
 	full        = desc("subscribers_at_session_limit", "Subscribers that open no new sessions, since they have more than nat.max_sessions_per_subscriber.")
 	strays      = desc("foreign_translations_total", "Flows of subscribers that began with an outside address of no pool: a rule of another table translated them.")
 	drops       = desc("drops_total", "Packets that did not pass, by reason and direction (sessionctl drops explains them).", "reason", "direction")
@@ -539,7 +545,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, ports, portUsers, portPeaks, sessions, entries, entryLimit, full, strays, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, ports, portUsers, portPeaks, sessions, entries, entryLimit, learned, learnedMost, full, strays, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -559,6 +565,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(entries, s.Fill.Entries)
 	gauge(entryLimit, s.Fill.Limit)
 	gauge(full, s.Fill.Full)
+	gauge(learned, s.Learned.Mappings)
+	gauge(learnedMost, s.Learned.Limit)
 	count(ch, strays, s.Strays)
 	for _, d := range s.Drops {
 		count(ch, drops, d.Packets, string(d.Reason), string(d.Direction))

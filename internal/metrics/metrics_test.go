@@ -28,9 +28,10 @@ func used() *Metrics {
 	m := New("v1")
 	m.Watch(fixed{
 		Ready: true, RedisUp: true, Notified: true, DatabaseSuspect: true, Sessions: 7,
-		Index:  Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
-		RADIUS: RADIUS{Datagrams: 5, Replies: 6, Accepts: 7},
-		Drops:  []nat.DropCount{{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 8}},
+		Index:   Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
+		Learned: Learned{Mappings: 8, Limit: 9},
+		RADIUS:  RADIUS{Datagrams: 5, Replies: 6, Accepts: 7},
+		Drops:   []nat.DropCount{{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 8}},
 		Groups: []Group{{
 			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond, FeedGaps: 2, FeedFill: 0.25,
 			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},

@@ -29,6 +29,7 @@ type Contract interface {
 	Elements() int
 	Changed() <-chan struct{}
 	Apply(ctx context.Context, entries []nat.Entry) error
+	NoteBlocks(inside netip.Addr, blocks nat.Blocks)
 	Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error)
 	Sessions(ctx context.Context, yield func(Session) error) error
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(Session) error) error
@@ -47,6 +48,7 @@ type Contract interface {
 	Drops(ctx context.Context) ([]nat.DropCount, error)
 	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
 	Refusals(ctx context.Context) ([]nat.Refusal, error)
+	SetMappings(ctx context.Context, m Mappings) error
 }
 
 // A Twin is a Kernel or a memnat.NAT with traffic through it.
@@ -55,6 +57,7 @@ type Twin struct {
 	Ask    func(inside netip.AddrPort) (seen netip.AddrPort, err error) // a datagram out and one back
 	Remote netip.AddrPort                                               // the host that Ask sends to
 	Tamper func(entries ...nat.Entry)                                   // changes elements in the manner of other programs
+	Reach  func(inside, outside netip.AddrPort) error                   // a datagram of another host to a mapping of an inside endpoint
 }
 
 const twinPatience = 300 * time.Millisecond // the wait for events that must not come
@@ -75,7 +78,15 @@ func KernelTwin(t *testing.T) Twin {
 		defer cancel()
 		return lab.Subscriber.AskUDP(ctx, inside, echo.Addr())
 	}
-	return Twin{startKernel(t, labOptions(lab)), ask, echo.Addr(), newOthers(t, lab).change}
+	w := wireTest{Lab: lab}
+	reach := func(inside, outside netip.AddrPort) error {
+		s, other := w.socket(t, inside.Addr(), inside.Port()), w.host(t, 1, 0)
+		defer s.Close()
+		defer other.Close()
+		_, err := passes(other, outside, s, twinPatience)
+		return err
+	}
+	return Twin{startKernel(t, labOptions(lab)), ask, echo.Addr(), newOthers(t, lab).change, reach}
 }
 
 // Body runs the parts of the contract one after the other, until one fails.
@@ -100,6 +111,7 @@ func (n Twin) Body(t *testing.T) {
 		{"pages", pages},
 		{"drops", drops_NAT39},
 		{"no NAT", noNAT_NAT29},
+		{"mapped", mapped_NAT07_DEL02},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
 			return
@@ -535,6 +547,44 @@ func reconfigured(t *testing.T, n Twin) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+func mapped_NAT07_DEL02(t *testing.T, n Twin) {
+	if err := n.SetMappings(testContext(t), Mappings{EndpointIndependent: []netip.Prefix{pool}}); err == nil {
+		t.Error("mappings without a bound were accepted")
+	}
+	if err := n.SetTimeouts(testContext(t), testTimeouts); err != nil {
+		t.Fatal(err)
+	}
+	restrict := Mappings{EndpointIndependent: []netip.Prefix{pool}, Most: 100}
+	open := restrict
+	open.Open = open.EndpointIndependent
+	inside := netip.AddrPortFrom(alice, 5100)
+	for _, m := range []Mappings{restrict, open} {
+		if err := n.SetMappings(testContext(t), m); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, n, blockOf(alice, nat.GateOpen, 0))
+		seen := mustAsk(t, n, inside)
+		if err := n.Reach(inside, seen); (err == nil) != (len(m.Open) > 0) {
+			t.Errorf("with %+v another host reaches the mapping: %v", m, err)
+		}
+		apply(t, n, blockOf(alice, nat.GateDraining, 0))
+		if err := n.Reach(inside, seen); err == nil {
+			t.Error("another host reaches a draining subscriber")
+		}
+		apply(t, n, nat.Entry{Inside: alice})
+		if err := n.Reach(inside, seen); err == nil {
+			t.Error("another host reaches a cut subscriber")
+		}
+		proofs, err := n.Reap(testContext(t), []netip.Addr{alice})
+		if err != nil || len(proofs) != 1 || proofs[0].Elements != MappingElements {
+			t.Errorf("receipts are %+v, %v; want one with %d elements", proofs, err, MappingElements)
+		}
+	}
+	if err := n.SetMappings(testContext(t), Mappings{}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -249,7 +249,7 @@ func (k *Kernel) SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeout
 // SetMappings changes which flows are mapped by learned maps, and who may use the mappings, in
 // one transaction. Standing flows keep their ports. Without prefixes it deletes all mappings.
 func (k *Kernel) SetMappings(ctx context.Context, m Mappings) error {
-	if err := m.validate(); err != nil {
+	if err := m.Check(); err != nil {
 		return err
 	}
 	if err := k.lock(ctx); err != nil {
@@ -418,7 +418,7 @@ func (o Options) validate() error {
 	if err := validateInterfaces(o.InsideInterfaces, o.OutsideInterfaces); err != nil {
 		return err
 	}
-	if err := errors.Join(CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes), o.Mappings.validate()); err != nil {
+	if err := errors.Join(CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes), o.Mappings.Check()); err != nil {
 		return err
 	}
 	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts), checkNoNAT(o.NoNAT))

@@ -431,7 +431,7 @@ func (w *mappingWatch) tell(n, limit int) {
 	case share >= fillWarning && !w.alarm:
 		w.alarm = true
 		w.log.Warn("the learned mappings come to their bound: behind it new endpoints of subscribers get no mapping, and others do not reach them; raise nat.max_mappings",
-			"mappings", n, "limit", limit, "alarm", "sessiond_mappings")
+			"mappings", n, "limit", limit, "alarm", "sessiond_learned_mappings")
 	case share < fillWell && w.alarm:
 		w.alarm = false
 		w.log.Info("the learned mappings have room again", "mappings", n, "limit", limit)

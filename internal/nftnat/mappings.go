@@ -32,7 +32,10 @@ const (
 )
 
 // learnedSets are the sets and maps whose elements packets make.
-var learnedSets = []string{mapEIF, mapBIB, setPairs, setTaken, setFresh}
+var learnedSets = [...]string{mapEIF, mapBIB, setPairs, setTaken, setFresh}
+
+// MappingElements is the number of elements of one mapping, refreshed a moment ago.
+const MappingElements = len(learnedSets)
 
 // Mappings name the outside prefixes whose flows of TCP and UDP are mapped independently of
 // their remote endpoints (RFC 4787 REQ-1, RFC 5382 REQ-1) by learned maps. Where no prefix is
@@ -45,7 +48,8 @@ type Mappings struct {
 
 func (m Mappings) on() bool { return len(m.EndpointIndependent) > 0 }
 
-func (m Mappings) validate() error {
+// Check returns an error that names an invalid field.
+func (m Mappings) Check() error {
 	for _, p := range slices.Concat(m.EndpointIndependent, m.Open) {
 		if !p.IsValid() || !p.Addr().Is4() {
 			return fmt.Errorf("nftnat: prefix %v of Mappings is not IPv4", p)
@@ -113,7 +117,7 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 // dropUnlearned deletes the sets of mappings that are no longer wanted, once no rule refers to
 // them. So none of their elements comes to life again with a later configuration.
 func (r *ruleset) dropUnlearned(s *actualRuleset, b *wire.Batch) {
-	for _, name := range slices.Concat(learnedSets, []string{setMapped, setOpen}) {
+	for _, name := range slices.Concat(learnedSets[:], []string{setMapped, setOpen}) {
 		if _, there := s.sets[name]; there && !slices.ContainsFunc(r.sets, func(x set) bool { return x.name == name }) {
 			r.delSet(name, b)
 		}

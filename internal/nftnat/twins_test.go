@@ -48,5 +48,9 @@ func memoryTwin(t *testing.T) nftnat.Twin {
 				t.Error(err)
 			}
 		},
+		Reach: func(_, outside netip.AddrPort) error {
+			_, err := m.Reach(unix.IPPROTO_UDP, netip.MustParseAddrPort("203.0.113.11:7001"), outside)
+			return err
+		},
 	}
 }

@@ -28,6 +28,7 @@ const keepMost = 4096
 // executorKernel programs entries and deletes conntrack entries.
 type executorKernel interface {
 	Apply(ctx context.Context, entries []nat.Entry) error
+	NoteBlocks(inside netip.Addr, blocks nat.Blocks) // for the next Reap of the address
 	Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error)
 }
 
@@ -143,9 +144,14 @@ func (x *executors) reapAll(ctx context.Context, q *queue.Queue[lifecycle.Work],
 			return err
 		}
 		inside := make([]netip.Addr, len(batch))
+		x.mu.RLock()
 		for i, w := range batch {
 			inside[i] = w.Inside
+			if b, ok := x.life.Engine().Live(w.Slot.Group(), w.Inside); ok {
+				x.kernel.NoteBlocks(w.Inside, b.Blocks)
+			}
 		}
+		x.mu.RUnlock()
 		var proofs []nat.Reaped
 		err = retry(ctx, x.log, "delete conntrack entries", logErrors, func(ctx context.Context) error {
 			var err error

@@ -28,6 +28,8 @@ type NAT struct {
 	lastID   uint32
 	dropped  map[nat.Drop]uint64
 	noNAT    []nat.NoNAT
+	mappings nftnat.Mappings
+	learned  map[endpoint]netip.AddrPort // outside endpoint by inside endpoint
 
 	ready   chan struct{}
 	running sync.Once
@@ -64,6 +66,7 @@ func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
 		timeouts: timeouts,
 		flows:    make(map[conntrack.Tuple]flow),
 		dropped:  make(map[nat.Drop]uint64),
+		learned:  make(map[endpoint]netip.AddrPort),
 		ready:    make(chan struct{}),
 		idle:     make(chan netip.Addr),
 		ended:    make(map[netip.Addr]bool),
@@ -158,6 +161,33 @@ func (n *NAT) SetNoNAT(ctx context.Context, list []nat.NoNAT) error {
 	}
 	return ctx.Err()
 }
+
+// SetMappings is as that of nftnat.Kernel.
+func (n *NAT) SetMappings(ctx context.Context, m nftnat.Mappings) error {
+	if err := m.Check(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mappings = m
+	if len(m.EndpointIndependent) == 0 {
+		clear(n.learned)
+	}
+	return ctx.Err()
+}
+
+// MappingFill is as that of nftnat.Kernel.
+func (n *NAT) MappingFill() nftnat.MappingFill {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.mappings.EndpointIndependent) == 0 {
+		return nftnat.MappingFill{}
+	}
+	return nftnat.MappingFill{Mappings: len(n.learned), Limit: n.mappings.Most}
+}
+
+// NoteBlocks is as that of nftnat.Kernel: the twin finds mappings by inside address.
+func (n *NAT) NoteBlocks(netip.Addr, nat.Blocks) {}
 
 // Learn is as that of nftnat.Kernel. The twin always has the present elements.
 func (n *NAT) Learn(ctx context.Context, _ []netip.Addr) error { return ctx.Err() }

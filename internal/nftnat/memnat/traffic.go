@@ -32,6 +32,52 @@ func (f flow) names(a netip.Addr) bool { return f.Orig.Src == a || f.Reply.Src =
 // Numbers of TCP states, the kernel's enum tcp_conntrack.
 const tcpSynSent, tcpEstablished = 1, 3
 
+// endpoint is an inside endpoint of a protocol.
+type endpoint struct {
+	protocol uint8
+	netip.AddrPort
+}
+
+// maps reports whether a learned mapping is made for flows of a protocol that leave by an
+// outside address.
+func (n *NAT) mapsLocked(protocol uint8, outside netip.Addr) bool {
+	return protocol != unix.IPPROTO_ICMP && inOne(n.mappings.EndpointIndependent, outside)
+}
+
+func inOne(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Reach simulates a packet from a remote host to an outside endpoint that has no session with
+// it: by a learned mapping, where filtering is endpoint-independent. It returns ErrDropped
+// without one, and when the subscriber's gate does not let a new session in.
+func (n *NAT) Reach(protocol uint8, remote, outside netip.AddrPort) (nftnat.Session, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !inOne(n.mappings.Open, outside.Addr()) {
+		return nftnat.Session{}, n.dropLocked(nat.DropNoMapping, nat.DropIn, outside.Addr())
+	}
+	for inside, at := range n.learned {
+		if inside.protocol != protocol || at != outside {
+			continue
+		}
+		switch c, _ := n.cells.At(inside.Addr()); c.gate {
+		case nat.GateClosed:
+			return nftnat.Session{}, n.dropLocked(nat.DropNoGate, nat.DropIn, inside.Addr())
+		case nat.GateDraining:
+			return nftnat.Session{}, n.dropLocked(nat.DropDraining, nat.DropIn, inside.Addr())
+		}
+		t := conntrack.Tuple{Src: remote.Addr(), SrcPort: remote.Port(), Dst: outside.Addr(), DstPort: outside.Port(), Protocol: protocol}
+		f := n.beginLocked(t, outside)
+		f.Status |= conntrack.StatusDestinationTranslated
+		f.Reply = conntrack.Tuple{Src: inside.Addr(), SrcPort: inside.Port(), Dst: remote.Addr(), DstPort: remote.Port(), Protocol: protocol}
+		f.Packets++
+		n.flows[t] = f
+		return nftnat.SessionsIn(f.Entry, []netip.Prefix{netip.PrefixFrom(inside.Addr(), 32)})[0], nil
+	}
+	return nftnat.Session{}, n.dropLocked(nat.DropNoMapping, nat.DropIn, outside.Addr())
+}
+
 // Send simulates a packet from a subscriber. It begins a session if there is none and the gate
 // is open. For ICMP the subscriber's port is the query identifier and the remote port 0. It
 // returns ErrDropped when the gate or a limit refuses the packet, or when the block is used up.
@@ -64,6 +110,9 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 			return nftnat.Session{}, n.dropLocked(nat.DropBlockFull, nat.DropOut, inside.Addr())
 		}
 		f = n.beginLocked(t, netip.AddrPortFrom(netip.AddrFrom4(c.outside), port))
+		if n.mapsLocked(protocol, f.outside.Addr()) && len(n.learned) < n.mappings.Most {
+			n.learned[endpoint{protocol, inside}] = f.outside
+		}
 	}
 	f.Packets++
 	n.flows[t] = f
@@ -80,7 +129,15 @@ func (n *NAT) keepsAddressLocked(t conntrack.Tuple) bool {
 // portLocked chooses the outside port: that of another session of the same inside port (RFC
 // 4787 REQ-1), else the first free one of the block.
 func (n *NAT) portLocked(t conntrack.Tuple, c cell) (uint16, bool) {
+	if at, ok := n.learned[endpoint{t.Protocol, netip.AddrPortFrom(t.Src, t.SrcPort)}]; ok {
+		return at.Port(), true
+	}
 	used := make(map[uint16]bool)
+	for of, at := range n.learned {
+		if of.protocol == t.Protocol && at.Addr() == netip.AddrFrom4(c.outside) {
+			used[at.Port()] = true
+		}
+	}
 	for _, f := range n.flows {
 		if f.Orig.Protocol != t.Protocol || f.outside.Addr() != netip.AddrFrom4(c.outside) {
 			continue
@@ -198,7 +255,14 @@ func (n *NAT) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, erro
 			}
 		}
 		n.limits.forget(a)
-		proofs = append(proofs, nat.Reaped{Inside: a, Deleted: deleted, Proof: nat.ProofIndex, At: time.Now()})
+		elements := 0
+		for of := range n.learned {
+			if of.Addr() == a {
+				delete(n.learned, of)
+				elements += nftnat.MappingElements
+			}
+		}
+		proofs = append(proofs, nat.Reaped{Inside: a, Deleted: deleted, Elements: elements, Proof: nat.ProofIndex, At: time.Now()})
 	}
 	return proofs, nil
 }
