@@ -31,6 +31,8 @@ needed=(
 	/usr/lib/python3/dist-packages/pyrad:python3-pyrad
 	ocserv:ocserv
 	openconnect:openconnect
+	turnserver:coturn
+	turnutils_natdiscovery:coturn
 	git:git
 	traceroute:traceroute
 )

@@ -146,6 +146,9 @@ func mappings(c config.Config, most int) nftnat.Mappings {
 		if g.Filtering == config.EndpointIndependent {
 			m.Open = append(m.Open, g.Outside...)
 		}
+		if !g.Overload {
+			m.Strict = append(m.Strict, g.Outside...)
+		}
 	}
 	return m
 }

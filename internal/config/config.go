@@ -161,6 +161,7 @@ type Group struct {
 	LastPort  uint16 // inclusive
 	BlockSize int
 	Mapping   string // EndpointIndependent, or "": conntrack's own choice of ports
+	Overload  bool   // a port may have several inside endpoints, of which one is mapped
 	Filtering string // EndpointIndependent, which has that Mapping too, or AddressAndPortDependent
 	Hold      time.Duration
 

@@ -182,6 +182,7 @@ func TestValues(t *testing.T) {
 		{"mapping and filtering as ever", "", "", func(c Config) any { return c.Groups[0].Mapping + " " + c.Groups[0].Filtering }, " address_and_port_dependent"},
 		{"mapping", "", "    mapping: endpoint_independent\n", func(c Config) any { return c.Groups[0].Mapping + " " + c.Groups[0].Filtering }, "endpoint_independent address_and_port_dependent"},
 		{"full cone", "", "    filtering: endpoint_independent\n", func(c Config) any { return c.Groups[0].Mapping + " " + c.Groups[0].Filtering }, "endpoint_independent endpoint_independent"},
+		{"strict mapping", "", "    mapping: endpoint_independent\n    port_overloading: false\n", func(c Config) any { return c.Groups[0].Overload }, false},
 		{"mappings", "nat:", "nat:\n  max_mappings: 7", func(c Config) any { return c.NAT.MaxMappings }, 7},
 		{"observe", "", "settings: {subscriber_session_removal: observe}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "observe"},
 		{"removal as before", "", "settings: {subscriber_session_removal: false}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "off"},

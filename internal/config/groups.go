@@ -36,11 +36,11 @@ func (l *loader) groups(v value) {
 
 func (l *loader) group(v value) Group {
 	g := Group{
-		FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, Filtering: AddressAndPortDependent, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute,
+		FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, Filtering: AddressAndPortDependent, Overload: true, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute,
 		Removal: Removal{GraceCauses: lostLine()},
 		Guard:   Guard{Minimum: 100, Removed: 0.10, Expired: 0.20, NASRestart: 1, Window: 15 * time.Minute},
 	}
-	place, whole := v, v
+	place, whole, overload := v, v, v
 	keys := v.mapping(fields{
 		"name": func(v value) {
 			v.matching(&g.Name, groupName, "lower-case letters, digits, dash and underscore, a letter or digit first")
@@ -52,6 +52,10 @@ func (l *loader) group(v value) Group {
 		"deterministic": func(v value) { whole = v; v.boolean(&g.Deterministic) },
 		"mapping":       func(v value) { v.oneOf(&g.Mapping, EndpointIndependent) },
 		"filtering":     func(v value) { v.oneOf(&g.Filtering, AddressAndPortDependent, EndpointIndependent) },
+		"port_overloading": func(v value) {
+			overload = v
+			v.boolean(&g.Overload)
+		},
 		"hold": func(v value) {
 			if v.duration(&g.Hold, 0) {
 				v.minimum(g.Hold, 120*time.Second, "RFC 6888 REQ-8")
@@ -73,6 +77,9 @@ func (l *loader) group(v value) Group {
 	}
 	if g.Filtering == EndpointIndependent {
 		g.Mapping = EndpointIndependent
+	}
+	if !g.Overload && g.Mapping == "" {
+		overload.errorf("false needs learned mappings; write mapping: endpoint_independent too")
 	}
 	return g
 }

@@ -75,6 +75,7 @@ var setComments = map[string]string{
 	setFresh:             "learned: inside endpoints whose mapping was refreshed a moment ago",
 	setMapped:            "outside addresses whose flows are learned",
 	setOpen:              "of those, the ones with endpoint-independent filtering",
+	setStrict:            "of those, the ones whose endpoints share no port",
 	setUngated:           "new flows to the machine itself, by offline address",
 	setUnused:            "the table was never programmed; goes with the first element",
 	setObsoleteICMP:      "types of ICMP that pass neither way (RFC 5508)",

@@ -26,6 +26,7 @@ const (
 	setFresh  = "fresh"  // inside endpoints whose mapping was refreshed a moment ago
 	setMapped = "mapped" // outside prefixes whose flows are learned
 	setOpen   = "open"   // those of them with endpoint-independent filtering
+	setStrict = "strict" // those of them without port overloading
 
 	chainDstnat = "dstnat"
 	chainLearn  = "learn"
@@ -41,8 +42,9 @@ const MappingElements = len(learnedSets)
 // their remote endpoints (RFC 4787 REQ-1, RFC 5382 REQ-1) by learned maps. Where no prefix is
 // named, conntrack alone chooses ports, and the table has no rule for mappings.
 type Mappings struct {
-	EndpointIndependent []netip.Prefix // an inside endpoint keeps its outside port, and shares it with no other one
+	EndpointIndependent []netip.Prefix // a mapped inside endpoint keeps its outside port
 	Open                []netip.Prefix // of those, the prefixes with endpoint-independent filtering (RFC 4787 REQ-8): full cone
+	Strict              []netip.Prefix // of those, the prefixes without port overloading (RFC 4787 REQ-3)
 	Most                int            // mappings at a time; required with EndpointIndependent
 }
 
@@ -50,14 +52,14 @@ func (m Mappings) on() bool { return len(m.EndpointIndependent) > 0 }
 
 // Check returns an error that names an invalid field.
 func (m Mappings) Check() error {
-	for _, p := range slices.Concat(m.EndpointIndependent, m.Open) {
+	for _, p := range slices.Concat(m.EndpointIndependent, m.Open, m.Strict) {
 		if !p.IsValid() || !p.Addr().Is4() {
 			return fmt.Errorf("nftnat: prefix %v of Mappings is not IPv4", p)
 		}
 	}
-	for _, p := range m.Open {
+	for _, p := range slices.Concat(m.Open, m.Strict) {
 		if !slices.Contains(m.EndpointIndependent, p) {
-			return fmt.Errorf("nftnat: Mappings.Open has %v, which is not in EndpointIndependent", p)
+			return fmt.Errorf("nftnat: Open or Strict of Mappings has %v, which is not in EndpointIndependent", p)
 		}
 	}
 	if m.on() && m.Most < 1 {
@@ -98,6 +100,7 @@ func mappingSets(m Mappings) []set {
 		{name: setFresh, shape: key.sized(room), userdata: byteOrders(orderNone)},
 		prefixSet(setMapped, m.EndpointIndependent),
 		prefixSet(setOpen, m.Open),
+		prefixSet(setStrict, m.Strict),
 	}
 }
 
@@ -117,7 +120,7 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 // dropUnlearned deletes the sets of mappings that are no longer wanted, once no rule refers to
 // them. So none of their elements comes to life again with a later configuration.
 func (r *ruleset) dropUnlearned(s *actualRuleset, b *wire.Batch) {
-	for _, name := range slices.Concat(learnedSets[:], []string{setMapped, setOpen}) {
+	for _, name := range slices.Concat(learnedSets[:], []string{setMapped, setOpen, setStrict}) {
 		if _, there := s.sets[name]; there && !slices.ContainsFunc(r.sets, func(x set) bool { return x.name == name }) {
 			r.delSet(name, b)
 		}
@@ -201,9 +204,10 @@ func mappingChains(o Options) []chain {
 // mapping (RFC 4787 REQ-6), those of flows that others began too; ICMP errors and resets do
 // not (RFC 7857 section 7). Within the time of p.fresh that costs a packet one look-up.
 //
-// A new flow whose port conntrack has chosen, and that belongs to another inside endpoint
-// already, is dropped before conntrack confirms it: its sender tries again, and gets another
-// port. A flow that is known to conntrack keeps its port, without a mapping.
+// conntrack may choose a port for a new flow that another inside endpoint is mapped to already,
+// with the likelihood of the block's fill. The flow goes on without a mapping, as without
+// Mappings. Where they are strict it is dropped before conntrack confirms it: its sender tries
+// again, and gets another port.
 //
 // The eif element is made first, and lasts longest: each element of the other sets has its eif
 // element, by which Reap finds it.
@@ -236,7 +240,10 @@ func (p learnedProtocol) learnRules(learn, remember string, inside, outside endp
 	rules = append(rules, rule{learn, "", p.then(pairIn(setPairs, inside, outside), goTo(remember))})
 	if inside == senderInside {
 		isNew := []expr.Any{loadStatus, maskOf(conntrack.StatusConfirmed), isZero}
-		rules = append(rules, rule{learn, "port of another mapping", p.then(slices.Concat(outside.in(setTaken), isNew), countedDrop(nat.DropPortTaken, nat.DropOut)...)})
+		rules = append(rules,
+			rule{learn, "port of another mapping", p.then(slices.Concat(outside.in(setTaken), isNew, in(loadSource, setStrict)), countedDrop(nat.DropPortTaken, nat.DropOut)...)},
+			rule{learn, "port of another mapping, shared", p.then(slices.Concat(outside.in(setTaken), isNew), &expr.Counter{}, leave())},
+		)
 	}
 	return append(rules,
 		rule{learn, "", p.then(outside.in(setTaken), leave())},

@@ -27,6 +27,18 @@ func restricted(o *Options) {
 	o.Mappings.Open = nil
 }
 
+// strict switches them on with endpoint-independent filtering, and no port overloading.
+func strict(o *Options) {
+	fullCone(o)
+	o.Mappings.Strict = o.Mappings.Open
+}
+
+// strictRestricted is restricted without port overloading.
+func strictRestricted(o *Options) {
+	strict(o)
+	o.Mappings.Open = nil
+}
+
 // socket opens a UDP socket of a subscriber.
 func (w wireTest) socket(t testing.TB, inside netip.Addr, port uint16) *net.UDPConn {
 	t.Helper()
@@ -74,8 +86,8 @@ func passes(from *net.UDPConn, to netip.AddrPort, at *net.UDPConn, wait time.Dur
 	}
 }
 
-// seenAs sends a datagram until a host gets it, and returns the source that it sees. The first
-// of a new endpoint may meet a port that another one has.
+// seenAs sends a datagram until a host gets it, and returns the source that it sees. Where
+// mappings are strict, the first of a new endpoint may meet a port that another one has.
 func seenAs(t testing.TB, from, host *net.UDPConn) netip.AddrPort {
 	t.Helper()
 	for range 100 {
@@ -120,7 +132,7 @@ func (w wireTest) learnedOf(t testing.TB, a netip.Addr) (all int) {
 }
 
 func TestFullCone_NAT01_NAT07_NAT20(t *testing.T) {
-	w := newWireTestWith(t, fullCone)
+	w := newWireTestWith(t, strict)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	s, a, b, third := w.socket(t, alice, 5000), w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10)
 	seen := seenAs(t, s, a)
@@ -151,7 +163,7 @@ func TestFullCone_NAT01_NAT07_NAT20(t *testing.T) {
 }
 
 func TestFiltering_NAT07(t *testing.T) {
-	w := newWireTestWith(t, restricted)
+	w := newWireTestWith(t, strictRestricted)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	s, a, b, third := w.socket(t, alice, 5000), w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10)
 	seen := seenAs(t, s, a)
@@ -165,7 +177,7 @@ func TestFiltering_NAT07(t *testing.T) {
 // TestPoisonedConntrack_NAT01 leaves conntrack with entries that mislead its own choice of a
 // port: of flows that others began, unanswered ones, and none at all.
 func TestPoisonedConntrack_NAT01(t *testing.T) {
-	w := newWireTestWith(t, fullCone)
+	w := newWireTestWith(t, strict)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0))
 	hosts := []*net.UDPConn{w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10), w.host(t, 0, 11)}
 	for port := uint16(5000); port < 5020; port++ {
@@ -186,7 +198,7 @@ func TestPoisonedConntrack_NAT01(t *testing.T) {
 
 // TestNoOverloading_NAT03 has more endpoints than ports: each port belongs to one of them.
 func TestNoOverloading_NAT03(t *testing.T) {
-	w := newWireTestWith(t, fullCone)
+	w := newWireTestWith(t, strict)
 	apply(t, w, nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 1027}})
 	a, b, third := w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10)
 	owners := map[netip.AddrPort]*net.UDPConn{}
@@ -214,7 +226,7 @@ func TestNoOverloading_NAT03(t *testing.T) {
 }
 
 func TestHairpin_NAT09(t *testing.T) {
-	w := newWireTestWith(t, fullCone)
+	w := newWireTestWith(t, strict)
 	other := blockOf(bob, nat.GateOpen, 1)
 	far := nat.Entry{Inside: netip.MustParseAddr("100.64.0.12"), Gate: nat.GateOpen, Block: nat.Block{Outside: eip.Next(), First: 1024, Last: 1535}}
 	apply(t, w, blockOf(alice, nat.GateOpen, 0), other, far)
@@ -255,7 +267,7 @@ func (w wireTest) wantNoneLearned(t *testing.T, inside netip.Addr, endpoints ...
 func TestMappingsGoWithTheGate_DEL02_NAT07(t *testing.T) {
 	for _, from := range []string{"daemon", "restarted daemon"} {
 		t.Run(from, func(t *testing.T) {
-			w := newWireTestWith(t, fullCone)
+			w := newWireTestWith(t, strict)
 			apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 			host, third := w.host(t, 0, 9), w.host(t, 1, 10)
 			var sockets []*net.UDPConn
@@ -293,4 +305,21 @@ func TestMappingsGoWithTheGate_DEL02_NAT07(t *testing.T) {
 			wantPass(t, third, otherSeen, other, portOf(third))
 		})
 	}
+}
+
+// TestSharedPort_NAT07: a new endpoint that meets the port of another one goes on without a
+// mapping, and takes nothing from the other one.
+func TestSharedPort_NAT07(t *testing.T) {
+	w := newWireTestWith(t, fullCone)
+	apply(t, w, nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 1024}})
+	a, b, third := w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10)
+	first, second := w.socket(t, alice, 5000), w.socket(t, alice, 5001)
+	seen := seenAs(t, first, a)
+	wantPass(t, second, portOf(b), b, seen)
+	wantPass(t, b, seen, second, portOf(b))
+	wantPass(t, third, seen, first, portOf(third))
+	if n := w.learned(t, mapBIB, alice); n != 1 {
+		t.Errorf("%d mappings, want one", n)
+	}
+	w.dropped(t, chainLearn+"_udp", "shared")
 }

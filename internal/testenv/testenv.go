@@ -32,6 +32,7 @@ const (
 	Ocserv                       // the ocserv command, and openconnect to dial it
 	Iptables                     // the iptables-nft command
 	Traceroute                   // the traceroute command
+	Coturn                       // the turnserver and turnutils_natdiscovery commands
 )
 
 // A thing is a command, or a file by its absolute path, with its origin.
@@ -54,6 +55,7 @@ var things = []thing{
 	{Ocserv, "ocserv", ""}, {Ocserv, "openconnect", ""}, {Ocserv, "/dev/net/tun", "kernel module tun"},
 	{Iptables, "iptables-nft", ""},
 	{Traceroute, "traceroute", ""},
+	{Coturn, "turnserver", ""}, {Coturn, "turnutils_natdiscovery", ""},
 }
 
 // Require skips the test if the machine lacks one of the needs. With CI set it
