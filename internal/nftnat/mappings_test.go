@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // within is the time in which a datagram that is expected has to arrive, and silence the time
@@ -322,4 +323,132 @@ func TestSharedPort_NAT07(t *testing.T) {
 		t.Errorf("%d mappings, want one", n)
 	}
 	w.dropped(t, chainLearn+"_udp", "shared")
+}
+
+// shortUDP makes mappings of UDP, and conntrack's entries, last two seconds.
+func shortUDP(o *Options) {
+	fullCone(o)
+	o.Timeouts.UDP = 2 * time.Second
+}
+
+// TestRefreshed_NAT06: packets of the subscriber keep its mapping, those of a flow that a host
+// outside began too.
+func TestRefreshed_NAT06(t *testing.T) {
+	w := newWireTestWith(t, shortUDP)
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	s, a, third, fourth := w.socket(t, alice, 5000), w.host(t, 0, 9), w.host(t, 1, 9), w.host(t, 1, 10)
+	seen := seenAs(t, s, a)
+	wantPass(t, third, seen, s, portOf(third))
+	for began := time.Now(); time.Since(began) < 6*time.Second; {
+		_, _ = passes(s, portOf(third), third, within) // an answer to the third host
+		_, _ = passes(third, netip.AddrPortFrom(seen.Addr(), 1), s, 50*time.Millisecond)
+	}
+	wantPass(t, fourth, seen, s, portOf(fourth))
+	if again := seenAs(t, s, fourth); again != seen {
+		t.Errorf("seen from %v, before from %v", again, seen)
+	}
+}
+
+// TestNotRefreshed_NAT08: neither packets from outside nor the ICMP errors that answer them
+// keep a mapping.
+func TestNotRefreshed_NAT08(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("closed=%t", closed), func(t *testing.T) {
+			w := newWireTestWith(t, shortUDP)
+			apply(t, w, blockOf(alice, nat.GateOpen, 0))
+			s, third := w.socket(t, alice, 5000), w.host(t, 1, 9)
+			seen := seenAs(t, s, w.host(t, 0, 9))
+			wantPass(t, third, seen, s, portOf(third))
+			if closed {
+				_ = s.Close()
+			}
+			testenv.Succeeds(t, func() error {
+				if _, err := third.WriteToUDPAddrPort([]byte("!"), seen); err != nil {
+					return err
+				}
+				if w.learned(t, mapEIF, alice) > 0 {
+					return errors.New("the mapping lasts")
+				}
+				return nil
+			})
+			if n := w.learnedOf(t, alice); n > 0 {
+				t.Errorf("%d elements outlast the eif element", n)
+			}
+		})
+	}
+}
+
+// TestMappingsAreBounded_I10: at the bound flows go on without mappings, and it is told.
+func TestMappingsAreBounded_I10(t *testing.T) {
+	var told logLines
+	w := newWireTestWith(t, func(o *Options) {
+		fullCone(o)
+		o.Mappings.Most, o.Logger = 5, told.logger()
+	})
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	host := w.host(t, 0, 9)
+	for port := uint16(5000); port < 5020; port++ {
+		_ = seenAs(t, w.socket(t, alice, port), host)
+	}
+	if n := w.learned(t, mapBIB, alice); n < 4 || n > 5 {
+		t.Errorf("%d mappings, want 5", n)
+	}
+	w.dropped(t, "remember_udp", "too many mappings")
+	testenv.Succeeds(t, func() error {
+		if f := w.MappingFill(); f.Limit != 5 || f.Mappings < 4 || !strings.Contains(told.String(), "learned mappings come to their bound") {
+			return fmt.Errorf("fill is %+v, log says %s", f, told.String())
+		}
+		return nil
+	})
+}
+
+// TestMappingsSurvive_I7_I9: mappings stay in a restart. A table that nft restores has none of
+// them, and learns them again.
+func TestMappingsSurvive_I7_I9(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	strict(&o)
+	first := openKernel(t, o)
+	w := wireTest{Lab: lab, Kernel: first}
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	s, host, third := w.socket(t, alice, 5000), w.host(t, 0, 9), w.host(t, 1, 9)
+	seen := seenAs(t, s, host)
+	all := w.learnedOf(t, alice)
+	_ = first.Close()
+	second := openKernel(t, o)
+	if got := w.learnedOf(t, alice); got != all || all < 4 {
+		t.Errorf("%d elements after a restart, %d before", got, all)
+	}
+	wantPass(t, third, seen, s, portOf(third))
+
+	saved := run(t, lab, "nft", "list", "ruleset")
+	run(t, lab, "nft", "flush", "ruleset")
+	loadFile(t, lab, saved)
+	if got := w.learned(t, mapEIF, alice); got != 1 {
+		t.Errorf("the restored table has %d mappings of %v", got, alice)
+	}
+	if err := second.LearnRest(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.learnedOf(t, alice); got != 0 {
+		t.Errorf("%d elements are left of the restored table", got)
+	}
+	if again := seenAs(t, s, host); again != seen {
+		t.Errorf("the flow is seen from %v, before from %v", again, seen)
+	}
+	wantPass(t, w.host(t, 1, 10), seen, s, netip.AddrPortFrom(w.Remotes[1], 10))
+	run(t, lab, "nft", "delete", "table", "ip", testTable)
+	if err := second.LearnRest(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if again := seenAs(t, s, host); again != seen {
+		t.Errorf("after a flush the flow is seen from %v, before from %v", again, seen)
+	}
+	if err := second.SetMappings(testContext(t), Mappings{}); err != nil {
+		t.Fatal(err)
+	}
+	if list := run(t, lab, "nft", "list", "table", "ip", testTable); strings.Contains(list, mapEIF) || strings.Contains(list, chainLearn) {
+		t.Errorf("without mappings the table is %s", list)
+	}
+	wantPass(t, s, portOf(host), host, seen)
 }
