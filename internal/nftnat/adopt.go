@@ -26,7 +26,7 @@ func (k *Kernel) converge(ctx context.Context) (changed bool, err error) {
 func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (changed bool, err error) {
 	k.icmp.set(k.options.longestICMP())
 	k.dropCounts.note(actual.counters)
-	k.known.used.start(k.options.Mappings.on(), longestMapping(k.options))
+	k.known.used.start(k.options.Mappings, longestMapping(k.options))
 	r := newRuleset(k.options)
 	r.counters = k.dropCounts.counters()
 	var b wire.Batch

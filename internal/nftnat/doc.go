@@ -16,6 +16,8 @@
 //	comments.go      what an operator reads about its chains and sets
 //	nonat.go         sessions that keep their inside address
 //	sets.go          its sets and maps, and their elements in the kernel's form
+//	mappings.go      learned mappings: full cone and hairpinning, as sets and rules
+//	learned.go       the deletion of learned mappings, and their number
 //	timeouts.go      idle timeouts of flows: policies
 //	timeouttable.go  which flow gets which policy
 //	drops.go         counters of dropped packets, by reason and direction

@@ -36,14 +36,13 @@ type Kernel struct {
 	icmp    *icmpTimeout
 	SessionTable
 	boundKeeper
+	MappingTable
 	known knownElements
 	sweep chan struct{} // signalled when the table was put right
 	quiet quietWatch
 	fill  fillWatch
 	dropCounts
 	noNAT atomic.Pointer[[]nat.NoNAT] // of the present ruleset
-
-	mappingFill mappingWatch
 
 	// turn holds one token. Its holder may use the fields below, and change known. Exported
 	// methods and check take it; all other methods expect their caller to hold it.
@@ -69,10 +68,18 @@ func DialKernel(o Options) (*Kernel, error) {
 		log: o.Logger, SessionTable: SessionTable{log: o.Logger}, options: o, turn: make(chan struct{}, 1),
 		sweep: make(chan struct{}, 1),
 		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
-		fill:  fillWatch{log: o.Logger}, mappingFill: mappingWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
+		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
 		dropCounts: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
+	k.MappingTable = MappingTable{known: &k.known, sessions: &k.SessionTable, fill: mappingWatch{log: o.Logger}}
+	k.commit = func(ctx context.Context, b *wire.Batch) error {
+		if err := k.lock(ctx); err != nil {
+			return err
+		}
+		defer k.unlock()
+		return k.conn.Commit(ctx, b)
+	}
 	k.boundKeeper.kernel, k.told.log = k, o.Logger
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}

@@ -65,16 +65,18 @@ func (m mapping) key(set string) []byte {
 type usedBlocks struct {
 	mu     sync.Mutex
 	on     bool
+	most   int       // mappings at a time
 	before time.Time // mappings of an earlier run, at addresses without blocks here, expire until then
 	blocks map[address][]block
 }
 
 // start switches the memory on or off. An earlier run may have left mappings that last no
 // longer than so.
-func (u *usedBlocks) start(on bool, last time.Duration) {
+func (u *usedBlocks) start(m Mappings, last time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.on == on {
+	on := m.on()
+	if u.most = m.Most; u.on == on {
 		return
 	}
 	u.on, u.before, u.blocks = on, time.Now().Add(last), map[address][]block{}
@@ -129,26 +131,41 @@ func (u *usedBlocks) survey(found []mapping) {
 	u.before = time.Time{}
 }
 
+// limit returns the bound of mappings.
+func (u *usedBlocks) limit() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.most
+}
+
 func (u *usedBlocks) isOn() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.on
 }
 
-// NoteBlocks tells the next Reap of an address all blocks of its binding. The Kernel knows by
+// MappingTable deletes and counts learned mappings. Its methods may be called concurrently.
+type MappingTable struct {
+	known    *knownElements
+	sessions *SessionTable
+	commit   func(context.Context, *wire.Batch) error // in the turn to program the table
+	fill     mappingWatch
+}
+
+// NoteBlocks tells the next Reap of an address all blocks of its binding. The table knows by
 // itself those that it programmed, or found in the block map; after a restart of the daemon
 // these are only the newest ones of addresses that were not cut before.
-func (k *Kernel) NoteBlocks(inside netip.Addr, blocks nat.Blocks) {
+func (m *MappingTable) NoteBlocks(inside netip.Addr, blocks nat.Blocks) {
 	for b := range blocks.All() {
 		if b.Outside.Is4() {
-			k.known.used.add(inside.As4(), block{b.Outside.As4(), uint16(b.First), uint16(b.Last)})
+			m.known.used.add(inside.As4(), block{b.Outside.As4(), uint16(b.First), uint16(b.Last)})
 		}
 	}
 }
 
 // Removal.
 
-// reapLearned deletes every conntrack entry that has one of the addresses in either tuple, and
+// Reap deletes every conntrack entry that has one of the addresses in either tuple, and
 // returns when it is proved that none is left. Cut first: an open gate lets new ones begin.
 // Reap waits for packets that were past the gate at the cut, some 10 ms for the whole call.
 // Then it deletes the learned mappings in the blocks that the addresses had: some 4 ms for a
@@ -157,12 +174,12 @@ func (k *Kernel) NoteBlocks(inside netip.Addr, blocks nat.Blocks) {
 // An address whose entries keep coming back gets no proof: Reap it again. Such are the
 // entries of its packets to this machine, which pass no gate. Of very many addresses with
 // mappings some get their proof only at the next call.
-func (k *Kernel) reapLearned(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
-	proofs, err := k.SessionTable.Reap(ctx, inside)
-	if err != nil || !k.known.used.isOn() {
+func (m *MappingTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
+	proofs, err := m.sessions.reap(ctx, inside)
+	if err != nil || !m.known.used.isOn() {
 		return proofs, err
 	}
-	if proofs, err = k.forget(ctx, proofs); err != nil {
+	if proofs, err = m.forget(ctx, proofs); err != nil {
 		return nil, fmt.Errorf("delete learned mappings of %d addresses: %w", len(inside), err)
 	}
 	return proofs, nil
@@ -176,20 +193,20 @@ const (
 
 // forget deletes the learned mappings of cut addresses, and counts the elements in their
 // receipts. It returns the receipts of those that are done.
-func (k *Kernel) forget(ctx context.Context, proofs []nat.Reaped) (done []nat.Reaped, err error) {
-	if k.known.used.inherits() && slices.ContainsFunc(proofs, func(p nat.Reaped) bool { return k.known.used.of(p.Inside.As4()) == nil }) {
-		found, err := k.dumpMappings(ctx)
+func (m *MappingTable) forget(ctx context.Context, proofs []nat.Reaped) (done []nat.Reaped, err error) {
+	if m.known.used.inherits() && slices.ContainsFunc(proofs, func(p nat.Reaped) bool { return m.known.used.of(p.Inside.As4()) == nil }) {
+		found, err := m.dumpMappings(ctx)
 		if err != nil {
 			return nil, err
 		}
-		k.known.used.survey(found)
+		m.known.used.survey(found)
 	}
 	of := make(map[address]*nat.Reaped, len(proofs))
 	var blocks []block
 	keys := 0
 	for i := range proofs {
 		inside := proofs[i].Inside.As4()
-		for _, b := range k.known.used.of(inside) {
+		for _, b := range m.known.used.of(inside) {
 			blocks = append(blocks, b)
 			keys += b.keys()
 		}
@@ -197,26 +214,26 @@ func (k *Kernel) forget(ctx context.Context, proofs []nat.Reaped) (done []nat.Re
 	}
 	byDump := false
 	if keys > askedTogether {
-		count, err := k.countMappings(ctx)
+		count, err := m.countMappings(ctx)
 		if err != nil {
 			return nil, err
 		}
 		byDump = count >= 0 && dumpCost(count) < keys
 	}
 	if !byDump && keys > askedMost {
-		proofs, blocks = k.firstOf(proofs)
+		proofs, blocks = m.firstOf(proofs)
 	}
 	for range forgetAttempts {
-		find := k.mappingsIn
+		find := m.mappingsIn
 		if byDump {
-			find = func(ctx context.Context, _ []block) ([]mapping, error) { return k.dumpMappings(ctx) }
+			find = func(ctx context.Context, _ []block) ([]mapping, error) { return m.dumpMappings(ctx) }
 		}
 		found, err := find(ctx, blocks)
 		if err != nil {
 			return nil, err
 		}
 		found = slices.DeleteFunc(found, func(m mapping) bool { return of[m.inside] == nil })
-		err = k.deleteMappings(ctx, found, of)
+		err = m.deleteMappings(ctx, found, of)
 		if errors.Is(err, unix.ENOENT) {
 			continue // some have expired meanwhile
 		}
@@ -224,7 +241,7 @@ func (k *Kernel) forget(ctx context.Context, proofs []nat.Reaped) (done []nat.Re
 			return nil, err
 		}
 		for _, p := range proofs {
-			k.known.used.drop(p.Inside.As4())
+			m.known.used.drop(p.Inside.As4())
 		}
 		return proofs, nil
 	}
@@ -232,10 +249,10 @@ func (k *Kernel) forget(ctx context.Context, proofs []nat.Reaped) (done []nat.Re
 }
 
 // firstOf returns the first receipts, and their blocks, that one call has time for.
-func (k *Kernel) firstOf(proofs []nat.Reaped) (first []nat.Reaped, blocks []block) {
+func (m *MappingTable) firstOf(proofs []nat.Reaped) (first []nat.Reaped, blocks []block) {
 	keys := 0
 	for i, p := range proofs {
-		for _, b := range k.known.used.of(p.Inside.As4()) {
+		for _, b := range m.known.used.of(p.Inside.As4()) {
 			blocks = append(blocks, b)
 			keys += b.keys()
 		}
@@ -256,15 +273,15 @@ var mappedProtocols = [...]uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP}
 func dumpCost(elements int) int { return 100 + elements/2 + elements/64*(elements/80) }
 
 // mappingsIn lists the mappings in some blocks.
-func (k *Kernel) mappingsIn(ctx context.Context, blocks []block) (found []mapping, err error) {
+func (m *MappingTable) mappingsIn(ctx context.Context, blocks []block) (found []mapping, err error) {
 	asked := make([][]byte, 0, askedTogether)
 	ask := func() error {
 		defer func() { asked = asked[:0] }()
-		return k.conn.Lookup(ctx, k.known.table, mapEIF, len(asked),
+		return m.known.conn.Lookup(ctx, m.known.table, mapEIF, len(asked),
 			func(dst []byte, i int) []byte { return appendKey(dst, asked[i]) },
 			func(_ int, attrs []byte) {
-				if m, ok := parseMapping(attrs); ok {
-					found = append(found, m)
+				if x, ok := parseMapping(attrs); ok {
+					found = append(found, x)
 				}
 			})
 	}
@@ -285,15 +302,15 @@ func (k *Kernel) mappingsIn(ctx context.Context, blocks []block) (found []mappin
 }
 
 // deleteMappings deletes all elements of the mappings, in one transaction.
-func (k *Kernel) deleteMappings(ctx context.Context, found []mapping, of map[address]*nat.Reaped) error {
+func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, of map[address]*nat.Reaped) error {
 	var b wire.Batch
 	deleted := make([]int, len(found))
 	for _, set := range learnedSets {
-		there, err := k.mappingsWith(ctx, set, found)
+		there, err := m.mappingsWith(ctx, set, found)
 		if err != nil {
 			return err
 		}
-		b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: set}, k.known.table, set, len(there),
+		b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: set}, m.known.table, set, len(there),
 			func(dst []byte, i int) []byte { return appendKey(dst, found[there[i]].key(set)) })
 		for _, i := range there {
 			deleted[i]++
@@ -302,25 +319,20 @@ func (k *Kernel) deleteMappings(ctx context.Context, found []mapping, of map[add
 	if b.Empty() {
 		return nil
 	}
-	if err := k.lock(ctx); err != nil {
+	if err := m.commit(ctx, &b); err != nil {
 		return err
 	}
-	err := k.conn.Commit(ctx, &b)
-	k.unlock()
-	if err != nil {
-		return err
-	}
-	for i, m := range found {
-		of[m.inside].Elements += deleted[i]
+	for i := range found {
+		of[found[i].inside].Elements += deleted[i]
 	}
 	return nil
 }
 
 // mappingsWith lists the numbers of the mappings that have an element in a set. Two mappings
 // of one endpoint may share an element: it is of the first one.
-func (k *Kernel) mappingsWith(ctx context.Context, set string, found []mapping) (list []int, err error) {
+func (m *MappingTable) mappingsWith(ctx context.Context, set string, found []mapping) (list []int, err error) {
 	seen := make(map[string]bool, len(found))
-	err = k.conn.Lookup(ctx, k.known.table, set, len(found),
+	err = m.known.conn.Lookup(ctx, m.known.table, set, len(found),
 		func(dst []byte, i int) []byte { return appendKey(dst, found[i].key(set)) },
 		func(i int, _ []byte) {
 			if key := string(found[i].key(set)); !seen[key] {
@@ -332,13 +344,13 @@ func (k *Kernel) mappingsWith(ctx context.Context, set string, found []mapping) 
 }
 
 // dumpMappings lists all mappings.
-func (k *Kernel) dumpMappings(ctx context.Context) (found []mapping, err error) {
-	conn, err := wire.Dial(k.ns.FD()) // requests on one connection take turns
+func (m *MappingTable) dumpMappings(ctx context.Context) (found []mapping, err error) {
+	conn, err := wire.Dial(m.known.ns.FD()) // requests on one connection take turns
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	err = elements(ctx, conn, k.known.table, mapEIF, func() { found = found[:0] }, func(attrs []byte) {
+	err = elements(ctx, conn, m.known.table, mapEIF, func() { found = found[:0] }, func(attrs []byte) {
 		if m, ok := parseMapping(attrs); ok {
 			found = append(found, m)
 		}
@@ -355,8 +367,8 @@ func (k *Kernel) dumpMappings(ctx context.Context) (found []mapping, err error) 
 type MappingFill struct{ Mappings, Limit int }
 
 // MappingFill returns the fill that Run reads every fillInterval.
-func (k *Kernel) MappingFill() MappingFill {
-	if f := k.mappingFill.last.Load(); f != nil {
+func (m *MappingTable) MappingFill() MappingFill {
+	if f := m.fill.last.Load(); f != nil {
 		return *f
 	}
 	return MappingFill{}
@@ -376,9 +388,9 @@ type mappingWatch struct {
 }
 
 // lookAtMappings reads the number of mappings where that is due.
-func (k *Kernel) lookAtMappings(ctx context.Context) error {
-	w := &k.mappingFill
-	if !k.known.used.isOn() {
+func (m *MappingTable) lookAtMappings(ctx context.Context) error {
+	w := &m.fill
+	if !m.known.used.isOn() {
 		w.last.Store(nil)
 		return nil
 	}
@@ -386,18 +398,14 @@ func (k *Kernel) lookAtMappings(ctx context.Context) error {
 		return nil
 	}
 	w.due = time.Now().Add(fillInterval)
-	if err := k.lock(ctx); err != nil {
-		return err
-	}
-	limit := k.options.Mappings.Most
-	k.unlock()
-	n, err := k.countMappings(ctx)
+	limit := m.known.used.limit()
+	n, err := m.countMappings(ctx)
 	if err != nil {
 		return err
 	}
 	if n < 0 {
 		w.due = time.Now().Add(countInterval)
-		found, err := k.dumpMappings(ctx)
+		found, err := m.dumpMappings(ctx)
 		if err != nil {
 			return err
 		}
@@ -410,12 +418,12 @@ func (k *Kernel) lookAtMappings(ctx context.Context) error {
 
 // countMappings returns the kernel's count of mappings, which has those that expired a moment
 // ago; -1 if the kernel does not count.
-func (k *Kernel) countMappings(ctx context.Context) (n int, err error) {
+func (m *MappingTable) countMappings(ctx context.Context) (n int, err error) {
 	n = -1
-	err = k.conn.Get(ctx, wire.GetSet, func(dst []byte) []byte {
-		return appendSetName(dst, k.known.table, mapEIF)
+	err = m.known.conn.Get(ctx, wire.GetSet, func(dst []byte) []byte {
+		return appendSetName(dst, m.known.table, mapEIF)
 	}, func(attrs []byte) {
-		if count := nlmsg.Attr(attrs, wire.AttrSetCount); count != nil && !k.known.countless {
+		if count := nlmsg.Attr(attrs, wire.AttrSetCount); count != nil && !m.known.countless {
 			n = int(nlmsg.Uint32(count))
 		}
 	})
@@ -431,9 +439,9 @@ func (w *mappingWatch) tell(n, limit int) {
 	case share >= fillWarning && !w.alarm:
 		w.alarm = true
 		w.log.Warn("the learned mappings come to their bound: behind it new endpoints of subscribers get no mapping, and others do not reach them; raise nat.max_mappings",
-			"mappings", n, "limit", limit, "alarm", "sessiond_learned_mappings")
+			"entries", n, "limit", limit, "alarm", "sessiond_learned_mappings")
 	case share < fillWell && w.alarm:
 		w.alarm = false
-		w.log.Info("the learned mappings have room again", "mappings", n, "limit", limit)
+		w.log.Info("the learned mappings have room again", "entries", n, "limit", limit)
 	}
 }

@@ -412,10 +412,10 @@ func (x *boundKeeper) Refusals(ctx context.Context) (list []nat.Refusal, err err
 // refusalsMargin is more than the kernel's clock of elements is wrong.
 const refusalsMargin = 50 * time.Millisecond
 
-// Reap is as that of SessionTable, and takes out of the table the elements of the addresses that
+// Reap is as that of MappingTable, and takes out of the table the elements of the addresses that
 // limits have made. Their gates being closed, they make no others.
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
-	proofs, err := k.reapLearned(ctx, inside)
+	proofs, err := k.MappingTable.Reap(ctx, inside)
 	if err != nil || !k.limited.Load() || len(proofs) == 0 {
 		return proofs, err
 	}

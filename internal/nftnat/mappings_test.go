@@ -6,11 +6,14 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/testenv"
+	"golang.org/x/sys/unix"
 )
 
 // within is the time in which a datagram that is expected has to arrive, and silence the time
@@ -144,23 +147,67 @@ func TestFullCone_NAT01_NAT07_NAT20(t *testing.T) {
 	wantPass(t, s, portOf(third), third, seen) // back
 	wantSilence(t, third, netip.AddrPortFrom(seen.Addr(), seen.Port()^1), s)
 
-	listener, err := w.Subscriber.Listen(testContext(t), netip.AddrPortFrom(alice, 6000))
+	port, seenTCP := w.serveTCP(t, alice)
+	connects(t, w.Internet, netip.AddrPort{}, seenTCP, port)
+}
+
+// serveTCP maps a TCP port of a subscriber by a connection to the internet, and listens there.
+func (w wireTest) serveTCP(t *testing.T, inside netip.Addr) (listener net.Listener, seen netip.AddrPort) {
+	t.Helper()
+	at := netip.AddrPortFrom(inside, 6000)
+	err := w.Subscriber.Do(func() (err error) {
+		l := net.ListenConfig{Control: reusePort}
+		if listener, err = l.Listen(testContext(t), "tcp4", at.String()); err != nil {
+			return err
+		}
+		d := net.Dialer{Control: reusePort, LocalAddr: net.TCPAddrFromAddrPort(at)}
+		conn, err := d.DialContext(testContext(t), "tcp4", w.echo.Addr().String())
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	seenTCP, err := w.Subscriber.AskTCP(testContext(t), netip.AddrPortFrom(alice, 6000), w.echo.Addr())
+	t.Cleanup(func() { _ = listener.Close() })
+	entries, err := w.CGN.Conntrack(testContext(t), inside)
 	if err != nil {
-		t.Skip("listen and dial on one port: ", err)
+		t.Fatal(err)
 	}
-	conn, err := w.Internet.Dial(testContext(t), "tcp4", netip.AddrPort{}, seenTCP)
+	for _, e := range entries {
+		var port uint16
+		if _, reply, ok := strings.Cut(e, "sport=7000 dport="); ok && strings.Contains(e, " tcp ") {
+			if _, err := fmt.Sscan(strings.Fields(reply)[0], &port); err != nil {
+				t.Fatal(err)
+			}
+			return listener, netip.AddrPortFrom(eip, port)
+		}
+	}
+	t.Fatalf("no connection of %v: %q", inside, entries)
+	return nil, netip.AddrPort{}
+}
+
+// reusePort lets a connection leave from a port where a socket listens.
+func reusePort(_, _ string, c syscall.RawConn) (err error) {
+	errControl := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	return errors.Join(err, errControl)
+}
+
+// connects opens a connection, and returns the source that the listener sees.
+func connects(t *testing.T, from *netlab.Namespace, local, to netip.AddrPort, at net.Listener) netip.AddrPort {
+	t.Helper()
+	conn, err := from.Dial(testContext(t), "tcp4", local, to)
 	if err != nil {
-		t.Fatalf("a third host cannot connect to %v: %v", seenTCP, err)
+		t.Fatalf("nobody connects to %v: %v", to, err)
 	}
 	defer conn.Close()
-	if _, err := listener.Accept(); err != nil {
+	accepted, err := at.Accept()
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer accepted.Close()
+	return accepted.RemoteAddr().(*net.TCPAddr).AddrPort()
 }
 
 func TestFiltering_NAT07(t *testing.T) {
@@ -226,7 +273,7 @@ func TestNoOverloading_NAT03(t *testing.T) {
 	w.dropped(t, chainLearn+"_udp", "port of another mapping")
 }
 
-func TestHairpin_NAT09(t *testing.T) {
+func TestHairpin_NAT09_DEL02(t *testing.T) {
 	w := newWireTestWith(t, strict)
 	other := blockOf(bob, nat.GateOpen, 1)
 	far := nat.Entry{Inside: netip.MustParseAddr("100.64.0.12"), Gate: nat.GateOpen, Block: nat.Block{Outside: eip.Next(), First: 1024, Last: 1535}}
@@ -246,7 +293,49 @@ func TestHairpin_NAT09(t *testing.T) {
 			wantPass(t, peer, seen, s, peerSeen)
 		})
 	}
+	t.Run("TCP", func(t *testing.T) {
+		listener, to := w.serveTCP(t, bob)
+		if source := connects(t, w.Subscriber, netip.AddrPortFrom(alice, 0), to, listener); !inBlock(blockOf(alice, nat.GateOpen, 0), source) {
+			t.Errorf("a neighbour's connection is seen from %v", source)
+		}
+	})
+	t.Run("reaped", func(t *testing.T) {
+		apply(t, w, nat.Entry{Inside: alice})
+		if _, err := w.Reap(testContext(t), []netip.Addr{alice}); err != nil {
+			t.Fatal(err)
+		}
+		w.wantConntrack(t, alice, 0)
+		w.wantNoneLearned(t, alice, seen)
+	})
 	w.wantNoLeak(t, alice)
+}
+
+// TestHairpinnedError_NAT25: the ICMP error of a neighbour's closed port reaches the sender, from
+// the neighbour's outside address.
+func TestHairpinnedError_NAT25(t *testing.T) {
+	w := newWireTestWith(t, strict)
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
+	peer := w.socket(t, bob, 5000)
+	seen := seenAs(t, peer, w.host(t, 0, 9))
+	_ = peer.Close()
+	conn, err := w.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 5000), seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	testenv.Succeeds(t, func() error {
+		if _, err := conn.Write([]byte("?")); errors.Is(err, unix.ECONNREFUSED) {
+			return nil
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(silence))
+		if _, err := conn.Read(make([]byte, 9)); !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("no ICMP error comes back: %w", err)
+		}
+		return nil
+	})
+	if n := w.learned(t, mapBIB, bob); n != 1 { // the error ends no mapping
+		t.Errorf("%d mappings of the neighbour, want 1", n)
+	}
 }
 
 // wantNoneLearned checks that no learned element names the address, nor one of the endpoints.
@@ -451,4 +540,29 @@ func TestMappingsSurvive_I7_I9(t *testing.T) {
 		t.Errorf("without mappings the table is %s", list)
 	}
 	wantPass(t, s, portOf(host), host, seen)
+}
+
+// TestMappingsOfSeveralBlocks_DEL02: after a restart the block map has only the newest block.
+func TestMappingsOfSeveralBlocks_DEL02(t *testing.T) {
+	w := newWireTestWith(t, strict)
+	host := w.host(t, 0, 9)
+	blocks := nat.Blocks{Block: blockOf(alice, nat.GateOpen, 0).Block}
+	var seen []netip.AddrPort
+	for i := range 3 {
+		e := blockOf(alice, nat.GateOpen, i)
+		blocks, _ = blocks.With(e.Block)
+		apply(t, w, e)
+		seen = append(seen, seenAs(t, w.socket(t, alice, uint16(5000+i)), host))
+		if !inBlock(e, seen[i]) {
+			t.Errorf("a flow of block %d is seen from %v", i, seen[i])
+		}
+	}
+	k := openKernel(t, w.options)
+	apply(t, k, nat.Entry{Inside: alice})
+	k.NoteBlocks(alice, blocks)
+	proofs, err := k.Reap(testContext(t), []netip.Addr{alice})
+	if err != nil || len(proofs) != 1 || proofs[0].Elements < 4*len(seen) {
+		t.Errorf("receipts are %+v: %v", proofs, err)
+	}
+	w.wantNoneLearned(t, alice, seen...)
 }

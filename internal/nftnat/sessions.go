@@ -21,8 +21,8 @@ type SessionTable struct {
 	log    *slog.Logger
 }
 
-// Reap is the part of Kernel.Reap that deletes conntrack entries.
-func (t *SessionTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
+// reap is the part of Reap that deletes conntrack entries.
+func (t *SessionTable) reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	outcomes, err := t.flows.Delete(ctx, inside)
 	var back *conntrack.RemainingError
 	switch {
