@@ -66,6 +66,7 @@ var setComments = map[string]string{
 	setInsideInterfaces:  "towards subscribers; patterns have rules of their own",
 	setOutsideInterfaces: "towards the internet",
 	setProtocols:         "protocols that share an address by ports or identifiers",
+	setObsoleteICMP:      "ICMP types that pass neither way (RFC 5508 REQ-11)",
 	setFull:              "subscribers that have too many sessions to begin one",
 	setFullMapped:        "subscribers to whom others have begun too many sessions",
 	mapBIB:               "learned: inside endpoint to outside endpoint, for the port of its next flow",
