@@ -579,3 +579,38 @@ func TestMappingsOfSeveralBlocks_DEL02(t *testing.T) {
 	}
 	w.wantNoneLearned(t, alice, seen...)
 }
+
+// TestNoNATLearnsNothing_NAT29_NAT07: a session without NAT makes no mapping, and takes none that
+// its endpoint has.
+func TestNoNATLearnsNothing_NAT29_NAT07(t *testing.T) {
+	w := newNoNATTest(t, func(t testing.TB, o Options) *Kernel {
+		fullCone(&o)
+		return startKernel(t, o)
+	})
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	s, a, third, b := w.socket(t, alice, 5000), w.host(t, 0, 9), w.host(t, 0, 10), w.host(t, 1, 9)
+	wantPass(t, s, portOf(b), b, portOf(s))
+	if n := w.learnedOf(t, alice); n != 0 {
+		t.Errorf("a session without NAT has %d elements of mappings", n)
+	}
+	seen := seenAs(t, s, a)
+	wantPass(t, third, seen, s, portOf(third))
+	wantPass(t, s, portOf(b), b, portOf(s))
+	other := w.host(t, 1, 10)
+	wantPass(t, s, portOf(other), other, portOf(s))
+}
+
+// TestMappingsLastAsTheLongestTimeouts_NAT05: a group with longer timeouts than others keeps its
+// mappings.
+func TestMappingsLastAsTheLongestTimeouts_NAT05(t *testing.T) {
+	o := Options{Timeouts: testTimeouts, GroupTimeouts: []nat.GroupTimeouts{{}, {Own: nat.Timeouts{UDP: 2 * testTimeouts.UDP}}, {Own: nat.Timeouts{UDP: time.Second}}}}
+	for _, p := range learnedProtocols(o) {
+		want := testTimeouts.TCPTransitory
+		if p.number == unix.IPPROTO_UDP {
+			want = 2 * testTimeouts.UDP
+		}
+		if p.timeout != want {
+			t.Errorf("mappings of %s last %v, want %v", p.name, p.timeout, want)
+		}
+	}
+}
