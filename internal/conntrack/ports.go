@@ -38,7 +38,7 @@ const portStep = 1024
 
 // PortUses yields the addresses that use a port, in no order, some at a time in a slice that
 // it uses again. An address that comes or goes meanwhile may be left out. An entry takes 15 to
-// 210 ns (BenchmarkPortUses), and its events nothing: see docs/decisions/0052.
+// 210 ns (BenchmarkPortUses), and its events nothing: see docs/decisions/0048.
 func (t *Table) PortUses(yield func([]PortUser)) {
 	x, c := t.index, new(portCounter)
 	var found []PortUser

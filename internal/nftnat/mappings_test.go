@@ -273,7 +273,7 @@ func TestNoOverloading_NAT03(t *testing.T) {
 	w.dropped(t, chainLearn+"_udp", "port of another mapping")
 }
 
-func TestHairpin_NAT09_DEL02(t *testing.T) {
+func TestHairpin_NAT09_NAT20_DEL02(t *testing.T) {
 	w := newWireTestWith(t, strict)
 	other := blockOf(bob, nat.GateOpen, 1)
 	far := nat.Entry{Inside: netip.MustParseAddr("100.64.0.12"), Gate: nat.GateOpen, Block: nat.Block{Outside: eip.Next(), First: 1024, Last: 1535}}
@@ -352,9 +352,9 @@ func (w wireTest) wantNoneLearned(t *testing.T, inside netip.Addr, endpoints ...
 	}
 }
 
-// TestMappingsGoWithTheGate_DEL02_NAT07: at the cut nobody reaches the subscriber any more. Reap
+// TestMappingsGoWithTheGate_DEL02_DEL03_NAT07: at the cut nobody reaches the subscriber any more. Reap
 // deletes and counts its mappings, and not those of others.
-func TestMappingsGoWithTheGate_DEL02_NAT07(t *testing.T) {
+func TestMappingsGoWithTheGate_DEL02_DEL03_NAT07(t *testing.T) {
 	for _, from := range []string{"daemon", "restarted daemon"} {
 		t.Run(from, func(t *testing.T) {
 			w := newWireTestWith(t, strict)
@@ -555,8 +555,8 @@ func TestMappingsSurvive_I7_I9(t *testing.T) {
 	wantPass(t, s, portOf(host), host, seen)
 }
 
-// TestMappingsOfSeveralBlocks_DEL02: after a restart the block map has only the newest block.
-func TestMappingsOfSeveralBlocks_DEL02(t *testing.T) {
+// TestMappingsOfSeveralBlocks_DEL03: after a restart the block map has only the newest block.
+func TestMappingsOfSeveralBlocks_DEL03(t *testing.T) {
 	w := newWireTestWith(t, strict)
 	host := w.host(t, 0, 9)
 	blocks := nat.Blocks{Block: blockOf(alice, nat.GateOpen, 0).Block}
