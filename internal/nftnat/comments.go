@@ -79,7 +79,6 @@ var setComments = map[string]string{
 	setStrict:            "of those, the ones whose endpoints share no port",
 	setUngated:           "new flows to the machine itself, by offline address",
 	setUnused:            "the table was never programmed; goes with the first element",
-	setObsoleteICMP:      "types of ICMP that pass neither way (RFC 5508)",
 	mapGroupTimeouts:     "idle timeouts of new flows, by inside prefix and protocol (groups[].idle_timeouts)",
 	mapPortTimeouts:      "idle timeouts of new flows, by destination port too (groups[].port_timeouts)",
 	setNewSessions:       "new flows of each subscriber, for limits.new_sessions_per_second",
