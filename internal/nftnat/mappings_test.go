@@ -25,19 +25,14 @@ func fullCone(o *Options) {
 	o.Mappings = Mappings{EndpointIndependent: []netip.Prefix{pool}, Open: []netip.Prefix{pool}, Most: 10_000}
 }
 
-// restricted switches them on with address-and-port-dependent filtering.
-func restricted(o *Options) {
-	fullCone(o)
-	o.Mappings.Open = nil
-}
-
 // strict switches them on with endpoint-independent filtering, and no port overloading.
 func strict(o *Options) {
 	fullCone(o)
 	o.Mappings.Strict = o.Mappings.Open
 }
 
-// strictRestricted is restricted without port overloading.
+// strictRestricted switches them on with address-and-port-dependent filtering, and no port
+// overloading.
 func strictRestricted(o *Options) {
 	strict(o)
 	o.Mappings.Open = nil
