@@ -63,8 +63,13 @@ func (c *checker) cells() {
 	g := c.group
 	c.uses = make([]cellUse, len(g.owners))
 	c.several = 0
-	for _, cell := range g.free.All() {
+	free := 0
+	for cell := range g.freeCells {
+		free++
 		c.use(cell, isFree)
+	}
+	if r := g.ranked; r != nil && (free != r.len || g.free.Len() > 0) {
+		c.fail("%d ranked cells, counted %d, and %d others", free, r.len, g.free.Len())
 	}
 	for _, cell := range g.quarantined {
 		c.use(cell, isQuarantined)
@@ -92,7 +97,7 @@ func (c *checker) use(cell uint32, use cellUse) {
 	if c.uses[cell] != unused {
 		c.fail("cell %d has uses %d and %d", cell, c.uses[cell], use)
 	}
-	if c.group.owners[cell] == fresh {
+	if c.group.owners[cell] == fresh && (c.group.ranked == nil || use == isLive || use == isHeld) {
 		c.fail("cell %d has use %d and is fresh", cell, use)
 	}
 	c.uses[cell] = use
@@ -147,6 +152,7 @@ func (c *checker) segments() {
 		}
 		base += s.cells(&g.shape)
 		c.counts(s)
+		c.ranks(s)
 		c.order(s)
 	}
 	if int(base) != len(g.owners) {
@@ -177,11 +183,24 @@ func (c *checker) counts(s *poolPrefix) {
 	}
 }
 
+// ranks checks that every ranked cell is in the list of its rank.
+func (c *checker) ranks(s *poolPrefix) {
+	g := c.group
+	if g.ranked == nil {
+		return
+	}
+	for i := s.base; i < s.base+s.cells(&g.shape); i++ {
+		if in := g.ranked.links[i].in; in != 0 && int(in) != 1+g.rank(s, i) {
+			c.fail("cell %d is listed with rank %d, has %d", i, in-1, g.rank(s, i))
+		}
+	}
+}
+
 // order checks that no fresh cell was skipped, and so lost.
 func (c *checker) order(s *poolPrefix) {
 	g := c.group
 	for n := uint32(0); n < s.fresh; n++ {
-		if i := s.cellInOrder(&g.shape, n); g.owners[i] == fresh {
+		if i := g.cellInOrder(s, n); g.owners[i] == fresh && c.uses[i] == unused {
 			c.fail("fresh cell %d of segment %v is lost", i, s.prefix)
 		}
 	}

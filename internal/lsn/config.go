@@ -20,6 +20,7 @@ type GroupConfig struct {
 	FirstPort nat.Port       // at least 1024 (RFC 4787 REQ-7 keeps 0-1023 apart)
 	LastPort  nat.Port       // inclusive
 	BlockSize int            // ports per block, a power of two
+	MaxBlocks int            // blocks that one subscriber may have (RFC 6888 REQ-13); 0 is 1
 	Hold      time.Duration  // quarantine before another subscriber may get a block (RFC 6888 REQ-8)
 
 	Deterministic bool // blocks by Formula (RFC 7422)
@@ -58,8 +59,14 @@ func (c *GroupConfig) Blocks(size int) int {
 // other ports (RFC 4787 REQ-7, section 4.2.2).
 const lowestPort = 1024
 
-// maxBlocks bounds a group, 4 bytes a block.
+// maxBlocks bounds a group, 4 bytes a block; 16 where bindings may grow.
 const maxBlocks = 1 << 27
+
+// mostBlocks bounds the blocks of one subscriber: what is done about one costs as many steps.
+const mostBlocks = 64
+
+// grows reports whether bindings of the group may have several blocks.
+func (c *GroupConfig) grows() bool { return c.MaxBlocks > 1 }
 
 // validate reports the first error in the group by itself.
 func (c *GroupConfig) validate() error {
@@ -72,6 +79,8 @@ func (c *GroupConfig) validate() error {
 		return fmt.Errorf("group %s: block size %d is not a power of two", c.Name, c.BlockSize)
 	case c.BlockSize > 1<<15 || shapeOf(c).count == 0:
 		return fmt.Errorf("group %s: no whole block of %d ports in %d-%d", c.Name, c.BlockSize, c.FirstPort, c.LastPort)
+	case c.MaxBlocks < 0 || c.MaxBlocks > mostBlocks:
+		return fmt.Errorf("group %s: %d blocks for a subscriber are not within 0-%d", c.Name, c.MaxBlocks, mostBlocks)
 	case c.Hold < 0:
 		return fmt.Errorf("group %s: hold %v is negative", c.Name, c.Hold)
 	case c.Grace < 0:

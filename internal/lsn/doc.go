@@ -11,6 +11,8 @@
 //	shape.go        how pools are cut into blocks, which are numbered as cells
 //	lease.go        a block in use, then in quarantine; the order of the ends of holds
 //	formula.go      deterministic mode: each inside address has one block
+//	grow.go         one block more for a binding, or less
+//	ranked.go       free blocks of a group whose bindings may grow
 //	restore.go      bindings from before a start
 //	reconfigure.go  other prefixes, blocks and limits, beside those in use
 //	iterate.go      lists, and counts of blocks

@@ -21,6 +21,8 @@ var (
 	ErrNotInside = errors.New("not in an inside prefix of the group")
 	// ErrExhausted: no block is free; the holder waits and Advance serves it.
 	ErrExhausted = errors.New("pool exhausted")
+	// ErrMaxBlocks: the binding has as many blocks as its group allows.
+	ErrMaxBlocks = errors.New("has as many blocks as the group allows")
 	// ErrBusy: the inside address still has a live (Active, Draining or Cut) binding.
 	ErrBusy = errors.New("inside address has a live binding")
 	// ErrNoBinding: the inside address has no live binding.
@@ -59,7 +61,8 @@ func New(configs []GroupConfig) (*Engine, error) {
 
 // Allocate gives h a block of the group and makes its binding Active. A subscriber whose
 // last binding is still held gets all its blocks back; any other gets the block that has
-// been free for longest, after the holders that wait already.
+// been free for longest, after the holders that wait already. Where bindings may grow, a
+// block with a free neighbour is preferred.
 //
 // ErrExhausted means that h now waits (it keeps its place when it asks again) and that
 // Advance will report it among the served. ErrBusy means that the inside address has a live
@@ -303,8 +306,9 @@ func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now t
 	}
 	if to == nat.Held {
 		g.segmentOf(c.cell).used -= g.count(c.cell)
-		i := g.hold(n, c.lease, now.Add(g.config.Hold))
+		ended := c.lease
 		c.lease = lease{}
+		i := g.hold(n, ended, now.Add(g.config.Hold))
 		g.describeHeld(i, &b)
 		return b, nil
 	}

@@ -124,8 +124,8 @@ func (g *group) claimOwn(c *subscriberState, h nat.Holder) uint32 {
 	return own
 }
 
-// freed makes a cell fresh, and notes the address that may be waiting for it.
-func (g *group) freed(cell uint32) {
+// freedOwn makes a cell fresh, and notes the address that may be waiting for it.
+func (g *group) freedOwn(cell uint32) {
 	g.owners[cell] = fresh
 	inside, ok := addressAt(g.config.Inside, uint64(cell-firstCell))
 	if !ok {

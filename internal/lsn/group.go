@@ -28,6 +28,9 @@ type group struct {
 	several  map[uint32]severalBlocks // of leases with several blocks, by their first cells
 	owners   []uint32                 // last inside address of every cell, or fresh
 	free     fifo.Queue[uint32]       // cells that were given before and are free, longest free first
+	ranked   *rankedCells             // in place of free where bindings may grow, else nil
+	order    []uint16                 // then of the blocks of an address, see cellInOrder; else nil
+	pairs    uint32                   // the first of order: one of each two buddies
 
 	ready []uint32 // in deterministic mode: waiting inside addresses whose blocks may be free
 
@@ -103,6 +106,7 @@ func (g *group) bind(c *subscriberState, free uint32, h nat.Holder, now time.Tim
 	c.lease = lease{cell: free, state: nat.Active, allocated: stampOf(now)}
 	c.setHolder(h)
 	g.owners[free] = addrrange.Number(h.Inside)
+	g.changed(free)
 	g.segmentOf(free).used += g.count(free)
 	return &c.lease
 }
@@ -123,8 +127,12 @@ func (g *group) ownHeld(c *subscriberState, identity string) uint32 {
 	return none
 }
 
-// nextFree removes the next block from the free ones and returns it, or none.
+// nextFree removes the next block from the free ones and returns it, or none. A ranked one
+// stays there until its caller gives it.
 func (g *group) nextFree() uint32 {
+	if g.ranked != nil {
+		return g.nextRanked()
+	}
 	if !g.embargoed {
 		if c := g.nextFresh(); c != none {
 			return c
@@ -158,9 +166,9 @@ func (g *group) freshIn(s *poolPrefix) uint32 {
 		return none
 	}
 	for s.fresh < (g.level+1)*s.size {
-		c := s.cellInOrder(&g.shape, s.fresh)
+		c := g.cellInOrder(s, s.fresh)
 		s.fresh++
-		if g.owners[c] == fresh {
+		if g.owners[c] == fresh && (g.ranked == nil || !g.ranked.has(c)) {
 			return c
 		}
 	}
@@ -253,24 +261,16 @@ func (g *group) nextHold() *hold {
 // end ends a held lease; its blocks go behind all other free ones.
 func (g *group) end(i uint32) {
 	c := g.unhold(i)
-	s := g.segmentOf(c)
 	further := g.further(c)
-	switch {
-	case s.retired:
-	case g.config.Deterministic:
-		g.freed(c)
-		for _, x := range further {
-			g.freed(x)
-		}
-	default:
-		g.free.Push(c)
-		for _, x := range further {
-			g.free.Push(x)
-		}
-		s.idle += 1 + len(further)
-	}
 	if further != nil {
 		delete(g.several, c)
+	}
+	if g.segmentOf(c).retired {
+		return
+	}
+	g.freed(c)
+	for _, x := range further {
+		g.freed(x)
 	}
 }
 
@@ -295,21 +295,28 @@ func (g *group) quarantine(now time.Time) {
 		g.embargoUntil = until
 	}
 	g.embargoed = true
-	for g.free.Len() > 0 {
-		c := g.free.Pop()
+	for c := range g.freeCells {
 		g.quarantined = append(g.quarantined, c)
 		g.segmentOf(c).idle--
+		if g.ranked != nil {
+			g.ranked.remove(c)
+		}
 	}
+	g.free = fifo.Queue[uint32]{}
 }
 
 // endQuarantine makes the quarantined blocks the first of the free ones again.
 func (g *group) endQuarantine() {
 	g.embargoed, g.embargoUntil = false, time.Time{}
+	defer func() { g.quarantined = nil }()
+	if g.ranked != nil {
+		g.releaseRanked()
+		return
+	}
 	for _, c := range g.quarantined {
 		g.segmentOf(c).idle++
 	}
 	g.free = fifo.From(append(g.quarantined, g.free.All()...))
-	g.quarantined = nil
 	if g.config.Deterministic {
 		g.readyAll()
 	}

@@ -65,7 +65,7 @@ func (l *lease) setHolder(h nat.Holder) {
 // large to be copied from function to function.
 func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 	b.Group = g.config.Name
-	b.Blocks = g.blocksOf(l.cell)
+	b.Blocks, b.GrownAt = g.blocksOf(l.cell), g.grownAt(l.cell)
 	b.Inside = addrrange.Address(inside)
 	b.Identity, b.UserName, b.AcctSessionID = l.identity, l.user, l.session
 	b.State = l.state
@@ -83,6 +83,7 @@ func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 type severalBlocks struct {
 	blocks  nat.Blocks
 	further []uint32 // the cells of all but the first block
+	since   stamp    // when it got the newest of them; that of an earlier one after a Shrink
 }
 
 // blocksOf returns the blocks of the lease with a first cell.
@@ -93,6 +94,14 @@ func (g *group) blocksOf(first uint32) nat.Blocks {
 		}
 	}
 	return nat.Blocks{Block: g.segmentOf(first).block(&g.shape, first)}
+}
+
+// grownAt returns the time at which the lease with a first cell got its newest further block.
+func (g *group) grownAt(first uint32) time.Time {
+	if len(g.several) == 0 {
+		return time.Time{}
+	}
+	return g.several[first].since.time()
 }
 
 // further returns the cells, except the first one, of the lease with a first cell.
@@ -107,17 +116,26 @@ func (g *group) further(first uint32) []uint32 {
 func (g *group) count(first uint32) int { return 1 + len(g.further(first)) }
 
 // assign makes the inside address the owner of blocks, whose cells are given in their order.
-func (g *group) assign(inside uint32, blocks nat.Blocks, cells []uint32) {
+func (g *group) assign(inside uint32, blocks nat.Blocks, cells []uint32, since stamp) {
 	for _, c := range cells {
 		g.owners[c] = inside
 	}
-	if len(cells) == 1 {
+	if len(cells) > 1 {
+		g.setSeveral(cells[0], blocks, slices.Clone(cells[1:]), since)
+	}
+}
+
+// setSeveral sets the blocks of the lease with a first cell, and the cells of the further
+// ones.
+func (g *group) setSeveral(first uint32, blocks nat.Blocks, further []uint32, since stamp) {
+	if len(further) == 0 {
+		delete(g.several, first)
 		return
 	}
 	if g.several == nil {
 		g.several = make(map[uint32]severalBlocks)
 	}
-	g.several[cells[0]] = severalBlocks{blocks, slices.Clone(cells[1:])}
+	g.several[first] = severalBlocks{blocks, further, since}
 }
 
 // leases yields every lease of the group, live ones first.
@@ -214,6 +232,7 @@ func (g *group) hold(inside uint32, l lease, until time.Time) uint32 {
 	*g.kept.At(i) = kept
 	g.segmentOf(l.cell).held += g.count(l.cell)
 	g.held++
+	g.changed(l.cell)
 	if g.holds.len() >= 2*g.held+1024 {
 		g.holds.sweep(g.void)
 	}

@@ -1,6 +1,7 @@
 package lsn
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,6 +18,9 @@ type model struct {
 	embargo  time.Time
 	bindings []nat.Binding // in the order of their last changes of state
 	line     []nat.Holder
+
+	// Where bindings may grow, the blocks that the engine chose, which take checks.
+	chosen []nat.Block
 }
 
 func newModel(c GroupConfig) *model {
@@ -76,6 +80,7 @@ func (m *model) allocate(h nat.Holder, now time.Time) error {
 		m.bindings = slices.Delete(m.bindings, i, i+1)
 		m.forget(h.Inside)
 		m.bind(b.Blocks, h, now)
+		m.bindings[len(m.bindings)-1].GrownAt = b.GrownAt
 		return nil
 	}
 	if i := m.place(h.Inside); i >= 0 {
@@ -112,6 +117,16 @@ func (m *model) own(h nat.Holder) int {
 }
 
 func (m *model) take() (nat.Block, bool) {
+	if m.config.grows() && len(m.chosen) > 0 {
+		b := m.chosen[0]
+		m.chosen = m.chosen[1:]
+		for _, other := range m.available() {
+			if m.rank(other) < m.rank(b) {
+				return nat.Block{}, false
+			}
+		}
+		return b, m.claim(b)
+	}
 	for _, list := range []*[]nat.Block{&m.fresh, &m.free} {
 		if list == &m.fresh && !m.embargo.IsZero() || len(*list) == 0 {
 			continue
@@ -121,6 +136,128 @@ func (m *model) take() (nat.Block, bool) {
 		return b, true
 	}
 	return nat.Block{}, false
+}
+
+// available returns the blocks that may be given now.
+func (m *model) available() []nat.Block {
+	if m.embargo.IsZero() {
+		return slices.Concat(m.fresh, m.free)
+	}
+	return m.free
+}
+
+// claim removes a block from the available ones, and reports whether it was there.
+func (m *model) claim(b nat.Block) bool {
+	ok := slices.Contains(m.available(), b)
+	m.remove(b)
+	return ok
+}
+
+// next to a block is the one with the next higher, or lower, ports.
+func (m *model) nextTo(b nat.Block, up bool) nat.Block {
+	size := nat.Port(m.config.BlockSize)
+	if up {
+		return nat.Block{Outside: b.Outside, First: b.Last + 1, Last: b.Last + size}
+	}
+	return nat.Block{Outside: b.Outside, First: b.First - size, Last: b.First - 1}
+}
+
+// buddy returns the block with which an aligned one makes an aligned one of twice its size.
+func (m *model) buddy(b nat.Block) nat.Block {
+	return m.nextTo(b, int(b.First)/m.config.BlockSize%2 == 0)
+}
+
+// rank is the loss if a free block is given: none with a free buddy; else one for the block
+// itself if it has no free neighbour, and one for each neighbour that would have none.
+func (m *model) rank(b nat.Block) int {
+	free := func(x nat.Block) bool { return slices.Contains(m.available(), x) }
+	if free(m.buddy(b)) {
+		return 0
+	}
+	rank := 1
+	if !free(m.nextTo(b, false)) && !free(m.nextTo(b, true)) {
+		rank++
+	}
+	for _, up := range []bool{false, true} {
+		x := m.nextTo(b, up)
+		grows := m.find(func(y nat.Binding) bool { return y.State != nat.Held && y.Has(x) && y.Len() < m.config.MaxBlocks }) >= 0
+		if grows && !free(m.nextTo(x, up)) {
+			rank++
+		}
+	}
+	return rank
+}
+
+// grow checks the engine's choice for one block more, and makes it.
+func (m *model) grow(inside netip.Addr, within nat.Block, now time.Time, got *Growth) error {
+	i := m.live(inside)
+	switch {
+	case i < 0:
+		return ErrNoBinding
+	case m.bindings[i].State != nat.Active:
+		return ErrTransition
+	case m.bindings[i].Len() >= m.config.MaxBlocks:
+		return ErrMaxBlocks
+	case !m.embargo.IsZero(), len(m.line) > 0, !m.configured(within.Outside):
+		return ErrExhausted
+	}
+	b := &m.bindings[i]
+	may := slices.DeleteFunc(m.available(), func(x nat.Block) bool { return x.Outside != b.Outside })
+	seen := 0
+	for _, h := range slices.Backward(m.bindings) {
+		if h.Inside != inside || h.State != nat.Held {
+			continue
+		}
+		if seen++; seen <= maxReclaim && h.Identity == b.Identity && b.Identity != "" && h.Len() == 1 && h.Outside == b.Outside {
+			may = append(may, h.Block)
+		}
+	}
+	beside := slices.DeleteFunc([]nat.Block{m.nextTo(within, false), m.nextTo(within, true)}, func(x nat.Block) bool { return !slices.Contains(may, x) })
+	if len(beside) > 0 {
+		may = beside
+	}
+	if one := within.Size() == m.config.BlockSize; one && slices.Contains(may, m.buddy(within)) {
+		may = []nat.Block{m.buddy(within)}
+	}
+	if len(may) == 0 {
+		return ErrExhausted
+	}
+	if got == nil || !slices.Contains(may, got.Newest()) || got.InPlace() != (len(beside) > 0) && len(beside) > 0 {
+		return errors.New("another choice")
+	}
+	if own := m.find(func(h nat.Binding) bool { return h.State == nat.Held && h.Block == got.Newest() }); own >= 0 {
+		if m.bindings[own] != got.Regained {
+			return errors.New("another binding ended")
+		}
+		b.Blocks, _ = b.With(got.Newest())
+		b.GrownAt = now
+		m.bindings = slices.Delete(m.bindings, own, own+1)
+		return nil
+	}
+	m.remove(got.Newest())
+	b.Blocks, _ = b.With(got.Newest())
+	b.GrownAt = now
+	return nil
+}
+
+func (m *model) shrink(inside netip.Addr, now time.Time) error {
+	i := m.live(inside)
+	switch {
+	case i < 0:
+		return ErrNoBinding
+	case m.bindings[i].State != nat.Active, m.bindings[i].Len() == 1:
+		return ErrTransition
+	}
+	b := &m.bindings[i]
+	part := nat.Binding{
+		Group: b.Group, Blocks: nat.Blocks{Block: b.Newest()}, Holder: b.Holder, State: nat.Held,
+		AllocatedAt: b.GrownAt, ReleasedAt: now, HoldUntil: now.Add(m.config.Hold),
+	}
+	if b.Blocks = b.Older(); b.Len() == 1 {
+		b.GrownAt = time.Time{}
+	}
+	m.bindings = append(m.bindings, part)
+	return nil
 }
 
 func (m *model) bind(b nat.Blocks, h nat.Holder, now time.Time) {

@@ -158,14 +158,25 @@ func (p *plan) carryOut() *group {
 
 // sameLayout reports whether the plan leaves the group's segments as they are.
 func (g *group) sameLayout(p *plan) bool {
-	return !g.retired && g.shape == shapeOf(&p.config) && g.config.Deterministic == p.config.Deterministic && slices.Equal(g.config.Outside, p.config.Outside) &&
+	return !g.retired && g.shape == shapeOf(&p.config) && g.config.Deterministic == p.config.Deterministic &&
+		max(1, g.config.MaxBlocks) == max(1, p.config.MaxBlocks) && slices.Equal(g.config.Outside, p.config.Outside) &&
 		slices.Equal(g.config.Draining, p.config.Draining) && len(g.segments) == len(p.config.Outside)+len(p.config.Draining)
 }
 
 func newGroup(c GroupConfig) *group {
 	g := &group{config: c, shape: shapeOf(&c), subscribers: new(subscriberIndex), kept: arena.New[heldLease](heldPageBits), waiting: newWaitQueue()}
 	g.lay(&c, nil)
+	g.rankFree()
 	return g
+}
+
+// rankFree chooses the order of free blocks, of which there are only fresh ones.
+func (g *group) rankFree() {
+	g.ranked, g.order = nil, nil
+	if g.config.grows() {
+		g.ranked = newRankedCells(len(g.owners))
+		g.order, g.pairs = orderOfNumbers(&g.shape)
+	}
 }
 
 // lay makes the group's segments, with every cell fresh.
@@ -186,9 +197,11 @@ func (g *group) lay(c *GroupConfig, leftover []netip.Prefix) {
 func (p *plan) rebuild() *group {
 	old := p.old
 	g := *old
+	g.config = p.config
 	g.shape, g.retired, g.turn, g.level = shapeOf(&p.config), p.retired, 0, 0
 	g.lay(&p.config, p.leftover)
 	g.free, g.quarantined, g.several = fifo.Queue[uint32]{}, nil, nil
+	g.rankFree()
 	if g.shape != old.shape {
 		return &g
 	}
@@ -198,10 +211,9 @@ func (p *plan) rebuild() *group {
 	if p.config.Deterministic {
 		return &g // free blocks have no order
 	}
-	for _, o := range old.free.All() {
+	for o := range old.freeCells {
 		if c, ok := g.moveFree(o, old); ok {
-			g.free.Push(c)
-			g.segmentOf(c).idle++
+			g.freed(c)
 		}
 	}
 	for _, o := range old.quarantined {
@@ -220,7 +232,7 @@ func (g *group) moveLease(l *lease, old *group) {
 	if !ok {
 		panic(fmt.Sprintf("lsn: group %s: ports %s of %v have a holder and no segment", g.config.Name, blocks.Ports(), blocks.Outside))
 	}
-	g.assign(old.owners[l.cell], blocks, cells)
+	g.assign(old.owners[l.cell], blocks, cells, old.several[l.cell].since)
 	l.cell = cells[0]
 	if s := g.segmentOf(l.cell); l.state == nat.Held {
 		s.held += len(cells)

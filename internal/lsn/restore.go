@@ -86,6 +86,10 @@ func (g *group) cellOf(b nat.Block) (uint32, bool) {
 // claimCell takes an unused cell out of the free or the quarantined ones. They contain only
 // cells that were given since the engine began.
 func (g *group) claimCell(c uint32) {
+	if g.ranked != nil {
+		g.quarantined = slices.DeleteFunc(g.quarantined, func(x uint32) bool { return x == c })
+		return // adopt takes it out of the free ones
+	}
 	if g.owners[c] == fresh {
 		return
 	}
@@ -107,12 +111,13 @@ func (g *group) adopt(subscriber *subscriberState, cells []uint32, b nat.Binding
 	}
 	l.setHolder(b.Holder)
 	inside := addrrange.Number(b.Inside)
-	g.assign(inside, b.Blocks, cells)
+	g.assign(inside, b.Blocks, cells, stampOf(b.GrownAt))
 	if b.State == nat.Held {
 		g.hold(inside, l, b.HoldUntil)
 		return
 	}
 	g.unwait(subscriber)
 	subscriber.lease = l
+	g.changed(l.cell)
 	g.segmentOf(l.cell).used += len(cells)
 }

@@ -143,6 +143,14 @@ func (s *story) subscriber(word, group string, inside netip.Addr, args []string)
 		b, err = s.engine.Cut(group, inside, s.now)
 	case "hold":
 		b, err = s.engine.Hold(group, inside, s.now)
+	case "grow": // [FIRST-LAST], the ports that new sessions get, default the newest range
+		return s.grow(group, inside, args)
+	case "shrink":
+		left, part, err := s.engine.Shrink(group, inside, s.now)
+		if err != nil {
+			return fmt.Sprintln("error:", err)
+		}
+		return s.line(left) + s.line(part)
 	case "grace": // SECONDS, or - to remove it
 		var until time.Time
 		if args[0] != "-" {
@@ -167,6 +175,26 @@ func (s *story) subscriber(word, group string, inside netip.Addr, args []string)
 		return fmt.Sprintln("error:", err)
 	}
 	return s.line(b)
+}
+
+func (s *story) grow(group string, inside netip.Addr, args []string) string {
+	live, _ := s.engine.Live(group, inside)
+	within := live.Range()
+	if len(args) > 0 {
+		within = storyBlocks(live.Outside, args[0]).Block
+	}
+	g, err := s.engine.Grow(group, inside, within, s.now)
+	if err != nil {
+		return fmt.Sprintln("error:", err)
+	}
+	text := s.line(g.Binding)
+	if g.InPlace() {
+		text = fmt.Sprintf("%s, new sessions get %d-%d\n", strings.TrimSuffix(text, "\n"), g.Range().First, g.Range().Last)
+	}
+	if g.Regained.Group != "" {
+		text += "regained " + s.line(g.Regained)
+	}
+	return text
 }
 
 func (s *story) configure(do func() error) string {
@@ -196,6 +224,8 @@ func storyGroup(args []string) GroupConfig {
 			c.BlockSize = number10(v)
 		case "deterministic":
 			c.Deterministic = v == "true"
+		case "max":
+			c.MaxBlocks = number10(v)
 		case "hold":
 			c.Hold = time.Duration(number10(v)) * time.Second
 		}

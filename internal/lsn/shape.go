@@ -49,7 +49,7 @@ type poolPrefix struct {
 	low     uint32 // first address
 	size    uint32 // addresses
 	base    uint32 // first cell
-	fresh   uint32 // number of cells, in the order of cellInOrder, that takeFresh has considered
+	fresh   uint32 // number of cells, in the order of cellInOrder, that freshIn has considered
 
 	used, held int // leased cells, by state of their binding
 	idle       int // cells in the free list
@@ -61,10 +61,14 @@ func newPoolPrefix(p netip.Prefix, retired, kept bool, base uint32) poolPrefix {
 
 func (s *poolPrefix) cells(sh *blockLayout) uint32 { return s.size * sh.count }
 
-// cellInOrder returns the n-th cell to be given for the first time: a block of
+// cellInOrder returns the segment's n-th cell to be given for the first time: a block of
 // every address before the next block of any, so that a pool's addresses fill evenly.
-func (s *poolPrefix) cellInOrder(sh *blockLayout, n uint32) uint32 {
-	return s.base + n%s.size*sh.count + n/s.size
+func (g *group) cellInOrder(s *poolPrefix, n uint32) uint32 {
+	block := n / s.size
+	if g.order != nil {
+		block = uint32(g.order[block])
+	}
+	return s.base + n%s.size*g.shape.count + block
 }
 
 // cellAt returns the cell whose block contains the outside address and port.

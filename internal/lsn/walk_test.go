@@ -40,13 +40,18 @@ type walk struct {
 	trace  []string
 }
 
-func newWalk(t testing.TB, seed uint64) *walk {
-	e, err := New([]GroupConfig{walkConfig()})
+// newWalk begins a walk; with grow bindings may have up to three blocks.
+func newWalk(t testing.TB, seed uint64, grow bool) *walk {
+	c := walkConfig()
+	if grow {
+		c.MaxBlocks, c.LastPort = 3, 9000
+	}
+	e, err := New([]GroupConfig{c})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &walk{
-		TB: t, Rand: rand.New(rand.NewPCG(seed, 0)), engine: e, model: newModel(walkConfig()),
+		TB: t, Rand: rand.New(rand.NewPCG(seed, 0)), engine: e, model: newModel(c),
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 }
@@ -65,6 +70,10 @@ func (w *walk) step() {
 	switch n := w.IntN(100); {
 	case n < 30:
 		w.allocate()
+	case n < 42 && w.model.config.grows():
+		w.grow()
+	case n < 50 && w.model.config.grows():
+		w.shrink()
 	case n < 70:
 		w.transition()
 	case n < 74:
@@ -92,10 +101,39 @@ func (w *walk) allocate() {
 	h := w.holder()
 	w.note("allocate %v", h)
 	got, err := w.engine.Allocate("default", h, w.now)
+	if w.model.chosen = nil; err == nil {
+		w.model.chosen = []nat.Block{got.Block}
+	}
 	want := w.model.allocate(h, w.now)
 	w.sameError(err, want)
 	if err == nil {
 		w.same("allocated", got, w.model.bindings[len(w.model.bindings)-1])
+	}
+}
+
+// grow asks for one block more beside any of the binding's ranges.
+func (w *walk) grow() {
+	inside := w.inside()
+	b, _ := w.engine.Live("default", inside)
+	ranges := slices.Collect(b.Ranges)
+	within := ranges[w.IntN(len(ranges))]
+	w.note("grow %v beside %v", inside, within)
+	var chosen *Growth
+	got, err := w.engine.Grow("default", inside, within, w.now)
+	if err == nil {
+		w.note("got %s, regained %v", got.Ports(), got.Regained)
+		chosen = &got
+	}
+	w.sameError(err, w.model.grow(inside, within, w.now, chosen))
+}
+
+func (w *walk) shrink() {
+	inside := w.inside()
+	w.note("shrink %v", inside)
+	_, part, err := w.engine.Shrink("default", inside, w.now)
+	w.sameError(err, w.model.shrink(inside, w.now))
+	if err == nil {
+		w.same("held", part, w.model.bindings[len(w.model.bindings)-1])
 	}
 }
 
@@ -120,6 +158,10 @@ func (w *walk) advance() {
 	w.now = w.now.Add(time.Duration(w.IntN(10)) * time.Second)
 	w.note("advance to %v", w.now)
 	freed, served := w.engine.Advance(w.now, nil, nil)
+	w.model.chosen = nil
+	for _, b := range served {
+		w.model.chosen = append(w.model.chosen, b.Block)
+	}
 	wantFreed, wantServed := w.model.advance(w.now)
 	w.same("freed", fmt.Sprint(freed), fmt.Sprint(wantFreed))
 	w.same("served", fmt.Sprint(served), fmt.Sprint(wantServed))
@@ -138,6 +180,9 @@ func (w *walk) restore() {
 	}
 	if b.State == nat.Held {
 		b.HoldUntil = w.now.Add(time.Duration(w.IntN(40)-5) * time.Second)
+	}
+	if b.Len() > 1 {
+		b.GrownAt = w.now
 	}
 	w.note("restore %v", b)
 	w.sameError(w.engine.Restore(b), w.model.restore(b))
@@ -167,6 +212,10 @@ func (w *walk) reconfigure() {
 	}
 	c.Inside = [][]netip.Prefix{c.Inside, prefixes("100.64.0.0/29")}[w.IntN(2)]
 	c.Hold = time.Duration(w.IntN(40)) * time.Second
+	c.MaxBlocks, c.LastPort = w.model.config.MaxBlocks, w.model.config.LastPort
+	if c.grows() {
+		c.MaxBlocks = 2 + w.IntN(3)
+	}
 	w.note("reconfigure %v", c)
 	if err := w.engine.Reconfigure([]GroupConfig{c}); err != nil {
 		w.Fatal(err)
@@ -231,16 +280,28 @@ func (w *walk) compare() {
 }
 
 func (w *walk) lookups() {
+	var several []netip.Addr
 	for _, b := range w.model.bindings {
 		for x := range b.All() {
 			got, ok := w.engine.AtOutside(b.Outside, x.First+nat.Port(w.IntN(1024)))
 			w.same("at outside", fmt.Sprint(got, ok), fmt.Sprint(b, true))
+			block, ok := w.engine.BlockAt("default", b.Outside, x.Last)
+			w.same("block at", fmt.Sprint(block, ok), fmt.Sprint(x, true))
+		}
+		for r := range b.Ranges {
+			split, ok := w.engine.Split("default", r)
+			w.same("split", fmt.Sprint(split.Range(), split.Len(), ok), fmt.Sprint(r, r.Size()/1024, true))
 		}
 		if b.State != nat.Held {
 			got, ok := w.engine.Live("default", b.Inside)
 			w.same("live", fmt.Sprint(got, ok), fmt.Sprint(b, true))
+			if b.Len() > 1 {
+				several = append(several, b.Inside)
+			}
 		}
 	}
+	slices.SortFunc(several, netip.Addr.Compare)
+	w.same("several", fmt.Sprint(slices.SortedFunc(slices.Values(w.engine.Several("default")), netip.Addr.Compare)), fmt.Sprint(several))
 	for _, b := range slices.Concat(w.model.fresh, w.model.free, w.model.locked) {
 		if got, ok := w.engine.AtOutside(b.Outside, b.Last); ok {
 			w.fatal("free block %v belongs to %v", b, got)
@@ -268,7 +329,18 @@ func sorted(bs []nat.Binding) []nat.Binding {
 func TestRandomWalk_I1_I5_DEL10_NAT30_NAT37(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(12) {
-		w := newWalk(t, seed)
+		w := newWalk(t, seed, false)
+		for range 400 {
+			w.step()
+		}
+	}
+}
+
+// TestRandomGrowth_I1_I5_NAT35 is the random walk with bindings that grow and shrink.
+func TestRandomGrowth_I1_I5_NAT35(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(12) {
+		w := newWalk(t, seed, true)
 		for range 400 {
 			w.step()
 		}
@@ -276,9 +348,10 @@ func TestRandomWalk_I1_I5_DEL10_NAT30_NAT37(t *testing.T) {
 }
 
 func FuzzWalk(f *testing.F) {
-	f.Add(uint64(1), uint16(200))
-	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) {
-		w := newWalk(t, seed)
+	f.Add(uint64(1), uint16(200), false)
+	f.Add(uint64(1), uint16(200), true)
+	f.Fuzz(func(t *testing.T, seed uint64, steps uint16, grow bool) {
+		w := newWalk(t, seed, grow)
 		for range steps % 1000 {
 			w.step()
 		}

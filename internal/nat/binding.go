@@ -21,6 +21,7 @@ type Binding struct {
 	Holder
 	State       State
 	AllocatedAt time.Time
+	GrownAt     time.Time // when it got the newest of its further blocks; zero with one block
 	ReleasedAt  time.Time // when the record ended, so before the cut; zero while Active
 	HoldUntil   time.Time // set when Held
 	GraceUntil  time.Time // Draining: end of the time in which the subscriber may have it back; zero for none

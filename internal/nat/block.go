@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 )
 
 // Port is a transport port or an ICMP query identifier (RFC 5508 section 3.1).
@@ -19,6 +20,15 @@ type Block struct {
 // Contains reports whether the block has this port of the outside address.
 func (b Block) Contains(outside netip.Addr, p Port) bool {
 	return outside == b.Outside && b.First <= p && p <= b.Last
+}
+
+// Size returns the number of ports.
+func (b Block) Size() int { return int(b.Last) - int(b.First) + 1 }
+
+// ports returns the first and the last port, as in Blocks.
+func (b Block) ports() []byte {
+	ports := binary.BigEndian.AppendUint16(make([]byte, 0, furtherSize), uint16(b.First))
+	return binary.BigEndian.AppendUint16(ports, uint16(b.Last))
 }
 
 // Place returns the block's place.
@@ -54,8 +64,7 @@ func (b Blocks) With(further Block) (Blocks, bool) {
 			return b, false
 		}
 	}
-	ports := binary.BigEndian.AppendUint16(make([]byte, 0, furtherSize), uint16(further.First))
-	b.more += string(binary.BigEndian.AppendUint16(ports, uint16(further.Last)))
+	b.more += string(further.ports())
 	return b, true
 }
 
@@ -75,6 +84,60 @@ func (b Blocks) All() iter.Seq[Block] {
 
 // Newest returns the block that was assigned last: that of new sessions.
 func (b Blocks) Newest() Block { return b.at(b.Len() - 1) }
+
+// Range returns the ports for new sessions: the newest block, with those that adjoin it.
+func (b Blocks) Range() Block { return b.around(b.Newest()) }
+
+// Ranges yields the ports of the blocks as ranges that do not adjoin each other, in the
+// order of the oldest block of each.
+func (b Blocks) Ranges(yield func(Block) bool) {
+	var seen []Block
+	for x := range b.All() {
+		r := b.around(x)
+		if slices.Contains(seen, r) {
+			continue
+		}
+		if seen = append(seen, r); !yield(r) {
+			return
+		}
+	}
+}
+
+// around returns a block with those that adjoin it.
+func (b Blocks) around(r Block) Block {
+	for grew := true; grew; {
+		grew = false
+		for x := range b.All() {
+			switch {
+			case int(x.Last)+1 == int(r.First):
+				r.First, grew = x.First, true
+			case int(r.Last)+1 == int(x.First):
+				r.Last, grew = x.Last, true
+			}
+		}
+	}
+	return r
+}
+
+// Covers reports whether a range has ports of these blocks only, and whole blocks.
+func (b Blocks) Covers(r Block) bool {
+	if r.Outside != b.Outside || r.Last < r.First {
+		return false
+	}
+	ports := 0
+	for x := range b.All() {
+		if r.First <= x.First && x.Last <= r.Last {
+			ports += x.Size()
+		}
+	}
+	return ports == r.Size()
+}
+
+// Older returns the blocks without the newest one, which must not be the only one.
+func (b Blocks) Older() Blocks {
+	b.more = b.more[:len(b.more)-furtherSize]
+	return b
+}
 
 // Has reports whether a block is one of them.
 func (b Blocks) Has(x Block) bool {

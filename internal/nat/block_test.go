@@ -103,3 +103,43 @@ func TestBlocks(t *testing.T) {
 		}
 	}
 }
+
+// TestBlocksRanges: blocks that adjoin each other are one range, in whichever order they
+// came; a range is covered by its own whole blocks only.
+func TestBlocksRanges(t *testing.T) {
+	b := Blocks{Block: ports(1536, 2047)}
+	for _, x := range []Block{ports(1024, 1535), ports(65024, 65535), ports(2048, 2559), ports(64512, 65023)} {
+		var ok bool
+		if b, ok = b.With(x); !ok {
+			t.Fatalf("%v is refused", x)
+		}
+	}
+	low, high := ports(1024, 2559), ports(64512, 65535)
+	if got := slices.Collect(b.Ranges); !slices.Equal(got, []Block{low, high}) || b.Range() != high {
+		t.Errorf("ranges %v, new sessions get %v", got, b.Range())
+	}
+	older := b.Older()
+	if got := slices.Collect(older.Ranges); !slices.Equal(got, []Block{low, ports(65024, 65535)}) || older.Range() != low || b.Len() != 5 {
+		t.Errorf("without the newest: ranges %v, new sessions get %v", got, older.Range())
+	}
+	for _, c := range []struct {
+		r    Block
+		want bool
+	}{
+		{low, true},
+		{high, true},
+		{ports(1024, 1535), true},
+		{ports(1536, 2559), true},
+		{ports(1024, 1534), false},
+		{ports(1025, 2559), false},
+		{ports(1024, 3071), false},
+		{ports(64512, 65023), true},
+		{Block{outside.Next(), 1024, 2559}, false},
+		{ports(2047, 1536), false},
+		{Block{}, false},
+	} {
+		if got := b.Covers(c.r); got != c.want {
+			t.Errorf("%v is covered: %t", c.r, got)
+		}
+	}
+}

@@ -20,9 +20,9 @@ type Entry struct {
 	Inside netip.Addr
 	Gate   Gate
 
-	// Block is the one into which new sessions are translated: the newest of the
-	// binding's Blocks. Established sessions are translated by conntrack, and keep
-	// their ports. It is unset when the gate is closed.
+	// Block has the ports into which new sessions are translated: blocks of the binding that
+	// adjoin each other (Blocks.Range). Established sessions are translated by conntrack,
+	// and keep their ports. It is unset when the gate is closed.
 	Block
 }
 
