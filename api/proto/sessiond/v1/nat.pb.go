@@ -439,8 +439,11 @@ type Binding struct {
 	// binding is DRAINING meanwhile.
 	GraceUntil *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
 	// All blocks, the first one included, in the order in which they were given. New
-	// sessions get ports of the last one.
+	// sessions get ports of the last one and of those that adjoin it, or for a time of
+	// others that have more room.
 	Blocks []*PortBlock `protobuf:"bytes,15,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// When the newest of several blocks was given; absent with one block.
+	GrownAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=grown_at,json=grownAt,proto3" json:"grown_at,omitempty"`
 	// Ports in use now. Absent when HELD, and in subscribers and events.
 	PortsInUse *PortUse `protobuf:"bytes,17,opt,name=ports_in_use,json=portsInUse,proto3" json:"ports_in_use,omitempty"`
 	// The most ports in use at a time since the binding began, or the daemon if it
@@ -581,6 +584,13 @@ func (x *Binding) GetGraceUntil() *timestamppb.Timestamp {
 func (x *Binding) GetBlocks() []*PortBlock {
 	if x != nil {
 		return x.Blocks
+	}
+	return nil
+}
+
+func (x *Binding) GetGrownAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GrownAt
 	}
 	return nil
 }
@@ -2090,7 +2100,7 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\tPortBlock\x12\x1d\n" +
 	"\n" +
 	"first_port\x18\x01 \x01(\rR\tfirstPort\x12\x1b\n" +
-	"\tlast_port\x18\x02 \x01(\rR\blastPort\"\xfe\x05\n" +
+	"\tlast_port\x18\x02 \x01(\rR\blastPort\"\xb5\x06\n" +
 	"\aBinding\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0einside_address\x18\x02 \x01(\tR\rinsideAddress\x12'\n" +
@@ -2111,7 +2121,8 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\areceipt\x18\r \x01(\v2\x14.sessiond.v1.ReceiptR\areceipt\x12;\n" +
 	"\vgrace_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"graceUntil\x12.\n" +
-	"\x06blocks\x18\x0f \x03(\v2\x16.sessiond.v1.PortBlockR\x06blocks\x126\n" +
+	"\x06blocks\x18\x0f \x03(\v2\x16.sessiond.v1.PortBlockR\x06blocks\x125\n" +
+	"\bgrown_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\agrownAt\x126\n" +
 	"\fports_in_use\x18\x11 \x01(\v2\x14.sessiond.v1.PortUseR\n" +
 	"portsInUse\x123\n" +
 	"\n" +
@@ -2315,48 +2326,49 @@ var file_sessiond_v1_nat_proto_depIdxs = []int32{
 	4,  // 8: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
 	29, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
 	5,  // 10: sessiond.v1.Binding.blocks:type_name -> sessiond.v1.PortBlock
-	7,  // 11: sessiond.v1.Binding.ports_in_use:type_name -> sessiond.v1.PortUse
-	7,  // 12: sessiond.v1.Binding.ports_peak:type_name -> sessiond.v1.PortUse
-	2,  // 13: sessiond.v1.Pool.origin:type_name -> sessiond.v1.PoolOrigin
-	3,  // 14: sessiond.v1.Pool.change:type_name -> sessiond.v1.PoolChange
-	29, // 15: sessiond.v1.Pool.changed_at:type_name -> google.protobuf.Timestamp
-	7,  // 16: sessiond.v1.Pool.ports_in_use:type_name -> sessiond.v1.PortUse
-	7,  // 17: sessiond.v1.Pool.ports_peak:type_name -> sessiond.v1.PortUse
-	8,  // 18: sessiond.v1.Pool.subscriber_ports:type_name -> sessiond.v1.SubscriberPorts
-	0,  // 19: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
-	6,  // 20: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
-	29, // 21: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
-	6,  // 22: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
-	9,  // 23: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	16, // 24: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
-	9,  // 25: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
-	9,  // 26: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
-	9,  // 27: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
-	27, // 28: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
-	29, // 29: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
-	29, // 30: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
-	28, // 31: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
-	10, // 32: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	12, // 33: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	14, // 34: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	17, // 35: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
-	19, // 36: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
-	21, // 37: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
-	23, // 38: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
-	25, // 39: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
-	11, // 40: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	13, // 41: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	15, // 42: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	18, // 43: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
-	20, // 44: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
-	22, // 45: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
-	24, // 46: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
-	26, // 47: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
-	40, // [40:48] is the sub-list for method output_type
-	32, // [32:40] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	29, // 11: sessiond.v1.Binding.grown_at:type_name -> google.protobuf.Timestamp
+	7,  // 12: sessiond.v1.Binding.ports_in_use:type_name -> sessiond.v1.PortUse
+	7,  // 13: sessiond.v1.Binding.ports_peak:type_name -> sessiond.v1.PortUse
+	2,  // 14: sessiond.v1.Pool.origin:type_name -> sessiond.v1.PoolOrigin
+	3,  // 15: sessiond.v1.Pool.change:type_name -> sessiond.v1.PoolChange
+	29, // 16: sessiond.v1.Pool.changed_at:type_name -> google.protobuf.Timestamp
+	7,  // 17: sessiond.v1.Pool.ports_in_use:type_name -> sessiond.v1.PortUse
+	7,  // 18: sessiond.v1.Pool.ports_peak:type_name -> sessiond.v1.PortUse
+	8,  // 19: sessiond.v1.Pool.subscriber_ports:type_name -> sessiond.v1.SubscriberPorts
+	0,  // 20: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
+	6,  // 21: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
+	29, // 22: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
+	6,  // 23: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
+	9,  // 24: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
+	16, // 25: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
+	9,  // 26: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 27: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 28: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
+	27, // 29: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
+	29, // 30: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
+	29, // 31: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
+	28, // 32: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
+	10, // 33: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	12, // 34: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	14, // 35: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	17, // 36: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
+	19, // 37: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
+	21, // 38: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
+	23, // 39: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
+	25, // 40: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
+	11, // 41: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	13, // 42: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	15, // 43: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	18, // 44: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
+	20, // 45: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
+	22, // 46: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
+	24, // 47: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
+	26, // 48: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
+	41, // [41:49] is the sub-list for method output_type
+	33, // [33:41] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }

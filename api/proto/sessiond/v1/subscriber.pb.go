@@ -93,6 +93,14 @@ const (
 	// New sessions were refused at limits of the group (RFC 6888 REQ-11); what
 	// the subscriber has goes on. Once a minute for each subscriber.
 	EventKind_EVENT_KIND_LIMIT_REACHED EventKind = 14
+	// It uses most of its ports, and got a port block more (max_blocks of the group).
+	EventKind_EVENT_KIND_BLOCK_ADDED EventKind = 15
+	// It has a block less: the others suffice, and no session was left in it. The block
+	// is HELD.
+	EventKind_EVENT_KIND_BLOCK_RETURNED EventKind = 16
+	// It uses most of its ports, and gets no further block: it has max_blocks, or its
+	// public address has no free one. Told at most once a minute.
+	EventKind_EVENT_KIND_BLOCK_REFUSED EventKind = 17
 )
 
 // Enum value maps for EventKind.
@@ -113,6 +121,9 @@ var (
 		12: "EVENT_KIND_REMOVAL_HELD",
 		13: "EVENT_KIND_REMOVAL_REFUSED",
 		14: "EVENT_KIND_LIMIT_REACHED",
+		15: "EVENT_KIND_BLOCK_ADDED",
+		16: "EVENT_KIND_BLOCK_RETURNED",
+		17: "EVENT_KIND_BLOCK_REFUSED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":     0,
@@ -130,6 +141,9 @@ var (
 		"EVENT_KIND_REMOVAL_HELD":    12,
 		"EVENT_KIND_REMOVAL_REFUSED": 13,
 		"EVENT_KIND_LIMIT_REACHED":   14,
+		"EVENT_KIND_BLOCK_ADDED":     15,
+		"EVENT_KIND_BLOCK_RETURNED":  16,
+		"EVENT_KIND_BLOCK_REFUSED":   17,
 	}
 )
 
@@ -1258,7 +1272,7 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\tuser_name\x18\x03 \x01(\tR\buserName\x12\x16\n" +
 	"\x06inside\x18\x04 \x01(\tR\x06inside\"N\n" +
 	"\x18WatchSubscribersResponse\x122\n" +
-	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event*\x84\x03\n" +
+	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event*\xdd\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -1275,7 +1289,10 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x13EVENT_KIND_OBSERVED\x10\v\x12\x1b\n" +
 	"\x17EVENT_KIND_REMOVAL_HELD\x10\f\x12\x1e\n" +
 	"\x1aEVENT_KIND_REMOVAL_REFUSED\x10\r\x12\x1c\n" +
-	"\x18EVENT_KIND_LIMIT_REACHED\x10\x0e*\xbf\x01\n" +
+	"\x18EVENT_KIND_LIMIT_REACHED\x10\x0e\x12\x1a\n" +
+	"\x16EVENT_KIND_BLOCK_ADDED\x10\x0f\x12\x1d\n" +
+	"\x19EVENT_KIND_BLOCK_RETURNED\x10\x10\x12\x1c\n" +
+	"\x18EVENT_KIND_BLOCK_REFUSED\x10\x11*\xbf\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vREASON_STOP\x10\x01\x12\x16\n" +
