@@ -41,6 +41,8 @@ var (
 		inspect.EventRemovalHeld:    pb.EventKind_EVENT_KIND_REMOVAL_HELD,
 		inspect.EventRemovalRefused: pb.EventKind_EVENT_KIND_REMOVAL_REFUSED,
 		inspect.EventLimitReached:   pb.EventKind_EVENT_KIND_LIMIT_REACHED,
+		inspect.EventBlockAdded:     pb.EventKind_EVENT_KIND_BLOCK_ADDED, inspect.EventBlockReturned: pb.EventKind_EVENT_KIND_BLOCK_RETURNED,
+		inspect.EventBlockRefused: pb.EventKind_EVENT_KIND_BLOCK_REFUSED,
 	}
 	reasons = map[subscriber.Reason]pb.Reason{
 		subscriber.ReasonNone:              pb.Reason_REASON_UNSPECIFIED,
@@ -134,6 +136,7 @@ func toBinding(b *inspect.Binding) *pb.Binding {
 		Receipt:        toReceipt(b.Receipt),
 		GraceUntil:     timestamp(b.GraceUntil),
 		Blocks:         toPortBlocks(b.Blocks),
+		GrownAt:        timestamp(b.GrownAt),
 	}
 	if b.PortsMeasured {
 		m.PortsInUse, m.PortsPeak = toPortUse(b.PortsInUse), toPortUse(b.PortsPeak)

@@ -30,7 +30,25 @@ const (
 	EventRemovalHeld    EventKind = 12 // a guard suspends the removal for Reason
 	EventRemovalRefused EventKind = 13 // a held removal was refused: the subscriber stays
 	EventLimitReached   EventKind = 14 // new sessions were refused at Limits, once a minute for a subscriber
+	EventBlockAdded     EventKind = 15 // the subscriber uses most of its ports, and got a block more
+	EventBlockReturned  EventKind = 16 // it has a block less, which is in its hold
+	EventBlockRefused   EventKind = 17 // it uses most of its ports, and gets no further block
 )
+
+// Growth says how the number of a subscriber's blocks changed, or why it did not.
+type Growth string
+
+// The growths, as metrics name them.
+const (
+	GrowthInPlace   Growth = "in_place"   // the new block adjoins the others
+	GrowthApart     Growth = "apart"      // it does not; it is on the same outside address
+	GrowthReturned  Growth = "returned"   // a block was given back
+	GrowthMaxBlocks Growth = "max_blocks" // refused: the subscriber has as many as the group allows
+	GrowthNoRoom    Growth = "no_room"    // refused: its outside address has no free block
+)
+
+// Growths are all of them.
+var Growths = []Growth{GrowthInPlace, GrowthApart, GrowthReturned, GrowthMaxBlocks, GrowthNoRoom}
 
 // Event is one event of one subscriber.
 type Event struct {

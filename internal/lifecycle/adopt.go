@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
@@ -23,9 +24,11 @@ func (m *Machine) Adopt(g *Group) Adoption { return Adoption{m, g} }
 
 // Entry creates a slot for the kernel's entry of one address. stored is the
 // stored binding of the same address, the zero Binding for none; record is the
-// one in force, nil for none. An entry with any block of the stored binding
-// belongs to it: the newest block is stored before it is programmed.
-func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Record, now time.Time) {
+// one in force, nil for none. An entry with any blocks of the stored binding
+// belongs to it: a further block is stored before it is programmed, and left out of the
+// entry before it is given back. So its range is programmed again where they differ. For an
+// entry that is not stored, further are other blocks in which it has sessions.
+func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Record, further []nat.Block, now time.Time) {
 	m, group := a.m, a.g.Name
 	m.now = now
 	if m.slots.at(e.Inside) != nil {
@@ -35,22 +38,30 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 		Group: group, Blocks: nat.Blocks{Block: e.Block}, State: nat.Active, AllocatedAt: now,
 		Holder: nat.Holder{Inside: e.Inside},
 	}
-	if stored.Has(e.Block) {
+	if stored.Covers(e.Block) {
 		b.Blocks, b.Holder, b.AllocatedAt, b.ReleasedAt = stored.Blocks, stored.Holder, stored.AllocatedAt, stored.ReleasedAt
+		b.GrownAt = stored.GrownAt
 	} else {
+		if blocks, ok := m.engine.Split(group, e.Block); ok {
+			b.Blocks = blocks
+		}
 		stored = nat.Binding{}
 		if record != nil {
 			packed := record.Pack()
 			b.Holder = holderOf(&packed)
 		}
 	}
-	s := newSlot(HolderRecord(group, b.Holder), b.Newest())
+	s := newSlot(HolderRecord(group, b.Holder), b.Range())
 	phase := s.adoptedPhase(e, &stored, record)
 	if phase == Draining {
 		b.State, b.GraceUntil = nat.Draining, stored.GraceUntil
 		m.drains.begin(e.Inside)
 	}
-	if err := m.engine.Restore(b); err != nil {
+	err := m.engine.Restore(withFurther(b, further))
+	if err != nil && len(further) > 0 {
+		err = m.engine.Restore(b) // one of them is another's
+	}
+	if err != nil {
 		m.out.Fault("kernel element belongs to no binding, will be removed", s.Key(), at(b.Block, err))
 		s.stray = true
 	} else if !stored.GraceUntil.IsZero() {
@@ -59,6 +70,23 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 	}
 	m.enter(s, phase)
 	m.slots.put(e.Inside, s)
+}
+
+// withFurther returns the binding with further blocks, before its own: those of new
+// sessions are the newest.
+func withFurther(b nat.Binding, further []nat.Block) nat.Binding {
+	if len(further) == 0 {
+		return b
+	}
+	whole := b
+	whole.Blocks, whole.GrownAt = nat.Blocks{Block: further[0]}, b.AllocatedAt
+	for _, x := range slices.AppendSeq(further[1:len(further):len(further)], b.All()) {
+		var ok bool
+		if whole.Blocks, ok = whole.With(x); !ok {
+			return b
+		}
+	}
+	return whole
 }
 
 // adoptedPhase returns the phase of a kernel entry with its stored binding. If
@@ -83,7 +111,7 @@ func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time
 	m.now = now
 	held := stored.State == nat.Held
 	s := m.slots.at(stored.Inside)
-	if s != nil && !s.stray && s.block == stored.Newest() && !held {
+	if s != nil && !s.stray && stored.Covers(s.block) && !held {
 		return // the kernel has it
 	}
 	b := stored
@@ -104,7 +132,7 @@ func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time
 	if b.State == nat.Held {
 		return
 	}
-	s = newSlot(HolderRecord(g.Name, b.Holder), b.Newest())
+	s = newSlot(HolderRecord(g.Name, b.Holder), b.Range())
 	m.enter(s, Saved)
 	m.slots.put(stored.Inside, s)
 	if record == nil && !stored.GraceUntil.IsZero() {

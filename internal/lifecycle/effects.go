@@ -27,6 +27,9 @@ type Effects interface {
 	// AskIdle asks whether the kernel has any session left of a draining address;
 	// [Drain.Answered] and [Machine.Emptied] report the answer.
 	AskIdle(*Drain)
+	// AskVacant asks whether the kernel has any session left in a block of an address, which
+	// no new session gets; [Machine.Vacated] reports the answer.
+	AskVacant(*Part)
 	// LookUp requests a look-up in the database of a record that seems to be gone
 	// for the given reason.
 	LookUp(subscriber.Key, subscriber.Reason)
@@ -71,8 +74,8 @@ type Transition struct {
 	// Binding is set for EventReaped and EventReleased: the slot may have another
 	// binding by then.
 	Binding *nat.Binding
-	Deleted int       // conntrack entries, for EventReaped
-	Proved  time.Time // time of the proof that none is left, for EventReaped
-
-	Limits []nat.Limit // for EventLimitReached
+	Growth  inspect.Growth // for EventBlockAdded, EventBlockReturned, EventBlockRefused
+	Deleted int            // conntrack entries, for EventReaped
+	Proved  time.Time      // time of the proof that none is left, for EventReaped
+	Limits  []nat.Limit    // for EventLimitReached
 }

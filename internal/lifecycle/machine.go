@@ -25,6 +25,7 @@ type Machine struct {
 	online    OnlineIndex // slots with a record in force
 	drains    DrainIndex
 	graces    GraceIndex
+	growths   growths
 	timers    timers
 	writes    PendingWrites
 	removal   inspect.RemovalMode
@@ -40,7 +41,7 @@ func New(engine *lsn.Engine, out Effects, sessions func(netip.Addr) int) *Machin
 	return &Machine{
 		out: out, engine: engine, sessions: sessions,
 		groups: newGroupTable(), slots: newSlotIndex(), online: newOnlineIndex(),
-		drains: newDrainIndex(), graces: newGraceIndex(), timers: newTimers(), writes: newPendingWrites(),
+		drains: newDrainIndex(), graces: newGraceIndex(), growths: growths{}, timers: newTimers(), writes: newPendingWrites(),
 	}
 }
 
@@ -261,6 +262,7 @@ type facts struct {
 	own      bool // the binding was allocated for the session of that record
 	stray    bool // the kernel state has no binding
 	evicted  bool // the outside address of the binding was taken away
+	resized  bool // the kernel takes the ports of new sessions from other blocks than it should
 	removal  bool // the toggle subscriber_session_removal is on
 	grace    bool // the grace time of the binding's subscriber runs
 	same     bool // and the record in force is of that subscriber
@@ -307,7 +309,7 @@ func next(f facts) action {
 		switch {
 		case f.stray, f.evicted:
 			return closeGate
-		case f.online && f.own && f.phase == Open:
+		case f.online && f.own && f.phase == Open && !f.resized:
 			return stay
 		case f.online && f.own:
 			return program
@@ -373,6 +375,7 @@ func (m *Machine) facts(s *Slot) facts {
 		own:     s.tenure == s.boundTenure && !s.stray,
 		stray:   s.stray,
 		evicted: s.over != nil && s.over.evicted,
+		resized: s.resize != unresized,
 		removal: m.removal == inspect.RemovalOn,
 		grace:   s.InGrace(m.now),
 	}
@@ -442,7 +445,7 @@ func (m *Machine) allocate(s *Slot) {
 	case err != nil:
 		m.out.Fault("allocate block", s.Key(), err)
 	default: // stored before it is programmed
-		s.block, s.boundTenure, s.over, s.flushed = b.Newest(), s.tenure, nil, false
+		s.block, s.boundTenure, s.over, s.flushed = b.Range(), s.tenure, nil, false
 		m.enter(s, Saved)
 		m.work(s)
 		m.store(Write{Binding: b, Slot: s})
@@ -456,6 +459,9 @@ func (m *Machine) enter(s *Slot, p Phase) {
 		g.phases[p]++
 	}
 	s.phase = p
+	if p != Open {
+		delete(m.growths, s.packed.Inside())
+	}
 }
 
 func (m *Machine) drain(s *Slot) {
@@ -517,12 +523,16 @@ func (m *Machine) Programmed(s *Slot, now time.Time) {
 		m.enter(s, Open)
 		m.emit(inspect.EventBound, s)
 	}
+	if grew, ok := growthOf[s.resize]; ok {
+		m.out.Emit(Transition{Kind: inspect.EventBlockAdded, At: now, Slot: s, Growth: grew})
+	}
+	s.resize = unresized
 	m.done(s)
 }
 
 // Closed reports that the gate of a slot is narrowed or closed.
 func (m *Machine) Closed(s *Slot, now time.Time) {
-	m.now = now
+	m.now, s.resize = now, unresized
 	switch s.phase {
 	case Cut:
 		if !s.stray && s.over != nil {

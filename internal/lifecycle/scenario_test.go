@@ -113,6 +113,9 @@ type player struct {
 	closes []Work
 	reaps  []Work
 	asks   []*Drain
+	parts  []*Part
+
+	ports map[netip.Addr][]nat.Session // that Used is told of
 }
 
 // Two outside blocks, so that the pool is exhausted soon.
@@ -129,7 +132,7 @@ func newPlayer(t *testing.T) *player {
 		t.Fatal(err)
 	}
 	p := &player{
-		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{}, opening: map[*Slot]uint64{},
+		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{}, opening: map[*Slot]uint64{}, ports: map[netip.Addr][]nat.Session{},
 		group: NewGroup(scenarioGroup, guard.Limits{}),
 	}
 	p.now = p.began
@@ -171,6 +174,7 @@ func (p *player) input(line string) {
 		"sessions": p.setSessions, "asked": p.asked, "tick": p.tick, "guard": p.guard, "gone": p.gone,
 		"adopt-entry": p.adoptEntry, "adopt-stored": p.adoptStored, "claim": p.claim, "step": p.step, "stray": p.stray,
 		"pool": p.pool, "evict": p.evict,
+		"group": p.regroup, "ports": p.setPorts, "look": p.look, "vacant": p.vacant,
 	}
 	do := inputs[verb]
 	if do == nil {
@@ -316,6 +320,61 @@ func (p *player) setSessions(args []string, _ map[string]string) {
 	p.sessions[p.addr(args)] = p.number(args[1])
 }
 
+// regroup gives the group other ports, or subscribers more blocks.
+func (p *player) regroup(_ []string, named map[string]string) {
+	c := scenarioGroup
+	c.LastPort = nat.Port(1024*(1+p.number(cmp.Or(named["blocks"], "2"))) - 1)
+	c.MaxBlocks = p.number(cmp.Or(named["max"], "1"))
+	if err := p.engine.Reconfigure([]lsn.GroupConfig{c}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// setPorts gives the address sessions in N ports of each named block, UDP by default.
+func (p *player) setPorts(args []string, named map[string]string) {
+	inside, list := p.addr(args), []nat.Session(nil)
+	protocol := map[string]uint8{"": 17, "tcp": 6}[named["protocol"]]
+	for block, n := range named {
+		if block == "protocol" {
+			continue
+		}
+		b := p.block(map[string]string{"block": block})
+		for i := range p.number(n) {
+			list = append(list, nat.Session{Protocol: protocol, Outside: netip.AddrPortFrom(b.Outside, uint16(b.First)+uint16(i))})
+		}
+	}
+	p.ports[inside] = list
+}
+
+// look tells the life cycle of the address's ports, and when to look again.
+func (p *player) look(args []string, _ map[string]string) {
+	inside := p.addr(args)
+	_, b, _, ok := p.m.Resizable(inside)
+	if !ok {
+		p.tell("no look at %s now", last(inside))
+		return
+	}
+	u := NewPortUse(b)
+	for i := range p.ports[inside] {
+		u.Add(&p.ports[inside][i])
+	}
+	if next := p.m.Used(inside, u, p.now); next > 0 {
+		p.tell("look again after %d sessions", next)
+	}
+}
+
+// vacant reports to all asked parts whether the address has a port there.
+func (p *player) vacant([]string, map[string]string) {
+	parts := p.parts
+	p.parts = nil
+	for _, x := range parts {
+		used := slices.ContainsFunc(p.ports[x.Inside], func(s nat.Session) bool {
+			return x.Block.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port()))
+		})
+		p.m.Vacated(x, !used, p.now)
+	}
+}
+
 // asked reports to all asked drains whether the kernel has sessions left.
 func (p *player) asked([]string, map[string]string) {
 	asks := p.asks
@@ -387,7 +446,11 @@ func (p *player) adoptEntry(args []string, named map[string]string) {
 	if named["gate"] == "draining" {
 		e.Gate = nat.GateDraining
 	}
-	p.m.Adopt(p.group).Entry(e, p.binding(args, named), p.stands(args, named), p.now)
+	var further []nat.Block
+	if named["sees"] != "" {
+		further = []nat.Block{p.block(map[string]string{"block": named["sees"]})}
+	}
+	p.m.Adopt(p.group).Entry(e, p.binding(args, named), p.stands(args, named), further, p.now)
 }
 
 func (p *player) adoptStored(args []string, named map[string]string) {
@@ -471,6 +534,12 @@ func (p *player) AskIdle(d *Drain) {
 	p.tell("ask whether %s has sessions", last(d.Inside))
 }
 
+// AskVacant implements Effects.
+func (p *player) AskVacant(x *Part) {
+	p.parts = append(p.parts, x)
+	p.tell("ask whether %s has sessions in %s", last(x.Inside), ports(nat.Blocks{Block: x.Block}))
+}
+
 // LookUp implements Effects.
 func (p *player) LookUp(k subscriber.Key, why subscriber.Reason) {
 	p.tell("look up the record of %s, %v", last(k.Inside), why)
@@ -486,6 +555,7 @@ var eventNames = map[inspect.EventKind]string{
 	inspect.EventCut: "CUT", inspect.EventReaped: "REAPED", inspect.EventReleased: "RELEASED",
 	inspect.EventGrace: "GRACE", inspect.EventObserved: "OBSERVED", inspect.EventRemovalHeld: "REMOVAL_HELD",
 	inspect.EventLimitReached: "LIMIT_REACHED",
+	inspect.EventBlockAdded:   "BLOCK_ADDED", inspect.EventBlockReturned: "BLOCK_RETURNED", inspect.EventBlockRefused: "BLOCK_REFUSED",
 }
 
 // Emit implements Effects.
@@ -502,6 +572,9 @@ func (p *player) Emit(t Transition) {
 	text := fmt.Sprintf("tell: %s %s", last(inside), eventNames[t.Kind])
 	if t.Reason != subscriber.ReasonNone {
 		text += fmt.Sprint(", ", t.Reason)
+	}
+	if t.Growth != "" {
+		text += fmt.Sprint(", ", t.Growth)
 	}
 	if t.Kind == inspect.EventReaped {
 		text += fmt.Sprintf(", %d sessions", t.Deleted)

@@ -28,10 +28,21 @@ type Slot struct {
 	// the feed ends one session and begins the next in the same batch.
 	tenure, boundTenure uint64
 
-	// The newest block of the binding: programmed, or being programmed. The engine has all
-	// of them. Unset when idle.
-	block nat.Block
+	// The ports for new sessions: programmed, or being programmed. Usually the binding's
+	// nat.Blocks range; always blocks of it. Unset when idle.
+	block  nat.Block
+	resize resizing // the way in which block has changed, and is not programmed yet
 }
+
+// resizing is a change of the ports for new sessions of an open gate.
+type resizing uint8
+
+const (
+	unresized   resizing = iota
+	turned               // to other blocks of the binding
+	grewInPlace          // to more ports around the present ones
+	grewApart            // to a new block
+)
 
 func newSlot(r subscriber.Record, b nat.Block) *Slot { return &Slot{packed: r.Pack(), block: b} }
 

@@ -1,0 +1,286 @@
+package lifecycle
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
+)
+
+// A subscriber that uses most of its ports gets a block more (RFC 6888 REQ-13, NAT-35). The
+// kernel takes the ports of new sessions from one range: that of the newest block with those
+// that adjoin it, or for a time another range of the binding. A block that is no longer
+// needed is left out of that range first, and given back once no session uses it.
+
+// Shares of ports in use, of the protocol that uses the most of them. A binding grows at
+// highWater of the range of new sessions: far enough below 90 % to be there in time. It gives
+// a block back below lowWater of the ports without it, which is far from where it would grow.
+const (
+	highWater = 0.75
+	lowWater  = 0.50
+)
+
+// lowTime is how long a binding has to be below lowWater before a block is given back, and
+// refusedEvery the time between two reports that a subscriber got none.
+const (
+	lowTime      = time.Minute
+	refusedEvery = time.Minute
+)
+
+// HighWater returns the number of ports in use at which a range of so many ports is full
+// enough to grow.
+func HighWater(ports int) int { return int(highWater * float64(ports)) }
+
+// PortUse has the ports in use of one binding, by block and protocol.
+type PortUse struct {
+	blocks nat.Blocks
+	used   map[nat.Block]map[uint8]int
+	seen   map[protocolPort]struct{}
+}
+
+type protocolPort struct {
+	protocol uint8
+	port     nat.Port
+}
+
+// NewPortUse returns the use of blocks without a session.
+func NewPortUse(b nat.Blocks) *PortUse {
+	return &PortUse{blocks: b, used: map[nat.Block]map[uint8]int{}, seen: map[protocolPort]struct{}{}}
+}
+
+// Add takes a session of the subscriber. Several sessions may have one port.
+func (u *PortUse) Add(s *nat.Session) {
+	at := protocolPort{s.Protocol, nat.Port(s.Outside.Port())}
+	if _, seen := u.seen[at]; seen {
+		return
+	}
+	for b := range u.blocks.All() {
+		if !b.Contains(s.Outside.Addr(), at.port) {
+			continue
+		}
+		if u.used[b] == nil {
+			u.used[b] = map[uint8]int{}
+		}
+		u.used[b][at.protocol]++
+		u.seen[at] = struct{}{}
+	}
+}
+
+// in returns the number of ports in use within a range, of the protocol with the most.
+func (u *PortUse) in(r nat.Block) (most int) {
+	sums := map[uint8]int{}
+	for b, used := range u.used {
+		if !r.Contains(b.Outside, b.First) {
+			continue
+		}
+		for protocol, n := range used {
+			sums[protocol] += n
+			most = max(most, sums[protocol])
+		}
+	}
+	return most
+}
+
+// all is in for all blocks.
+func (u *PortUse) all() int {
+	return u.in(nat.Block{Outside: u.blocks.Outside, First: 0, Last: 1<<16 - 1})
+}
+
+// free returns the number of ports of a range that no session uses.
+func (u *PortUse) free(r nat.Block) int { return r.Size() - u.in(r) }
+
+// growth is the state of a binding that has several blocks, or was refused one.
+type growth struct {
+	low     time.Time // since when it has been below lowWater; zero: it is not
+	part    *Part     // the block about whose sessions the kernel is asked, nil for none
+	refused time.Time // when the last refusal was reported
+}
+
+// A Part is a block that may be given back once the kernel has no session in it.
+type Part struct {
+	Inside netip.Addr
+	Block  nat.Block
+}
+
+// growths finds the state of the bindings that grow, by inside address.
+type growths map[netip.Addr]*growth
+
+func (g growths) of(inside netip.Addr) *growth {
+	if g[inside] == nil {
+		g[inside] = &growth{}
+	}
+	return g[inside]
+}
+
+// Resizable returns the blocks of the binding of an address, and the range of new sessions,
+// if its ports may be looked at now: its gate is open, and no executor works for it.
+func (m *Machine) Resizable(inside netip.Addr) (group string, b nat.Blocks, r nat.Block, ok bool) {
+	s := m.slots.at(inside)
+	if s == nil || s.busy || s.stray || s.phase != Open || !s.online || s.tenure != s.boundTenure {
+		return "", b, r, false
+	}
+	live, ok := m.engine.Live(s.packed.Group(), inside)
+	return s.packed.Group(), live.Blocks, s.block, ok && live.State == nat.Active
+}
+
+// Used takes the ports in use of a binding, as [Machine.Resizable] returned it. It may give
+// the subscriber a block more, choose another range for new sessions, or begin to give a
+// block back. It returns how many sessions may begin before the next look; 0 if there is
+// nothing to gain from one before the next round.
+func (m *Machine) Used(inside netip.Addr, u *PortUse, now time.Time) (next int) {
+	m.now = now
+	_, b, r, ok := m.Resizable(inside)
+	if !ok || b != u.blocks {
+		return 0
+	}
+	s := m.slots.at(inside)
+	if u.in(r) < HighWater(r.Size()) {
+		m.giveBack(s, b, u)
+		return m.untilHigh(s, u)
+	}
+	if g := m.growths[inside]; g != nil {
+		g.low, g.part = time.Time{}, nil
+	}
+	for whole := range b.Ranges {
+		if whole != r && whole.Contains(r.Outside, r.First) {
+			m.turn(s, whole) // a part of it was about to be given back
+			return m.untilHigh(s, u)
+		}
+	}
+	best := roomiest(b, u)
+	if best != r && u.in(best) <= best.Size()/2 {
+		m.turn(s, best)
+		return m.untilHigh(s, u)
+	}
+	if m.grow(s, r) {
+		return m.untilHigh(s, u)
+	}
+	if best != r && u.free(best) > u.free(r)+b.Size()/8 {
+		m.turn(s, best)
+	}
+	return max(1, b.Size()/8)
+}
+
+// untilHigh returns how many sessions may begin before the slot's range is at highWater.
+func (m *Machine) untilHigh(s *Slot, u *PortUse) int {
+	return max(1, HighWater(s.block.Size())-u.in(s.block))
+}
+
+// roomiest returns the range of the blocks with the most ports that no session uses.
+func roomiest(b nat.Blocks, u *PortUse) (best nat.Block) {
+	for r := range b.Ranges {
+		if best == (nat.Block{}) || u.free(r) > u.free(best) {
+			best = r
+		}
+	}
+	return best
+}
+
+// turn makes a range of the binding that of new sessions. It is not stored: a start takes
+// the newest block, and looks again.
+func (m *Machine) turn(s *Slot, r nat.Block) {
+	s.block, s.resize = r, turned
+	m.step(s)
+}
+
+// grow gives the slot a block more, stored before it is programmed, and reports whether it
+// did. Present sessions keep their ports: conntrack translates them.
+func (m *Machine) grow(s *Slot, within nat.Block) bool {
+	group, inside := s.packed.Group(), s.packed.Inside()
+	g, err := m.engine.Grow(group, inside, within, m.now)
+	switch {
+	case errors.Is(err, lsn.ErrMaxBlocks):
+		m.refuse(s, inspect.GrowthMaxBlocks)
+		return false
+	case errors.Is(err, lsn.ErrExhausted):
+		m.refuse(s, inspect.GrowthNoRoom)
+		return false
+	case err != nil:
+		m.out.Fault("one block more", s.Key(), err)
+		return false
+	}
+	if s.resize = grewApart; g.InPlace() {
+		s.resize = grewInPlace
+	}
+	s.block = g.Range()
+	m.growths.of(inside)
+	m.work(s)
+	m.store(Write{Binding: g.Binding, Slot: s})
+	if g.Regained.Outside.IsValid() {
+		m.store(Write{Binding: g.Regained, Remove: true})
+	}
+	return true
+}
+
+// growthOf are the growths that an opened gate completes.
+var growthOf = map[resizing]inspect.Growth{grewInPlace: inspect.GrowthInPlace, grewApart: inspect.GrowthApart}
+
+// refuse reports, once a minute, that a subscriber at highWater gets no further block. Its
+// sessions go on, and new ones find what ports are left.
+func (m *Machine) refuse(s *Slot, why inspect.Growth) {
+	g := m.growths.of(s.packed.Inside())
+	if !g.refused.IsZero() && m.now.Sub(g.refused) < refusedEvery {
+		return
+	}
+	g.refused = m.now
+	m.out.Emit(Transition{Kind: inspect.EventBlockRefused, At: m.now, Slot: s, Growth: why})
+}
+
+// giveBack takes the next step towards giving back the newest of several blocks, if the
+// ports without it have sufficed for some time: first no new session gets a port of it, and
+// once it has none the kernel is asked for a proof of that.
+func (m *Machine) giveBack(s *Slot, b nat.Blocks, u *PortUse) {
+	if b.Len() == 1 {
+		return
+	}
+	g := m.growths.of(s.packed.Inside())
+	older := b.Older()
+	if u.all() > int(lowWater*float64(older.Len()*b.Size())) {
+		g.low, g.part = time.Time{}, nil
+		return
+	}
+	if g.low.IsZero() {
+		g.low = m.now
+	}
+	newest := b.Newest()
+	switch {
+	case m.now.Sub(g.low) < lowTime:
+	case s.block.Contains(newest.Outside, newest.First):
+		m.turn(s, roomiest(older, u))
+	case u.in(newest) == 0 && g.part == nil:
+		g.part = &Part{Inside: s.packed.Inside(), Block: newest}
+		m.out.AskVacant(g.part)
+	}
+}
+
+// Vacated reports whether the kernel certainly has no session in a block, and takes the
+// ports of new sessions from others: then the block goes into its hold.
+func (m *Machine) Vacated(p *Part, vacant bool, now time.Time) {
+	m.now = now
+	g := m.growths[p.Inside]
+	if g == nil || g.part != p {
+		return
+	}
+	g.part = nil
+	group, b, r, ok := m.Resizable(p.Inside)
+	if !vacant || !ok || b.Newest() != p.Block || r.Contains(p.Block.Outside, p.Block.First) {
+		return
+	}
+	s := m.slots.at(p.Inside)
+	left, part, err := m.engine.Shrink(group, p.Inside, now)
+	if err != nil {
+		m.out.Fault("give a block back", s.Key(), err)
+		return
+	}
+	g.low = time.Time{}
+	m.store(Write{Binding: part}) // before the binding loses it, so that a start finds one or both
+	m.store(Write{Binding: left})
+	m.touch(group, p.Inside)
+	m.out.Emit(Transition{Kind: inspect.EventBlockReturned, At: now, Slot: s, Growth: inspect.GrowthReturned})
+	if part.HoldUntil.Before(m.holdsSeen) {
+		m.out.WakeTimers()
+	}
+}
