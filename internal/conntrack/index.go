@@ -95,6 +95,7 @@ type index struct {
 	opened  crowds
 	reached crowds
 	bounded bounded
+	begun   beginnings
 	strays  strays
 
 	complete bool   // it has every entry that the kernel has reported, see lost
@@ -111,6 +112,7 @@ func newIndex(inside addrSet) *index {
 		idle:    newIdleQueue(),
 		bounded: newBounded(nil),
 		strays:  strays{wake: make(chan struct{}, 1)},
+		begun:   newBeginnings(),
 	}
 }
 
@@ -203,6 +205,7 @@ func (x *index) linkLocked(slot, addr uint32) {
 			x.countPortLocked(own, o, r, 1)
 			x.weighLocked(own, o)
 		}
+		x.begun.grew(addr, o.opened)
 	case r.kind&recordReached != 0:
 		o.reached++
 		x.reached.grew(addr, o.reached)
@@ -228,6 +231,7 @@ func (x *index) unlinkLocked(r *flowRecord) {
 			x.countPortLocked(r.owner, o, r, -1)
 			x.weighLocked(r.owner, o)
 		}
+		x.begun.shrank(o.addr, o.opened)
 	case r.kind&recordReached != 0:
 		o.reached--
 		x.reached.shrank(o.addr, o.reached)

@@ -40,6 +40,12 @@ type Contract interface {
 	IndexStats() IndexStats
 	Idle() <-chan netip.Addr
 	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error)
+	CountBegun(least int)
+	Begun() <-chan struct{}
+	TakeBegun() []netip.Addr
+	LookAgain(inside netip.Addr, after int)
+	Sources(inside netip.Addr) int
+	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error)
 	KillSession(ctx context.Context, s Session) error
 	SetTimeouts(ctx context.Context, t nat.Timeouts) error
 	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
@@ -103,6 +109,8 @@ func (n Twin) Body(t *testing.T) {
 		{"cut and reaped", cutAndReaped_DEL01_DEL02_DEL07},
 		{"idle", idle},
 		{"limits", limits_NAT28_NAT32},
+		{"other ports for new sessions", resized_NAT35},
+		{"busy", busy_NAT35},
 		{"refused", refused},
 		{"repeated and in bulk", bulk},
 		{"reconfigured", reconfigured},
@@ -473,6 +481,108 @@ func drainIdle(n Twin) {
 		default:
 			return
 		}
+	}
+}
+
+// resized_NAT35: the range of new sessions grows, moves and shrinks under live sessions,
+// which keep their ports. A block is vacant once none is left in it.
+func resized_NAT35(t *testing.T, n Twin) {
+	cutAndReap(t, n)
+	old, wide, apart := blockOf(alice, nat.GateOpen, 0), blockOf(alice, nat.GateOpen, 0), blockOf(alice, nat.GateOpen, 4)
+	wide.Last += 512
+	apply(t, n, old)
+	first := netip.AddrPortFrom(alice, 5100)
+	seen := mustAsk(t, n, first)
+	for i, e := range []nat.Entry{wide, apart, wide, old} {
+		apply(t, n, e)
+		if got, ok := n.EntryAt(alice); !ok || got != e {
+			t.Errorf("the entry is %v, %t; want %v", got, ok, e)
+		}
+		if again := mustAsk(t, n, first); again != seen {
+			t.Errorf("with new sessions in %d-%d, the old one is seen from %v, before from %v", e.First, e.Last, again, seen)
+		}
+		if s := mustAsk(t, n, netip.AddrPortFrom(alice, 5101+uint16(i))); !e.Contains(s.Addr(), nat.Port(s.Port())) {
+			t.Errorf("a new session is seen from %v, want ports %d-%d", s, e.First, e.Last)
+		}
+	}
+	wantVacant := func(b nat.Block, want bool) {
+		t.Helper()
+		if got, err := n.Vacant(testContext(t), alice, b); err != nil || got != want {
+			t.Errorf("ports %d-%d are vacant: %t, %v; want %t", b.First, b.Last, got, err, want)
+		}
+	}
+	wantVacant(old.Block, false)
+	wantVacant(apart.Block, false)
+	wantVacant(blockOf(alice, nat.GateOpen, 5).Block, true)
+	err := n.SessionsOf(testContext(t), netip.PrefixFrom(alice, 32), func(s Session) error {
+		if apart.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())) {
+			return n.KillSession(testContext(t), s)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantVacant(apart.Block, true)
+	wantVacant(old.Block, false)
+	cutAndReap(t, n)
+	wantVacant(old.Block, true)
+}
+
+// busy_NAT35: a subscriber is due once it has so many sessions, and again after so many more.
+func busy_NAT35(t *testing.T, n Twin) {
+	cutAndReap(t, n)
+	apply(t, n, blockOf(alice, nat.GateOpen, 0))
+	port := uint16(5200)
+	begin := func(sessions int) {
+		t.Helper()
+		for range sessions {
+			mustAsk(t, n, netip.AddrPortFrom(alice, port))
+			port++
+		}
+	}
+	due := func(want bool) {
+		t.Helper()
+		var list []netip.Addr
+		wait := twinPatience
+		if want {
+			wait = 10 * time.Second
+		}
+		select {
+		case <-n.Begun():
+			list = n.TakeBegun()
+		case <-time.After(wait):
+		}
+		if got := slices.Contains(list, alice); got != want {
+			t.Fatalf("with %d sessions alice is due: %t, want %t", port-5200, got, want)
+		}
+	}
+	n.CountBegun(3)
+	defer n.CountBegun(0)
+	begin(2)
+	due(false)
+	begin(1)
+	due(true)
+	n.LookAgain(alice, 4)
+	begin(3)
+	due(false)
+	begin(1)
+	due(true)
+	if got := n.Sources(alice); got != 7 {
+		t.Errorf("alice uses %d ports, want 7", got)
+	}
+	n.LookAgain(alice, 100)
+	n.CountBegun(2)
+	due(true) // all are, with another bound
+	cutAndReap(t, n)
+}
+
+// cutAndReap closes alice's gate, and deletes her sessions.
+func cutAndReap(t *testing.T, n Twin) {
+	t.Helper()
+	apply(t, n, nat.Entry{Inside: alice})
+	if proofs, err := n.Reap(testContext(t), []netip.Addr{alice}); err != nil || len(proofs) != 1 {
+		t.Fatal(proofs, err)
 	}
 }
 

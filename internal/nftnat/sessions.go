@@ -121,6 +121,40 @@ func (t *SessionTable) Idlers(ctx context.Context, inside []netip.Addr) ([]netip
 	return t.flows.Idlers(ctx, inside)
 }
 
+// CountBegun, Begun, TakeBegun and LookAgain tell which subscribers begin so many sessions
+// that their ports have to be looked at: see conntrack.Table.
+func (t *SessionTable) CountBegun(least int) { t.flows.CountBegun(least) }
+
+// Begun signals that TakeBegun lists a subscriber.
+func (t *SessionTable) Begun() <-chan struct{} { return t.flows.Begun() }
+
+// TakeBegun lists the subscribers that are due for a look.
+func (t *SessionTable) TakeBegun() []netip.Addr { return t.flows.TakeBegun() }
+
+// LookAgain makes a subscriber due after so many more sessions.
+func (t *SessionTable) LookAgain(inside netip.Addr, after int) { t.flows.LookAgain(inside, after) }
+
+// Sources returns the number of inside ports in use of the protocol with the most. It costs
+// one look into the index.
+func (t *SessionTable) Sources(inside netip.Addr) int { return t.flows.Sources(inside) }
+
+// Vacant reports whether the kernel certainly has no session of an inside address with a port
+// of a block. Program another block for new sessions before: it waits for packets that were
+// past the block map by then.
+func (t *SessionTable) Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) {
+	vacant := true
+	proof, err := t.flows.SettledEntries(ctx, []netip.Addr{inside}, func(e conntrack.Entry) error {
+		for _, s := range SessionsIn(e, *t.inside.Load()) {
+			vacant = vacant && !(s.Inside.Addr() == inside && b.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())))
+		}
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for sessions of %v in ports %d-%d: %w", inside, b.First, b.Last, err)
+	}
+	return vacant && proof != nat.NotProved, nil
+}
+
 // Idle sends each inside address whose last session just ended. It needs Run.
 func (t *SessionTable) Idle() <-chan netip.Addr { return t.flows.Idle() }
 

@@ -39,6 +39,8 @@ type NAT struct {
 	changed chan struct{}
 
 	programmed bool // it has or had elements
+
+	begun beginnings
 }
 
 // cell is the state of one inside address that is not closed, in 10 octets: benchmarks have a
@@ -72,6 +74,7 @@ func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
 		ended:    make(map[netip.Addr]bool),
 		wake:     make(chan struct{}, 1),
 		changed:  make(chan struct{}, 1),
+		begun:    newBeginnings(),
 	}, nil
 }
 

@@ -110,6 +110,10 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 			return nftnat.Session{}, n.dropLocked(nat.DropBlockFull, nat.DropOut, inside.Addr())
 		}
 		f = n.beginLocked(t, netip.AddrPortFrom(netip.AddrFrom4(c.outside), port))
+		n.flows[t] = f
+		if n.begun.least > 0 {
+			n.begun.grew(inside.Addr(), n.countLocked(inside.Addr()))
+		}
 		if n.mapsLocked(protocol, f.outside.Addr()) && len(n.learned) < n.mappings.Most {
 			n.learned[endpoint{protocol, inside}] = f.outside
 		}
@@ -142,7 +146,8 @@ func (n *NAT) portLocked(t conntrack.Tuple, c cell) (uint16, bool) {
 		if f.Orig.Protocol != t.Protocol || f.outside.Addr() != netip.AddrFrom4(c.outside) {
 			continue
 		}
-		if f.Orig.Src == t.Src && f.Orig.SrcPort == t.SrcPort {
+		inRange := nat.Port(f.outside.Port()) >= c.first && nat.Port(f.outside.Port()) <= c.last
+		if f.Orig.Src == t.Src && f.Orig.SrcPort == t.SrcPort && inRange {
 			return f.outside.Port(), true
 		}
 		used[f.outside.Port()] = true

@@ -1,0 +1,106 @@
+package memnat
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"github.com/sessiond/sessiond/internal/nat"
+)
+
+// beginnings count the sessions that busy subscribers begin, until somebody looks at each.
+type beginnings struct {
+	least int
+	until map[netip.Addr]int // of busy subscribers, the sessions that may begin before the next look
+	due   map[netip.Addr]bool
+	wake  chan struct{}
+}
+
+func newBeginnings() beginnings {
+	return beginnings{until: map[netip.Addr]int{}, due: map[netip.Addr]bool{}, wake: make(chan struct{}, 1)}
+}
+
+// grew takes the new count of a subscriber's sessions.
+func (b *beginnings) grew(inside netip.Addr, count int) {
+	if b.least == 0 || count < b.least {
+		return
+	}
+	if left := b.until[inside]; left > 1 {
+		b.until[inside] = left - 1
+		return
+	}
+	b.until[inside], b.due[inside] = b.least, true
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// CountBegun is as that of nftnat.Kernel.
+func (n *NAT) CountBegun(least int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.begun.least == least {
+		return
+	}
+	n.begun.least = least
+	clear(n.begun.until)
+	for _, f := range n.flows {
+		n.begun.grew(f.Orig.Src, n.countLocked(f.Orig.Src))
+	}
+}
+
+// Begun is as that of nftnat.Kernel.
+func (n *NAT) Begun() <-chan struct{} { return n.begun.wake }
+
+// TakeBegun is as that of nftnat.Kernel.
+func (n *NAT) TakeBegun() (list []netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for a := range n.begun.due {
+		list = append(list, a)
+	}
+	clear(n.begun.due)
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
+}
+
+// LookAgain is as that of nftnat.Kernel.
+func (n *NAT) LookAgain(inside netip.Addr, after int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, busy := n.begun.until[inside]; busy && after > 0 {
+		n.begun.until[inside] = after
+	}
+}
+
+// Sources is as that of nftnat.Kernel.
+func (n *NAT) Sources(inside netip.Addr) (most int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	type source struct {
+		protocol uint8
+		port     uint16
+	}
+	seen, counts := map[source]bool{}, map[uint8]int{}
+	for t := range n.flows {
+		if at := (source{t.Protocol, t.SrcPort}); t.Src == inside && !seen[at] {
+			seen[at] = true
+			counts[t.Protocol]++
+			most = max(most, counts[t.Protocol])
+		}
+	}
+	return most
+}
+
+// Vacant is as that of nftnat.Kernel.
+func (n *NAT) Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, f := range n.flows {
+		if f.names(inside) && b.Contains(f.outside.Addr(), nat.Port(f.outside.Port())) {
+			return false, ctx.Err()
+		}
+	}
+	return true, ctx.Err()
+}
