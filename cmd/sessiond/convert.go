@@ -32,7 +32,7 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 		configs[i] = lsn.GroupConfig{
 			Name: g.Name, Inside: g.Inside, Outside: g.Outside, Draining: g.Draining,
 			FirstPort: nat.Port(g.FirstPort), LastPort: nat.Port(g.LastPort),
-			BlockSize: g.BlockSize, Hold: g.Hold, Deterministic: g.Deterministic,
+			BlockSize: g.BlockSize, MaxBlocks: g.MaxBlocks, Hold: g.Hold, Deterministic: g.Deterministic,
 			Grace: g.Removal.Grace, GraceCauses: g.Removal.GraceCauses,
 			Limits: limits(g.Limits),
 		}

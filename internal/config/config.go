@@ -160,6 +160,7 @@ type Group struct {
 	FirstPort uint16
 	LastPort  uint16 // inclusive
 	BlockSize int
+	MaxBlocks int    // of one subscriber; 1: its block never grows
 	Mapping   string // EndpointIndependent, or "": conntrack's own choice of ports
 	Overload  bool   // a port may have several inside endpoints, of which one is mapped
 	Filtering string // EndpointIndependent, which has that Mapping too, or AddressAndPortDependent

@@ -36,11 +36,11 @@ func (l *loader) groups(v value) {
 
 func (l *loader) group(v value) Group {
 	g := Group{
-		FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, Filtering: AddressAndPortDependent, Overload: true, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute,
+		FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, MaxBlocks: 1, Filtering: AddressAndPortDependent, Overload: true, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute,
 		Removal: Removal{GraceCauses: lostLine()},
 		Guard:   Guard{Minimum: 100, Removed: 0.10, Expired: 0.20, NASRestart: 1, Window: 15 * time.Minute},
 	}
-	place, whole, overload := v, v, v
+	place, whole, overload, several := v, v, v, v
 	keys := v.mapping(fields{
 		"name": func(v value) {
 			v.matching(&g.Name, groupName, "lower-case letters, digits, dash and underscore, a letter or digit first")
@@ -49,6 +49,7 @@ func (l *loader) group(v value) Group {
 		"outside":       func(v value) { g.Outside, g.Draining = outsideClaims(&l.outside, v) },
 		"port_range":    func(v value) { place = v; v.ports(&g.FirstPort, &g.LastPort) },
 		"block_size":    func(v value) { place = v; v.blockSize(&g.BlockSize) },
+		"max_blocks":    func(v value) { several = v; v.maxBlocks(&g.MaxBlocks) },
 		"deterministic": func(v value) { whole = v; v.boolean(&g.Deterministic) },
 		"mapping":       func(v value) { v.oneOf(&g.Mapping, EndpointIndependent) },
 		"filtering":     func(v value) { v.oneOf(&g.Filtering, AddressAndPortDependent, EndpointIndependent) },
@@ -74,6 +75,9 @@ func (l *loader) group(v value) Group {
 	v.require(keys, "name", "inside", "outside")
 	if place.checkBlocks(&g) && g.Deterministic {
 		whole.checkOwnBlocks(&g)
+	}
+	if g.Deterministic && g.MaxBlocks > 1 {
+		several.errorf("an inside address has the one block of its number in a deterministic group; write 1 and a larger block_size, or take deterministic out")
 	}
 	if g.Filtering == EndpointIndependent {
 		g.Mapping = EndpointIndependent
@@ -152,6 +156,20 @@ func (v value) blockSize(to *int) {
 	case !ok:
 	case n < 1 || n > 32768 || bits.OnesCount(uint(n)) != 1:
 		v.errorf("%d is not a power of two from 1 to 32768; write one such as %d", n, nearestSize(n))
+	default:
+		*to = n
+	}
+}
+
+// mostBlocks bounds the blocks of one subscriber.
+const mostBlocks = 64
+
+func (v value) maxBlocks(to *int) {
+	var n int
+	switch ok := v.integer(&n); {
+	case !ok:
+	case n < 1 || n > mostBlocks:
+		v.errorf("%d is not a number of blocks from 1 to %d; write 1 for subscribers that keep one block, or a larger block_size", n, mostBlocks)
 	default:
 		*to = n
 	}

@@ -200,6 +200,8 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"unknown mapping", "", "    mapping: address_dependent\n", ":14: groups[0].mapping: \"address_dependent\" is not known; write one of: endpoint_independent"},
 		{"unknown filtering", "", "    filtering: full_cone\n", ":14: groups[0].filtering: \"full_cone\" is not known; write one of: address_and_port_dependent, endpoint_independent"},
 		{"strict without mappings", "", "    port_overloading: false\n", ":14: groups[0].port_overloading: false needs learned mappings"},
+		{"max blocks", "", "    max_blocks: 65\n", ":14: groups[0].max_blocks: 65 is not a number of blocks from 1 to 64"},
+		{"no blocks", "", "    max_blocks: 0\n", ":14: groups[0].max_blocks: 0 is not a number of blocks from 1 to 64"},
 		{"block size text", "", "    block_size: many\n", "\"many\" is not a whole number"},
 		{"no block", "", "    port_range: 1025-1535\n", ":14: groups[0].port_range: no whole block of 512 ports, aligned to its size"},
 		{"too many blocks", "", "    block_size: 1\n  - {name: b, inside: [9.0.0.0/8], outside: [11.0.0.0/8], block_size: 1}\n", "are more than 134217728"},

@@ -34,6 +34,10 @@ const (
 // enough to grow.
 func HighWater(ports int) int { return int(highWater * float64(ports)) }
 
+// LowWater returns the number of ports in use up to which the newest of several blocks is
+// not needed.
+func LowWater(b nat.Blocks) int { return int(lowWater * float64(b.Older().Len()*b.Size())) }
+
 // PortUse has the ports in use of one binding, by block and protocol.
 type PortUse struct {
 	blocks nat.Blocks
@@ -128,40 +132,45 @@ func (m *Machine) Resizable(inside netip.Addr) (group string, b nat.Blocks, r na
 
 // Used takes the ports in use of a binding, as [Machine.Resizable] returned it. It may give
 // the subscriber a block more, choose another range for new sessions, or begin to give a
-// block back. It returns how many sessions may begin before the next look; 0 if there is
-// nothing to gain from one before the next round.
-func (m *Machine) Used(inside netip.Addr, u *PortUse, now time.Time) (next int) {
+// block back. It returns how many sessions may begin before the next look, and whether the
+// subscriber needs more ports and gets none.
+func (m *Machine) Used(inside netip.Addr, u *PortUse, now time.Time) (next int, refused bool) {
 	m.now = now
 	_, b, r, ok := m.Resizable(inside)
 	if !ok || b != u.blocks {
-		return 0
+		return 1, false
 	}
 	s := m.slots.at(inside)
 	if u.in(r) < HighWater(r.Size()) {
 		m.giveBack(s, b, u)
-		return m.untilHigh(s, u)
+		return m.untilHigh(s, u), false
 	}
-	if g := m.growths[inside]; g != nil {
-		g.low, g.part = time.Time{}, nil
-	}
+	m.KeepBlocks(inside)
 	for whole := range b.Ranges {
 		if whole != r && whole.Contains(r.Outside, r.First) {
 			m.turn(s, whole) // a part of it was about to be given back
-			return m.untilHigh(s, u)
+			return m.untilHigh(s, u), false
 		}
 	}
 	best := roomiest(b, u)
 	if best != r && u.in(best) <= best.Size()/2 {
 		m.turn(s, best)
-		return m.untilHigh(s, u)
+		return m.untilHigh(s, u), false
 	}
 	if m.grow(s, r) {
-		return m.untilHigh(s, u)
+		return m.untilHigh(s, u), false
 	}
 	if best != r && u.free(best) > u.free(r)+b.Size()/8 {
 		m.turn(s, best)
 	}
-	return max(1, b.Size()/8)
+	return max(1, b.Size()/8), true
+}
+
+// KeepBlocks takes that more ports of a binding are in use than would do with a block less.
+func (m *Machine) KeepBlocks(inside netip.Addr) {
+	if g := m.growths[inside]; g != nil {
+		g.low, g.part = time.Time{}, nil
+	}
 }
 
 // untilHigh returns how many sessions may begin before the slot's range is at highWater.
@@ -238,7 +247,7 @@ func (m *Machine) giveBack(s *Slot, b nat.Blocks, u *PortUse) {
 	}
 	g := m.growths.of(s.packed.Inside())
 	older := b.Older()
-	if u.all() > int(lowWater*float64(older.Len()*b.Size())) {
+	if u.all() > LowWater(b) {
 		g.low, g.part = time.Time{}, nil
 		return
 	}

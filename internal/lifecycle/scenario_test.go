@@ -358,9 +358,8 @@ func (p *player) look(args []string, _ map[string]string) {
 	for i := range p.ports[inside] {
 		u.Add(&p.ports[inside][i])
 	}
-	if next := p.m.Used(inside, u, p.now); next > 0 {
-		p.tell("look again after %d sessions", next)
-	}
+	next, _ := p.m.Used(inside, u, p.now)
+	p.tell("look again after %d sessions", next)
 }
 
 // vacant reports to all asked parts whether the address has a port there.

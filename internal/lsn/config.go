@@ -81,6 +81,8 @@ func (c *GroupConfig) validate() error {
 		return fmt.Errorf("group %s: no whole block of %d ports in %d-%d", c.Name, c.BlockSize, c.FirstPort, c.LastPort)
 	case c.MaxBlocks < 0 || c.MaxBlocks > mostBlocks:
 		return fmt.Errorf("group %s: %d blocks for a subscriber are not within 0-%d", c.Name, c.MaxBlocks, mostBlocks)
+	case c.Deterministic && c.grows():
+		return fmt.Errorf("group %s: %d blocks for a subscriber in deterministic mode, which gives each one", c.Name, c.MaxBlocks)
 	case c.Hold < 0:
 		return fmt.Errorf("group %s: hold %v is negative", c.Name, c.Hold)
 	case c.Grace < 0:

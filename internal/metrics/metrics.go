@@ -33,6 +33,7 @@ type Metrics struct {
 	radsecClosed   *prometheus.CounterVec
 	radsecRefused  *prometheus.CounterVec
 	removals       *prometheus.CounterVec
+	growths        *prometheus.CounterVec
 	wouldRemove    *prometheus.CounterVec
 	wouldEnd       *prometheus.CounterVec
 	stopToCut      prometheus.Histogram
@@ -85,6 +86,10 @@ func New(version string) *Metrics {
 			Name: "sessiond_removals_total",
 			Help: "Bindings torn down and proved to be gone, by group and by why the record ended.",
 		}, []string{"group", "reason"}),
+		growths: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sessiond_growths_total",
+			Help: "Port blocks that subscribers at three quarters of their ports got, gave back, or were refused (once a minute each), by group and by result.",
+		}, []string{"group", "result"}),
 		wouldRemove: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_removals_observed_total",
 			Help: "Removals that subscriber_session_removal=on would have carried out where it is observe, by group and by why the record ended.",
@@ -150,7 +155,7 @@ func New(version string) *Metrics {
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
-		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
+		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.growths, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
 		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.garbage, m.limits, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registry.MustRegister(m.calls.all()...)
@@ -208,6 +213,9 @@ func (m *Metrics) Expect(e Expected) {
 		m.wouldEnd.WithLabelValues(group)
 		for l := range nat.LimitCount {
 			m.limits.WithLabelValues(group, l.String())
+		}
+		for _, how := range inspect.Growths {
+			m.growths.WithLabelValues(group, string(how))
 		}
 		for _, kind := range e.Garbage {
 			m.garbage.WithLabelValues(group, kind)
@@ -307,6 +315,11 @@ func (m *Metrics) ConnectionRefused(client, cause string) {
 // Removed counts one binding that was torn down.
 func (m *Metrics) Removed(group string, why subscriber.Reason) {
 	m.removalsBy.of(group, why).Inc()
+}
+
+// Resized counts a subscriber that has a block more or less, or was refused one.
+func (m *Metrics) Resized(group string, how inspect.Growth) {
+	m.growths.WithLabelValues(group, string(how)).Inc()
 }
 
 // Observed counts one removal that was only observed, and the conntrack entries

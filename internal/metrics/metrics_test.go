@@ -47,6 +47,7 @@ func used() *Metrics {
 	m.ConnectionRefused("", "handshake")
 	m.Removed("default", subscriber.ReasonStop)
 	m.Observed("default", subscriber.ReasonStop, 5)
+	m.Resized("default", inspect.GrowthInPlace)
 	m.StopToCut(time.Millisecond)
 	m.StopToReaped(-time.Millisecond) // the database's clock may be ahead
 	m.Drift("element_missing")
@@ -100,6 +101,7 @@ func TestContract(t *testing.T) {
 		`sessiond_blocks{group="default",state="free"} 9`,
 		`sessiond_removals_total{group="default",reason="stop"} 1`,
 		`sessiond_removals_observed_total{group="default",reason="stop"} 1`,
+		`sessiond_growths_total{group="default",result="in_place"} 1`,
 		`sessiond_sessions_observed_total{group="default"} 5`,
 		`sessiond_limit_reached_total{group="default",limit="tcp_ports"} 1`,
 		`sessiond_stop_to_cut_seconds_count 1`,
@@ -205,6 +207,7 @@ func TestExpectedAtZero(t *testing.T) {
 		`sessiond_removals_total{group="default",reason="stop"} 0`,
 		`sessiond_removals_total{group="east",reason="superseded"} 0`,
 		`sessiond_removals_observed_total{group="east",reason="expired"} 0`,
+		`sessiond_growths_total{group="east",result="no_room"} 0`,
 		`sessiond_sessions_observed_total{group="east"} 0`,
 		`sessiond_limit_reached_total{group="east",limit="new_sessions_per_second"} 0`,
 		`sessiond_drift_total{kind="session_outofblock"} 0`,

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 	"github.com/sessiond/sessiond/internal/walk"
@@ -27,6 +28,10 @@ type adoption struct {
 	held    []nat.Binding
 	refused []nat.Binding // with several blocks, and not taken over: one of them is another's
 	differ  []nat.Place   // bindings whose stored form may be outdated
+
+	// By inside address, other blocks with sessions of entries that are not stored; nil:
+	// not looked for.
+	further map[netip.Addr][]nat.Block
 
 	live   []nat.Binding // buffers of agreeing
 	from   []*subscriberdb.BindingRow
@@ -117,8 +122,8 @@ func (a *adoption) agreeing(ctx context.Context, rows []subscriberdb.BindingRow)
 	now := p.now()
 	for i, b := range live {
 		switch e, ok := p.kernel.EntryAt(b.Inside); {
-		case ok && e.Block == b.Newest():
-			p.life.Adopt(g.Group).Entry(e, b, records[b.Inside], now)
+		case ok && e.Block == b.Range():
+			p.life.Adopt(g.Group).Entry(e, b, records[b.Inside], nil, now)
 		case !ok && a.free:
 			p.life.Adopt(g.Group).Stored(b, records[b.Inside], now)
 		default:
@@ -181,7 +186,7 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 	p, g := a.p, a.p.group
 	rows := make(map[netip.Addr]nat.Binding, len(a.waiting))
 	for _, b := range a.waiting {
-		if e, ok := p.kernel.EntryAt(b.Inside); ok && b.Has(e.Block) { // an address may have several rows
+		if e, ok := p.kernel.EntryAt(b.Inside); ok && b.Covers(e.Block) { // an address may have several rows
 			rows[b.Inside] = b
 		}
 	}
@@ -196,14 +201,49 @@ func (a *adoption) kernelOnly(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := a.findFurther(ctx, lone, rows); err != nil {
+			return err
+		}
 		p.mu.Lock()
 		for _, e := range lone {
-			p.life.Adopt(g.Group).Entry(e, rows[e.Inside], records[e.Inside], p.now())
+			p.life.Adopt(g.Group).Entry(e, rows[e.Inside], records[e.Inside], a.further[e.Inside], p.now())
 			a.differ = append(a.differ, e.Place())
+			if b, ok := p.life.Engine().Live(g.Name, e.Inside); ok && b.Place() != e.Place() {
+				a.differ = append(a.differ, b.Place())
+			}
 		}
 		p.mu.Unlock()
 	}
 	return nil
+}
+
+// findFurther finds, once, the blocks that subscribers have sessions in beside those of their
+// entries, if one of the entries is not stored and bindings of the group may have several
+// blocks: the entry does not name them, and nobody else may get them (I5).
+func (a *adoption) findFurther(ctx context.Context, lone []nat.Entry, rows map[netip.Addr]nat.Binding) error {
+	p, g := a.p, a.p.group
+	unstored := slices.ContainsFunc(lone, func(e nat.Entry) bool {
+		_, stored := rows[e.Inside]
+		return !stored
+	})
+	if a.further != nil || !unstored || g.Config.MaxBlocks < 2 {
+		return nil
+	}
+	a.further = map[netip.Addr][]nat.Block{}
+	return p.kernel.Sessions(ctx, func(s nftnat.Session) error {
+		inside, port := s.Inside.Addr(), nat.Port(s.Outside.Port())
+		e, ok := p.kernel.EntryAt(inside)
+		if !ok || e.Outside != s.Outside.Addr() || e.Contains(s.Outside.Addr(), port) {
+			return ctx.Err()
+		}
+		p.mu.RLock()
+		defer p.mu.RUnlock()
+		b, ok := p.life.Engine().BlockAt(g.Name, e.Outside, port)
+		if ok && p.life.Groups().Of(inside) == g.Group && !slices.Contains(a.further[inside], b) {
+			a.further[inside] = append(a.further[inside], b)
+		}
+		return ctx.Err()
+	})
 }
 
 // unadoptedOf returns the entries of the group that have no slot yet, with

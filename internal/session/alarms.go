@@ -34,6 +34,7 @@ func (a *alarmWatch) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		a.tellExhausted()
+		a.tellRefused()
 		a.lookAheadAll(ctx)
 	}
 }
@@ -111,5 +112,21 @@ func (a *alarmWatch) tellExhausted() {
 		default:
 			a.log.Info("pool suffices again, nobody waits for a block", "group", g.Name)
 		}
+	}
+}
+
+// tellRefused logs, once a minute for each group, the number of subscribers that needed a
+// further block since the last line and got none.
+func (a *alarmWatch) tellRefused() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	for _, g := range a.groups {
+		if g.refusals == 0 || !g.refused.IsZero() && now.Sub(g.refused) < shortageEvery {
+			continue
+		}
+		a.log.Warn("subscribers use most of their ports, and get no further block", "group", g.Name, "subscribers", g.refusals,
+			"alarm", "sessiond_growths_total")
+		g.refusals, g.refused = 0, now
 	}
 }

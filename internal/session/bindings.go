@@ -177,7 +177,7 @@ func (v *Backend) LookupOutside(_ context.Context, outside netip.Addr, port nat.
 		}
 		return v.bindingViewLocked(b), nil
 	}
-	if !ok || at.Before(b.AllocatedAt) {
+	if !ok || at.Before(b.AllocatedAt) || !b.Block.Contains(outside, port) && at.Before(b.GrownAt) {
 		return inspect.Binding{}, fmt.Errorf("at %s: %w", at.UTC().Format(time.RFC3339), inspect.ErrNotCovered)
 	}
 	return v.bindingViewLocked(b), nil

@@ -52,7 +52,7 @@ func (w *world) addBlock(first, further nat.Block) {
 // TestTwoBlocks_I1_I5_I7: a stored binding with two blocks keeps both across starts,
 // whichever of them the kernel names, and gives up both at its end.
 func TestTwoBlocks_I1_I5_I7(t *testing.T) {
-	first, further := threeBlocks[0], threeBlocks[1]
+	first, further := threeBlocks[0], threeBlocks[2]
 	for _, programmed := range []bool{true, false} {
 		t.Run(fmt.Sprintf("programmed=%t", programmed), func(t *testing.T) {
 			w := newSmallWorld(t)
@@ -79,7 +79,7 @@ func TestTwoBlocks_I1_I5_I7(t *testing.T) {
 			}
 			w.pools("3 2 0 1")
 			w.send(subscriber.EventStart, bob, "b", "2")
-			if b := w.awaitState(bob, nat.Active); b.Block != threeBlocks[2] {
+			if b := w.awaitState(bob, nat.Active); b.Block != threeBlocks[1] {
 				t.Errorf("bob has %v", b.Block)
 			}
 			w.send(subscriber.EventStart, carol, "c", "3")

@@ -21,6 +21,7 @@ type effects struct {
 	*reports // implement Emit and Online
 	work     *executors
 	idle     *idleWatch
+	growth   *growthWatch
 	timers   *lifeTimers
 	lookUp   func(subscriber.Key, subscriber.Reason)
 }
@@ -39,6 +40,9 @@ func (e *effects) Reap(w lifecycle.Work) { enqueue(&e.mu, e.work.reaps, w) }
 
 // AskIdle implements lifecycle.Effects.
 func (e *effects) AskIdle(d *lifecycle.Drain) { enqueue(&e.mu, e.idle.asks, d) }
+
+// AskVacant implements lifecycle.Effects.
+func (e *effects) AskVacant(p *lifecycle.Part) { enqueue(&e.mu, e.growth.parts, p) }
 
 // LookUp implements lifecycle.Effects.
 func (e *effects) LookUp(k subscriber.Key, why subscriber.Reason) { e.lookUp(k, why) }
@@ -101,6 +105,7 @@ type sessionCounter interface {
 type removalObserver interface {
 	Removed(group string, reason subscriber.Reason)
 	Observed(group string, reason subscriber.Reason, sessions int) // removals that RemovalOn would have carried out
+	Resized(group string, how inspect.Growth)                      // a subscriber has a block more or less, or was refused one
 	StopToCut(time.Duration)                                       // from the deletion of the record to the closed gate
 	StopToReaped(time.Duration)                                    // from the deletion of the record to the proof that no entry is left
 }
@@ -136,6 +141,11 @@ func (r *reports) Emit(t lifecycle.Transition) {
 		}
 		if r.log.Enabled(context.Background(), slog.LevelDebug) {
 			r.log.Debug("reaped", "inside", t.Slot.Inside(), "deleted", t.Deleted)
+		}
+	case inspect.EventBlockAdded, inspect.EventBlockReturned, inspect.EventBlockRefused:
+		r.observer.Resized(t.Slot.Group(), t.Growth)
+		if g := r.groups[t.Slot.Group()]; g != nil && t.Kind == inspect.EventBlockRefused {
+			g.refusals++
 		}
 	case inspect.EventObserved:
 		would := t.Slot.Removal(inspect.RemovalObserved)

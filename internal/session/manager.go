@@ -40,6 +40,7 @@ type Options struct {
 	By             string                  // optional: this daemon's name, the same after a restart; default Node
 	Discard        bool                    // optional: end bindings that the configuration does not cover, instead of draining them
 	ReconcileEvery time.Duration           // optional; default 30 s
+	LookEvery      time.Duration           // optional; between looks for blocks that may be given back; default 10 s
 	Now            func() time.Time        // optional; default time.Now
 }
 
@@ -53,6 +54,7 @@ type Manager struct {
 	readiness  *readiness
 	executors  *executors
 	idle       *idleWatch
+	growth     *growthWatch
 	timers     *lifeTimers
 	reports    *reports
 	settings   *liveSettings
@@ -90,6 +92,7 @@ type Kernel interface {
 	executorKernel
 	limitKernel
 	idleKernel
+	growthKernel
 	portKernel
 	timeoutKernel
 	prefixKernel
@@ -122,13 +125,16 @@ func New(o Options) (*Manager, error) {
 	if o.ReconcileEvery == 0 {
 		o.ReconcileEvery = 30 * time.Second
 	}
+	if o.LookEvery == 0 {
+		o.LookEvery = lookEvery
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	s := &sharedState{log: o.Logger, now: o.Now, groups: map[string]*group{}, ready: make(chan struct{})}
 	m := &Manager{sharedState: s}
 	m.compose(&o)
-	s.life = lifecycle.New(engine, &effects{m.reports, m.executors, m.idle, m.timers, m.lookUp}, o.Kernel.SessionCount)
+	s.life = lifecycle.New(engine, &effects{m.reports, m.executors, m.idle, m.growth, m.timers, m.lookUp}, o.Kernel.SessionCount)
 	s.life.SetRemoval(o.Settings.Removal)
 	m.reconciler = m.newReconciler(&o)
 	m.follower.reconciler = m.reconciler
@@ -151,6 +157,9 @@ func (m *Manager) compose(o *Options) {
 	m.readiness = &readiness{sharedState: s, health: m.health, leases: m.leases}
 	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
 	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](batchMost)}
+	m.growth = &growthWatch{
+		sharedState: s, kernel: o.Kernel, every: o.LookEvery, parts: queue.New[*lifecycle.Part](batchMost), rests: map[netip.Addr]time.Time{},
+	}
 	m.timers = &lifeTimers{sharedState: s, wake: make(chan struct{}, 1)}
 	m.ports = newPortWatch(s, o.Kernel)
 	m.reports = &reports{
@@ -196,7 +205,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run,
+		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}
@@ -292,6 +301,8 @@ type group struct {
 	unread   unread               // how far the position was behind at the last look
 	gaps     int                  // times the feed had lost unread entries
 	shortage poolShortage         // the last log line about an exhausted pool
+	refusals int                  // subscribers that got no further block, since the last log line about them
+	refused  time.Time            // that line
 	cancel   context.CancelFunc   // stops reading the feed
 	stored   *subscriberdb.Served // the Served in the database, if known
 	pools    *poolChanges         // the changes of pools in the database, if known

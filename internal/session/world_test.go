@@ -61,6 +61,7 @@ type counts struct {
 	removed map[subscriber.Reason]int
 	seen    map[subscriber.Reason]int // observed removals
 	drifts  map[string]int
+	resized map[inspect.Growth]int
 	looked  map[inspect.Look]time.Duration
 	limits  []string // reached, in order
 }
@@ -76,8 +77,9 @@ func (c *counts) Looked(look inspect.Look, took time.Duration) {
 func (c *counts) LimitReached(group string, l nat.Limit) {
 	c.add(func() { c.limits = append(c.limits, group+" "+l.String()) })
 }
-func (c *counts) StopToCut(time.Duration)    {}
-func (c *counts) StopToReaped(time.Duration) {}
+func (c *counts) Resized(_ string, how inspect.Growth) { c.add(func() { c.resized[how]++ }) }
+func (c *counts) StopToCut(time.Duration)              {}
+func (c *counts) StopToReaped(time.Duration)           {}
 
 func (c *counts) add(f func()) {
 	c.mu.Lock()
@@ -145,7 +147,7 @@ func (w *world) boot() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.seen = &counts{removed: map[subscriber.Reason]int{}, seen: map[subscriber.Reason]int{}, drifts: map[string]int{}, looked: map[inspect.Look]time.Duration{}}
+	w.seen = &counts{removed: map[subscriber.Reason]int{}, seen: map[subscriber.Reason]int{}, drifts: map[string]int{}, resized: map[inspect.Growth]int{}, looked: map[inspect.Look]time.Duration{}}
 	var store Store = w.db
 	if w.store != nil {
 		store = w.store(w.db)

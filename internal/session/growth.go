@@ -1,0 +1,172 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/queue"
+)
+
+const (
+	// lookEvery is the default interval between two looks at the ports of all subscribers
+	// with several blocks, for blocks that may be given back.
+	lookEvery = 10 * time.Second
+	// refusedRest is the time in which a subscriber that gets no further block is not looked
+	// at again: a flood of its sessions must not cost a read of them each time.
+	refusedRest = time.Second
+	// busyAgain is the number of sessions after which a subscriber is looked at again that
+	// an executor works for.
+	busyAgain = 16
+)
+
+// growthKernel tells which subscribers use many ports.
+type growthKernel interface {
+	CountBegun(least int)                   // subscribers with so many sessions are listed; 0 for none
+	Begun() <-chan struct{}                 // receives when TakeBegun lists some
+	TakeBegun() []netip.Addr                // and forgets them
+	LookAgain(inside netip.Addr, after int) // lists it after so many more sessions
+	Sources(inside netip.Addr) int          // inside ports in use, of the protocol with the most
+	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
+	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) // certainly without a session
+}
+
+// growthWatch counts the ports in use of busy subscribers, for groups whose bindings may grow.
+// Subscribers with few sessions cost nothing; one whose inside ports are few costs a look
+// into the index; only of the others are the sessions read.
+type growthWatch struct {
+	*sharedState
+	kernel growthKernel
+	every  time.Duration
+	parts  *queue.Queue[*lifecycle.Part]
+	rests  map[netip.Addr]time.Time // see refusedRest
+}
+
+// run looks at the ports of subscribers that have begun many sessions, and now and then at
+// those with several blocks.
+func (w *growthWatch) run(ctx context.Context) error {
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	tick := time.NewTicker(w.every)
+	defer tick.Stop()
+	for {
+		w.kernel.CountBegun(w.least())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.kernel.Begun():
+			w.lookAll(ctx, w.kernel.TakeBegun())
+		case <-tick.C:
+			clear(w.rests)
+			w.lookAll(ctx, w.several())
+		}
+	}
+}
+
+// least returns the number of sessions below which no subscriber can need a further block.
+func (w *growthWatch) least() (least int) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	for _, g := range w.groups {
+		if high := lifecycle.HighWater(g.Config.BlockSize); grows(&g.Config) && (least == 0 || high < least) {
+			least = max(1, high)
+		}
+	}
+	return least
+}
+
+// grows reports whether bindings of a group may have several blocks.
+func grows(c *lsn.GroupConfig) bool { return c.MaxBlocks > 1 }
+
+// several returns the subscribers with several blocks.
+func (w *growthWatch) several() (list []netip.Addr) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	for name := range w.groups {
+		list = append(list, w.life.Engine().Several(name)...)
+	}
+	return list
+}
+
+func (w *growthWatch) lookAll(ctx context.Context, list []netip.Addr) {
+	for _, inside := range list {
+		if ctx.Err() != nil {
+			return
+		}
+		if again := w.look(ctx, inside); again > 0 {
+			w.kernel.LookAgain(inside, again)
+		}
+	}
+}
+
+// look tells the life cycle of the ports in use of one subscriber, if that may change
+// something. It returns how many sessions may begin before the next look.
+func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
+	w.mu.RLock()
+	group, b, r, ok := w.life.Resizable(inside)
+	g := w.groups[group]
+	w.mu.RUnlock()
+	if !ok || g == nil {
+		return busyAgain
+	}
+	high := lifecycle.HighWater(r.Size())
+	sources := w.kernel.Sources(inside)
+	switch {
+	case sources >= high && time.Now().Before(w.rests[inside]):
+		return max(1, r.Size()/8)
+	case sources >= high:
+	case b.Len() == 1:
+		return high - sources
+	case sources > lifecycle.LowWater(b):
+		w.mu.Lock()
+		w.life.KeepBlocks(inside)
+		w.mu.Unlock()
+		return high - sources
+	}
+	u := lifecycle.NewPortUse(b)
+	err := w.kernel.SessionsOf(ctx, netip.PrefixFrom(inside, 32), func(s nftnat.Session) error {
+		u.Add(&s.Session)
+		return ctx.Err()
+	})
+	if err != nil {
+		w.log.Warn("count ports in use", "inside", inside, "error", err)
+		return busyAgain
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	again, refused := w.life.Used(inside, u, w.now())
+	if refused {
+		w.rests[inside] = time.Now().Add(refusedRest)
+	}
+	return again
+}
+
+// runParts asks the kernel for a proof that no session is left in blocks that are to be given
+// back.
+func (w *growthWatch) runParts(ctx context.Context) error {
+	for batch := []*lifecycle.Part(nil); ; {
+		var err error
+		if batch, err = w.parts.Dequeue(ctx, batch); err != nil {
+			return err
+		}
+		for _, p := range batch {
+			vacant, err := w.kernel.Vacant(ctx, p.Inside, p.Block)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				w.log.Warn("look for sessions in a block", "inside", p.Inside, "error", err)
+			}
+			w.mu.Lock()
+			w.life.Vacated(p, err == nil && vacant, w.now())
+			w.mu.Unlock()
+		}
+	}
+}
