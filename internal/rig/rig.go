@@ -30,6 +30,7 @@ type Options struct {
 	Inside     string        // inside prefix of group default; default "100.64.0.0/10"
 	Groups     []string      // texts between the braces of more groups
 	BlockSize  int           // default 512
+	MaxBlocks  int           // default 1
 	PortRange  string        // default "1024-65535"
 	Hold       time.Duration // default 2 s
 	RecordTTL  time.Duration // default 45 min
@@ -122,6 +123,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Listen, "127.0.0.1:0")
 	setDefault(&o.Inside, "100.64.0.0/10")
 	setDefault(&o.BlockSize, 512)
+	setDefault(&o.MaxBlocks, 1)
 	setDefault(&o.LogLevel, "debug")
 	setDefault(&o.PortRange, "1024-65535")
 	setDefault(&o.Hold, 2*time.Second)
@@ -191,10 +193,10 @@ settings:
   subscriber_session_removal: %t
   idle_timeouts: {tcp_established: 7440s, tcp_transitory: 240s, udp: %s, icmp: 60s}
 groups:
-  - {name: default, inside: [%s], outside: [%s], port_range: %s, block_size: %d, hold: %s, record_ttl: %s, guard: {%s}, removal: {%s}}
+  - {name: default, inside: [%s], outside: [%s], port_range: %s, block_size: %d, max_blocks: %d, hold: %s, record_ttl: %s, guard: {%s}, removal: {%s}}
 %s`, cmp.Or(r.options.RedisURL, "unix://"+r.Redis.Socket), quoted(append([]string{r.options.Listen}, r.options.ListenAlso...)),
 		r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.options.LogLevel, r.nat(), removal,
-		r.options.UDPTimeout, r.options.Inside, pool, r.options.PortRange, r.options.BlockSize, r.options.Hold, r.options.RecordTTL,
+		r.options.UDPTimeout, r.options.Inside, pool, r.options.PortRange, r.options.BlockSize, r.options.MaxBlocks, r.options.Hold, r.options.RecordTTL,
 		r.options.Guard, r.options.Removal,
 		list("  ", r.options.Groups))
 }
