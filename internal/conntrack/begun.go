@@ -65,12 +65,12 @@ func (t *Table) CountBegun(least int) {
 	}
 }
 
-// Begun signals that an address is due for a look: read TakeBegun. It needs Run.
+// Begun signals that an address is due for a look: read ListBegun. It needs Run.
 func (t *Table) Begun() <-chan struct{} { return t.index.begun.wake }
 
-// TakeBegun lists, in order, the addresses that are due, and forgets that they are. Call
+// ListBegun lists, in order, the addresses that are due, and forgets that they are. Call
 // LookAgain for each.
-func (t *Table) TakeBegun() []netip.Addr {
+func (t *Table) ListBegun() []netip.Addr {
 	b := &t.index.begun
 	t.index.mu.Lock()
 	defer t.index.mu.Unlock()

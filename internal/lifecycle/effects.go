@@ -28,7 +28,7 @@ type Effects interface {
 	// [Drain.Answered] and [Machine.Emptied] report the answer.
 	AskIdle(*Drain)
 	// AskVacant asks whether the kernel has any session left in a block of an address, which
-	// no new session gets; [Machine.Vacated] reports the answer.
+	// no new session gets; [Growths.Vacated] reports the answer.
 	AskVacant(*Part)
 	// LookUp requests a look-up in the database of a record that seems to be gone
 	// for the given reason.

@@ -109,72 +109,78 @@ type Part struct {
 	Block  nat.Block
 }
 
-// growths finds the state of the bindings that grow, by inside address.
-type growths map[netip.Addr]*growth
+// growthIndex finds the state of the bindings that grow, by inside address.
+type growthIndex map[netip.Addr]*growth
 
-func (g growths) of(inside netip.Addr) *growth {
+func (g growthIndex) of(inside netip.Addr) *growth {
 	if g[inside] == nil {
 		g[inside] = &growth{}
 	}
 	return g[inside]
 }
 
+// Growths are the changes of a Machine that give subscribers blocks more and less.
+type Growths struct{ m *Machine }
+
+// Growths returns the Machine's Growths.
+func (m *Machine) Growths() Growths { return Growths{m} }
+
 // Resizable returns the blocks of the binding of an address, and the range of new sessions,
 // if its ports may be looked at now: its gate is open, and no executor works for it.
-func (m *Machine) Resizable(inside netip.Addr) (group string, b nat.Blocks, r nat.Block, ok bool) {
-	s := m.slots.at(inside)
+func (x Growths) Resizable(inside netip.Addr) (group string, b nat.Blocks, r nat.Block, ok bool) {
+	s := x.m.slots.at(inside)
 	if s == nil || s.busy || s.stray || s.phase != Open || !s.online || s.tenure != s.boundTenure {
 		return "", b, r, false
 	}
-	live, ok := m.engine.Live(s.packed.Group(), inside)
+	live, ok := x.m.engine.Live(s.packed.Group(), inside)
 	return s.packed.Group(), live.Blocks, s.block, ok && live.State == nat.Active
 }
 
-// Used takes the ports in use of a binding, as [Machine.Resizable] returned it. It may give
+// Used takes the ports in use of a binding, as [Growths.Resizable] returned it. It may give
 // the subscriber a block more, choose another range for new sessions, or begin to give a
 // block back. It returns how many sessions may begin before the next look, and whether the
 // subscriber needs more ports and gets none.
-func (m *Machine) Used(inside netip.Addr, u *PortUse, now time.Time) (next int, refused bool) {
-	m.now = now
-	_, b, r, ok := m.Resizable(inside)
+func (x Growths) Used(inside netip.Addr, u *PortUse, now time.Time) (next int, refused bool) {
+	x.m.now = now
+	_, b, r, ok := x.Resizable(inside)
 	if !ok || b != u.blocks {
 		return 1, false
 	}
-	s := m.slots.at(inside)
+	s := x.m.slots.at(inside)
 	if u.in(r) < HighWater(r.Size()) {
-		m.giveBack(s, b, u)
-		return m.untilHigh(s, u), false
+		x.vacate(s, b, u)
+		return x.untilHigh(s, u), false
 	}
-	m.KeepBlocks(inside)
+	x.KeepBlocks(inside)
 	for whole := range b.Ranges {
 		if whole != r && whole.Contains(r.Outside, r.First) {
-			m.turn(s, whole) // a part of it was about to be given back
-			return m.untilHigh(s, u), false
+			x.turn(s, whole) // a part of it was about to be given back
+			return x.untilHigh(s, u), false
 		}
 	}
 	best := roomiest(b, u)
 	if best != r && u.in(best) <= best.Size()/2 {
-		m.turn(s, best)
-		return m.untilHigh(s, u), false
+		x.turn(s, best)
+		return x.untilHigh(s, u), false
 	}
-	if m.grow(s, r) {
-		return m.untilHigh(s, u), false
+	if x.grow(s, r) {
+		return x.untilHigh(s, u), false
 	}
 	if best != r && u.free(best) > u.free(r)+b.Size()/8 {
-		m.turn(s, best)
+		x.turn(s, best)
 	}
 	return max(1, b.Size()/8), true
 }
 
 // KeepBlocks takes that more ports of a binding are in use than would do with a block less.
-func (m *Machine) KeepBlocks(inside netip.Addr) {
-	if g := m.growths[inside]; g != nil {
+func (x Growths) KeepBlocks(inside netip.Addr) {
+	if g := x.m.growths[inside]; g != nil {
 		g.low, g.part = time.Time{}, nil
 	}
 }
 
 // untilHigh returns how many sessions may begin before the slot's range is at highWater.
-func (m *Machine) untilHigh(s *Slot, u *PortUse) int {
+func (x Growths) untilHigh(s *Slot, u *PortUse) int {
 	return max(1, HighWater(s.block.Size())-u.in(s.block))
 }
 
@@ -190,36 +196,36 @@ func roomiest(b nat.Blocks, u *PortUse) (best nat.Block) {
 
 // turn makes a range of the binding that of new sessions. It is not stored: a start takes
 // the newest block, and looks again.
-func (m *Machine) turn(s *Slot, r nat.Block) {
+func (x Growths) turn(s *Slot, r nat.Block) {
 	s.block, s.resize = r, turned
-	m.step(s)
+	x.m.step(s)
 }
 
 // grow gives the slot a block more, stored before it is programmed, and reports whether it
 // did. Present sessions keep their ports: conntrack translates them.
-func (m *Machine) grow(s *Slot, within nat.Block) bool {
+func (x Growths) grow(s *Slot, within nat.Block) bool {
 	group, inside := s.packed.Group(), s.packed.Inside()
-	g, err := m.engine.Grow(group, inside, within, m.now)
+	g, err := x.m.engine.Grow(group, inside, within, x.m.now)
 	switch {
 	case errors.Is(err, lsn.ErrMaxBlocks):
-		m.refuse(s, inspect.GrowthMaxBlocks)
+		x.refuse(s, inspect.GrowthMaxBlocks)
 		return false
 	case errors.Is(err, lsn.ErrExhausted):
-		m.refuse(s, inspect.GrowthNoRoom)
+		x.refuse(s, inspect.GrowthNoRoom)
 		return false
 	case err != nil:
-		m.out.Fault("one block more", s.Key(), err)
+		x.m.out.Fault("one block more", s.Key(), err)
 		return false
 	}
 	if s.resize = grewApart; g.InPlace() {
 		s.resize = grewInPlace
 	}
 	s.block = g.Range()
-	m.growths.of(inside)
-	m.work(s)
-	m.store(Write{Binding: g.Binding, Slot: s})
+	x.m.growths.of(inside)
+	x.m.work(s)
+	x.m.store(Write{Binding: g.Binding, Slot: s})
 	if g.Regained.Outside.IsValid() {
-		m.store(Write{Binding: g.Regained, Remove: true})
+		x.m.store(Write{Binding: g.Regained, Remove: true})
 	}
 	return true
 }
@@ -229,67 +235,67 @@ var growthOf = map[resizing]inspect.Growth{grewInPlace: inspect.GrowthInPlace, g
 
 // refuse reports, once a minute, that a subscriber at highWater gets no further block. Its
 // sessions go on, and new ones find what ports are left.
-func (m *Machine) refuse(s *Slot, why inspect.Growth) {
-	g := m.growths.of(s.packed.Inside())
-	if !g.refused.IsZero() && m.now.Sub(g.refused) < refusedEvery {
+func (x Growths) refuse(s *Slot, why inspect.Growth) {
+	g := x.m.growths.of(s.packed.Inside())
+	if !g.refused.IsZero() && x.m.now.Sub(g.refused) < refusedEvery {
 		return
 	}
-	g.refused = m.now
-	m.out.Emit(Transition{Kind: inspect.EventBlockRefused, At: m.now, Slot: s, Growth: why})
+	g.refused = x.m.now
+	x.m.out.Emit(Transition{Kind: inspect.EventBlockRefused, At: x.m.now, Slot: s, Growth: why})
 }
 
-// giveBack takes the next step towards giving back the newest of several blocks, if the
+// vacate takes the next step towards giving back the newest of several blocks, if the
 // ports without it have sufficed for some time: first no new session gets a port of it, and
 // once it has none the kernel is asked for a proof of that.
-func (m *Machine) giveBack(s *Slot, b nat.Blocks, u *PortUse) {
+func (x Growths) vacate(s *Slot, b nat.Blocks, u *PortUse) {
 	if b.Len() == 1 {
 		return
 	}
-	g := m.growths.of(s.packed.Inside())
+	g := x.m.growths.of(s.packed.Inside())
 	older := b.Older()
 	if u.all() > LowWater(b) {
 		g.low, g.part = time.Time{}, nil
 		return
 	}
 	if g.low.IsZero() {
-		g.low = m.now
+		g.low = x.m.now
 	}
 	newest := b.Newest()
 	switch {
-	case m.now.Sub(g.low) < lowTime:
+	case x.m.now.Sub(g.low) < lowTime:
 	case s.block.Contains(newest.Outside, newest.First):
-		m.turn(s, roomiest(older, u))
+		x.turn(s, roomiest(older, u))
 	case u.in(newest) == 0 && g.part == nil:
 		g.part = &Part{Inside: s.packed.Inside(), Block: newest}
-		m.out.AskVacant(g.part)
+		x.m.out.AskVacant(g.part)
 	}
 }
 
 // Vacated reports whether the kernel certainly has no session in a block, and takes the
 // ports of new sessions from others: then the block goes into its hold.
-func (m *Machine) Vacated(p *Part, vacant bool, now time.Time) {
-	m.now = now
-	g := m.growths[p.Inside]
+func (x Growths) Vacated(p *Part, vacant bool, now time.Time) {
+	x.m.now = now
+	g := x.m.growths[p.Inside]
 	if g == nil || g.part != p {
 		return
 	}
 	g.part = nil
-	group, b, r, ok := m.Resizable(p.Inside)
+	group, b, r, ok := x.Resizable(p.Inside)
 	if !vacant || !ok || b.Newest() != p.Block || r.Contains(p.Block.Outside, p.Block.First) {
 		return
 	}
-	s := m.slots.at(p.Inside)
-	left, part, err := m.engine.Shrink(group, p.Inside, now)
+	s := x.m.slots.at(p.Inside)
+	left, part, err := x.m.engine.Shrink(group, p.Inside, now)
 	if err != nil {
-		m.out.Fault("give a block back", s.Key(), err)
+		x.m.out.Fault("give a block back", s.Key(), err)
 		return
 	}
 	g.low = time.Time{}
-	m.store(Write{Binding: part}) // before the binding loses it, so that a start finds one or both
-	m.store(Write{Binding: left})
-	m.touch(group, p.Inside)
-	m.out.Emit(Transition{Kind: inspect.EventBlockReturned, At: now, Slot: s, Growth: inspect.GrowthReturned})
-	if part.HoldUntil.Before(m.holdsSeen) {
-		m.out.WakeTimers()
+	x.m.store(Write{Binding: part}) // before the binding loses it, so that a start finds one or both
+	x.m.store(Write{Binding: left})
+	x.m.touch(group, p.Inside)
+	x.m.out.Emit(Transition{Kind: inspect.EventBlockReturned, At: now, Slot: s, Growth: inspect.GrowthReturned})
+	if part.HoldUntil.Before(x.m.holdsSeen) {
+		x.m.out.WakeTimers()
 	}
 }

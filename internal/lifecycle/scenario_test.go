@@ -349,7 +349,7 @@ func (p *player) setPorts(args []string, named map[string]string) {
 // look tells the life cycle of the address's ports, and when to look again.
 func (p *player) look(args []string, _ map[string]string) {
 	inside := p.addr(args)
-	_, b, _, ok := p.m.Resizable(inside)
+	_, b, _, ok := p.m.Growths().Resizable(inside)
 	if !ok {
 		p.tell("no look at %s now", last(inside))
 		return
@@ -358,7 +358,7 @@ func (p *player) look(args []string, _ map[string]string) {
 	for i := range p.ports[inside] {
 		u.Add(&p.ports[inside][i])
 	}
-	next, _ := p.m.Used(inside, u, p.now)
+	next, _ := p.m.Growths().Used(inside, u, p.now)
 	p.tell("look again after %d sessions", next)
 }
 
@@ -370,7 +370,7 @@ func (p *player) vacant([]string, map[string]string) {
 		used := slices.ContainsFunc(p.ports[x.Inside], func(s nat.Session) bool {
 			return x.Block.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port()))
 		})
-		p.m.Vacated(x, !used, p.now)
+		p.m.Growths().Vacated(x, !used, p.now)
 	}
 }
 

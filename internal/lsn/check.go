@@ -190,8 +190,8 @@ func (c *checker) ranks(s *poolPrefix) {
 		return
 	}
 	for i := s.base; i < s.base+s.cells(&g.shape); i++ {
-		if in := g.ranked.links[i].in; in != 0 && int(in) != 1+g.rank(s, i) {
-			c.fail("cell %d is listed with rank %d, has %d", i, in-1, g.rank(s, i))
+		if in := g.ranked.links[i].in; in != 0 && int(in) != 1+g.ranked.rank(s, i) {
+			c.fail("cell %d is listed with rank %d, has %d", i, in-1, g.ranked.rank(s, i))
 		}
 	}
 }

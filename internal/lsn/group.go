@@ -29,8 +29,6 @@ type group struct {
 	owners   []uint32                 // last inside address of every cell, or fresh
 	free     fifo.Queue[uint32]       // cells that were given before and are free, longest free first
 	ranked   *rankedCells             // in place of free where bindings may grow, else nil
-	order    []uint16                 // then of the blocks of an address, see cellInOrder; else nil
-	pairs    uint32                   // the first of order: one of each two buddies
 
 	ready []uint32 // in deterministic mode: waiting inside addresses whose blocks may be free
 
@@ -131,7 +129,7 @@ func (g *group) ownHeld(c *subscriberState, identity string) uint32 {
 // stays there until its caller gives it.
 func (g *group) nextFree() uint32 {
 	if g.ranked != nil {
-		return g.nextRanked()
+		return g.ranked.next()
 	}
 	if !g.embargoed {
 		if c := g.nextFresh(); c != none {
@@ -310,7 +308,7 @@ func (g *group) endQuarantine() {
 	g.embargoed, g.embargoUntil = false, time.Time{}
 	defer func() { g.quarantined = nil }()
 	if g.ranked != nil {
-		g.releaseRanked()
+		g.ranked.restart()
 		return
 	}
 	for _, c := range g.quarantined {

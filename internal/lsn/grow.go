@@ -81,11 +81,11 @@ func (g *group) growthCell(c *subscriberState, within nat.Block) uint32 {
 	var best uint32
 	bestRank := -1
 	for _, n := range [...]uint32{first - 1, last + 1} {
-		cell, ok := g.beside(s, c.cell, n)
+		cell, ok := s.beside(&g.shape, c.cell, n)
 		if !ok || !g.mayGrowInto(s, c, cell) {
 			continue
 		}
-		rank := g.rank(s, cell)
+		rank := g.ranked.rank(s, cell)
 		if first == last && n == first^1 {
 			rank = ranks // its buddy
 		}
@@ -98,11 +98,11 @@ func (g *group) growthCell(c *subscriberState, within nat.Block) uint32 {
 	}
 	bestRank = ranks
 	for i := range g.shape.count {
-		cell, _ := g.beside(s, c.cell, g.shape.first+i)
+		cell, _ := s.beside(&g.shape, c.cell, g.shape.first+i)
 		if !g.mayGrowInto(s, c, cell) {
 			continue
 		}
-		if rank := g.rank(s, cell); rank < bestRank {
+		if rank := g.ranked.rank(s, cell); rank < bestRank {
 			best, bestRank = cell, rank
 		}
 	}
@@ -111,7 +111,7 @@ func (g *group) growthCell(c *subscriberState, within nat.Block) uint32 {
 
 // mayGrowInto reports whether a subscriber may get a cell as a further one.
 func (g *group) mayGrowInto(s *poolPrefix, c *subscriberState, cell uint32) bool {
-	return g.isFree(s, cell) || g.ownHeldCell(c, cell) != none
+	return g.ranked.isFree(s, cell) || g.ownHeldCell(c, cell) != none
 }
 
 // ownHeldCell returns the held lease of exactly one cell that the subscriber itself gave

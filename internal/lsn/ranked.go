@@ -14,9 +14,12 @@ const (
 // rankedCells are free cells, by rank. Those of a rank are in the order in which they came
 // to it.
 type rankedCells struct {
+	g     *group
 	lists [ranks]struct{ first, last uint32 }
 	links []cellLink // by cell
 	len   int
+	order []uint16 // of the blocks of an address, see cellInOrder
+	pairs uint32   // the first of order: one of each two buddies
 }
 
 // cellLink is a place in a list of rankedCells.
@@ -25,7 +28,11 @@ type cellLink struct {
 	in         uint8 // one more than the rank; 0 is in no list
 }
 
-func newRankedCells(cells int) *rankedCells { return &rankedCells{links: make([]cellLink, cells)} }
+func newRankedCells(g *group) *rankedCells {
+	r := &rankedCells{g: g, links: make([]cellLink, len(g.owners))}
+	r.order, r.pairs = orderOfNumbers(&g.shape)
+	return r
+}
 
 // has reports whether a cell is in a list.
 func (r *rankedCells) has(c uint32) bool { return r.links[c].in != 0 }
@@ -91,56 +98,54 @@ func orderOfNumbers(sh *blockLayout) (order []uint16, pairs uint32) {
 }
 
 // number returns the number of a cell's block.
-func (g *group) number(s *poolPrefix, c uint32) uint32 {
-	return g.shape.first + (c-s.base)%g.shape.count
-}
+func (s *poolPrefix) number(sh *blockLayout, c uint32) uint32 { return sh.first + (c-s.base)%sh.count }
 
 // beside returns the cell of the block with another number on the same outside address.
-func (g *group) beside(s *poolPrefix, c, number uint32) (uint32, bool) {
-	if number < g.shape.first || number >= g.shape.first+g.shape.count {
+func (s *poolPrefix) beside(sh *blockLayout, c, number uint32) (uint32, bool) {
+	if number < sh.first || number >= sh.first+sh.count {
 		return none, false
 	}
-	return c - g.number(s, c) + number, true
+	return c - s.number(sh, c) + number, true
 }
 
 // isFree reports whether a cell of a group with ranked cells may be given now.
-func (g *group) isFree(s *poolPrefix, c uint32) bool {
-	return g.ranked.has(c) || g.owners[c] == fresh && !s.retired && !g.embargoed
+func (r *rankedCells) isFree(s *poolPrefix, c uint32) bool {
+	return r.has(c) || r.g.owners[c] == fresh && !s.retired && !r.g.embargoed
 }
 
 // isFreeAt is isFree for the block with a number, which may not exist.
-func (g *group) isFreeAt(s *poolPrefix, c, number uint32) bool {
-	x, ok := g.beside(s, c, number)
-	return ok && g.isFree(s, x)
+func (r *rankedCells) isFreeAt(s *poolPrefix, c, number uint32) bool {
+	x, ok := s.beside(&r.g.shape, c, number)
+	return ok && r.isFree(s, x)
 }
 
 // rank returns the present rank of a free cell.
-func (g *group) rank(s *poolPrefix, c uint32) int {
-	n := g.number(s, c)
-	if g.isFreeAt(s, c, n^1) {
+func (r *rankedCells) rank(s *poolPrefix, c uint32) int {
+	n := s.number(&r.g.shape, c)
+	if r.isFreeAt(s, c, n^1) {
 		return rankPair
 	}
 	rank := rankAlone
-	if !g.isFreeAt(s, c, n-1) && !g.isFreeAt(s, c, n+1) {
+	if !r.isFreeAt(s, c, n-1) && !r.isFreeAt(s, c, n+1) {
 		rank++
 	}
-	if g.mayGrowAt(s, c, n-1) && !g.isFreeAt(s, c, n-2) {
+	if r.mayGrowAt(s, c, n-1) && !r.isFreeAt(s, c, n-2) {
 		rank++
 	}
-	if g.mayGrowAt(s, c, n+1) && !g.isFreeAt(s, c, n+2) {
+	if r.mayGrowAt(s, c, n+1) && !r.isFreeAt(s, c, n+2) {
 		rank++
 	}
 	return rank
 }
 
 // mayGrowAt reports whether the block with a number is of a live binding that may get more.
-func (g *group) mayGrowAt(s *poolPrefix, c, number uint32) bool {
-	x, ok := g.beside(s, c, number)
-	if !ok || g.owners[x] == fresh {
+func (r *rankedCells) mayGrowAt(s *poolPrefix, c, number uint32) bool {
+	x, ok := s.beside(&r.g.shape, c, number)
+	if !ok || r.g.owners[x] == fresh {
 		return false
 	}
-	owner := g.subscribers.at(g.owners[x])
-	return owner.live() && g.has(owner.cell, x) && g.count(owner.cell) < g.config.MaxBlocks
+	owner := r.g.subscribers.at(r.g.owners[x])
+	return owner.live() && r.g.has(owner.cell, x) && r.g.count(owner.cell) < r.g.config.MaxBlocks
 }
 
 // freed puts a cell behind the free ones of its rank, or of all; in deterministic mode it
@@ -156,8 +161,8 @@ func (g *group) freed(c uint32) {
 		g.free.Push(c)
 		return
 	}
-	g.ranked.push(c, g.rank(s, c))
-	g.rerankAround(s, c)
+	g.ranked.push(c, g.ranked.rank(s, c))
+	g.ranked.rerankAround(s, c)
 }
 
 // changed records that a lease has begun, ended its life, grown or shrunk.
@@ -166,48 +171,48 @@ func (g *group) changed(first uint32) {
 		return
 	}
 	s := g.segmentOf(first)
-	g.taken(s, first)
+	g.ranked.taken(s, first)
 	for _, c := range g.further(first) {
-		g.taken(s, c)
+		g.ranked.taken(s, c)
 	}
 }
 
 // taken takes a cell out of the free ones, if it is there, and ranks those around it.
-func (g *group) taken(s *poolPrefix, c uint32) {
-	if g.ranked.has(c) {
-		g.ranked.remove(c)
+func (r *rankedCells) taken(s *poolPrefix, c uint32) {
+	if r.has(c) {
+		r.remove(c)
 		s.idle--
 	}
-	g.rerankAround(s, c)
+	r.rerankAround(s, c)
 }
 
 // rerankAround puts free cells near one that changed into the lists of their new ranks.
-func (g *group) rerankAround(s *poolPrefix, c uint32) {
-	n := g.number(s, c)
+func (r *rankedCells) rerankAround(s *poolPrefix, c uint32) {
+	n := s.number(&r.g.shape, c)
 	for _, near := range [...]uint32{n - 2, n - 1, n + 1, n + 2} {
-		x, ok := g.beside(s, c, near)
-		if !ok || !g.ranked.has(x) {
+		x, ok := s.beside(&r.g.shape, c, near)
+		if !ok || !r.has(x) {
 			continue
 		}
-		if rank := g.rank(s, x); g.ranked.links[x].in != uint8(rank+1) {
-			g.ranked.remove(x)
-			g.ranked.push(x, rank)
+		if rank := r.rank(s, x); r.links[x].in != uint8(rank+1) {
+			r.remove(x)
+			r.push(x, rank)
 		}
 	}
 }
 
-// nextRanked returns the free cell to be given next, or none. The caller gives it.
-func (g *group) nextRanked() uint32 {
+// next returns the free cell to be given next, or none. The caller gives it.
+func (r *rankedCells) next() uint32 {
 	for rank := range ranks {
-		if c := g.freshRanked(rank); c != none {
+		if c := r.freshUpTo(rank); c != none {
 			return c
 		}
-		c := g.ranked.lists[rank].first
+		c := r.lists[rank].first
 		if c == none {
 			continue
 		}
-		s := g.segmentOf(c)
-		if lower, ok := g.beside(s, c, g.number(s, c)&^1); ok && rank == rankPair {
+		s := r.g.segmentOf(c)
+		if lower, ok := s.beside(&r.g.shape, c, s.number(&r.g.shape, c)&^1); ok && rank == rankPair {
 			return lower
 		}
 		return c
@@ -215,23 +220,23 @@ func (g *group) nextRanked() uint32 {
 	return none
 }
 
-// freshRanked returns the next cell that was never given and has at most a rank. It lists
+// freshUpTo returns the next cell that was never given and has at most a rank. It lists
 // those of a higher rank that it meets.
-func (g *group) freshRanked(rank int) uint32 {
-	if g.embargoed {
+func (r *rankedCells) freshUpTo(rank int) uint32 {
+	if r.g.embargoed {
 		return none
 	}
-	for ; g.level < g.shape.count && (g.level < g.pairs || rank > rankPair); g.level++ {
-		for ; g.turn < uint32(len(g.segments)); g.turn++ {
-			s := &g.segments[g.turn]
-			for c := g.freshIn(s); c != none; c = g.freshIn(s) {
-				if g.rank(s, c) <= rank {
+	for ; r.g.level < r.g.shape.count && (r.g.level < r.pairs || rank > rankPair); r.g.level++ {
+		for ; r.g.turn < uint32(len(r.g.segments)); r.g.turn++ {
+			s := &r.g.segments[r.g.turn]
+			for c := r.g.freshIn(s); c != none; c = r.g.freshIn(s) {
+				if r.rank(s, c) <= rank {
 					return c
 				}
-				g.freed(c)
+				r.g.freed(c)
 			}
 		}
-		g.turn = 0
+		r.g.turn = 0
 	}
 	return none
 }
@@ -249,16 +254,16 @@ func (g *group) freeCells(yield func(uint32) bool) {
 	}
 }
 
-// releaseRanked frees the quarantined cells after an embargo. Which blocks are free has
+// restart frees the quarantined cells after an embargo. Which blocks are free has
 // changed, so it ranks all of them anew, those from the quarantine first.
-func (g *group) releaseRanked() {
-	again := g.quarantined
-	for c := range g.ranked.all {
+func (r *rankedCells) restart() {
+	again := r.g.quarantined
+	for c := range r.all {
 		again = append(again, c)
-		g.ranked.remove(c)
-		g.segmentOf(c).idle--
+		r.remove(c)
+		r.g.segmentOf(c).idle--
 	}
 	for _, c := range again {
-		g.freed(c)
+		r.g.freed(c)
 	}
 }

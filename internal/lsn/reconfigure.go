@@ -172,10 +172,8 @@ func newGroup(c GroupConfig) *group {
 
 // rankFree chooses the order of free blocks, of which there are only fresh ones.
 func (g *group) rankFree() {
-	g.ranked, g.order = nil, nil
-	if g.config.grows() {
-		g.ranked = newRankedCells(len(g.owners))
-		g.order, g.pairs = orderOfNumbers(&g.shape)
+	if g.ranked = nil; g.config.grows() {
+		g.ranked = newRankedCells(g)
 	}
 }
 

@@ -65,8 +65,8 @@ func (s *poolPrefix) cells(sh *blockLayout) uint32 { return s.size * sh.count }
 // every address before the next block of any, so that a pool's addresses fill evenly.
 func (g *group) cellInOrder(s *poolPrefix, n uint32) uint32 {
 	block := n / s.size
-	if g.order != nil {
-		block = uint32(g.order[block])
+	if g.ranked != nil {
+		block = uint32(g.ranked.order[block])
 	}
 	return s.base + n%s.size*g.shape.count + block
 }

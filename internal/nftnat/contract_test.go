@@ -42,7 +42,7 @@ type Contract interface {
 	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error)
 	CountBegun(least int)
 	Begun() <-chan struct{}
-	TakeBegun() []netip.Addr
+	ListBegun() []netip.Addr
 	LookAgain(inside netip.Addr, after int)
 	Sources(inside netip.Addr) int
 	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error)
@@ -550,7 +550,7 @@ func busy_NAT35(t *testing.T, n Twin) {
 		}
 		select {
 		case <-n.Begun():
-			list = n.TakeBegun()
+			list = n.ListBegun()
 		case <-time.After(wait):
 		}
 		if got := slices.Contains(list, alice); got != want {

@@ -121,15 +121,15 @@ func (t *SessionTable) Idlers(ctx context.Context, inside []netip.Addr) ([]netip
 	return t.flows.Idlers(ctx, inside)
 }
 
-// CountBegun, Begun, TakeBegun and LookAgain tell which subscribers begin so many sessions
+// CountBegun, Begun, ListBegun and LookAgain tell which subscribers begin so many sessions
 // that their ports have to be looked at: see conntrack.Table.
 func (t *SessionTable) CountBegun(least int) { t.flows.CountBegun(least) }
 
-// Begun signals that TakeBegun lists a subscriber.
+// Begun signals that ListBegun lists a subscriber.
 func (t *SessionTable) Begun() <-chan struct{} { return t.flows.Begun() }
 
-// TakeBegun lists the subscribers that are due for a look.
-func (t *SessionTable) TakeBegun() []netip.Addr { return t.flows.TakeBegun() }
+// ListBegun lists the subscribers that are due for a look.
+func (t *SessionTable) ListBegun() []netip.Addr { return t.flows.ListBegun() }
 
 // LookAgain makes a subscriber due after so many more sessions.
 func (t *SessionTable) LookAgain(inside netip.Addr, after int) { t.flows.LookAgain(inside, after) }

@@ -27,8 +27,8 @@ const (
 // growthKernel tells which subscribers use many ports.
 type growthKernel interface {
 	CountBegun(least int)                   // subscribers with so many sessions are listed; 0 for none
-	Begun() <-chan struct{}                 // receives when TakeBegun lists some
-	TakeBegun() []netip.Addr                // and forgets them
+	Begun() <-chan struct{}                 // receives when ListBegun lists some
+	ListBegun() []netip.Addr                // and forgets them
 	LookAgain(inside netip.Addr, after int) // lists it after so many more sessions
 	Sources(inside netip.Addr) int          // inside ports in use, of the protocol with the most
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
@@ -62,7 +62,7 @@ func (w *growthWatch) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-w.kernel.Begun():
-			w.lookAll(ctx, w.kernel.TakeBegun())
+			w.lookAll(ctx, w.kernel.ListBegun())
 		case <-tick.C:
 			clear(w.rests)
 			w.lookAll(ctx, w.several())
@@ -110,7 +110,7 @@ func (w *growthWatch) lookAll(ctx context.Context, list []netip.Addr) {
 // something. It returns how many sessions may begin before the next look.
 func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	w.mu.RLock()
-	group, b, r, ok := w.life.Resizable(inside)
+	group, b, r, ok := w.life.Growths().Resizable(inside)
 	g := w.groups[group]
 	w.mu.RUnlock()
 	if !ok || g == nil {
@@ -126,7 +126,7 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 		return high - sources
 	case sources > lifecycle.LowWater(b):
 		w.mu.Lock()
-		w.life.KeepBlocks(inside)
+		w.life.Growths().KeepBlocks(inside)
 		w.mu.Unlock()
 		return high - sources
 	}
@@ -141,7 +141,7 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	again, refused := w.life.Used(inside, u, w.now())
+	again, refused := w.life.Growths().Used(inside, u, w.now())
 	if refused {
 		w.rests[inside] = time.Now().Add(refusedRest)
 	}
@@ -165,7 +165,7 @@ func (w *growthWatch) runParts(ctx context.Context) error {
 				w.log.Warn("look for sessions in a block", "inside", p.Inside, "error", err)
 			}
 			w.mu.Lock()
-			w.life.Vacated(p, err == nil && vacant, w.now())
+			w.life.Growths().Vacated(p, err == nil && vacant, w.now())
 			w.mu.Unlock()
 		}
 	}

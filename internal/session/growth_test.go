@@ -139,7 +139,7 @@ func (w *growingWorld) blocks(inside netip.Addr, n int) nat.Binding {
 func (w *growingWorld) resizable(inside netip.Addr) (string, nat.Blocks, nat.Block, bool) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.life.Resizable(inside)
+	return w.life.Growths().Resizable(inside)
 }
 
 func (w *growingWorld) resized(how inspect.Growth) int {

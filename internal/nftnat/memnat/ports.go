@@ -53,8 +53,8 @@ func (n *NAT) CountBegun(least int) {
 // Begun is as that of nftnat.Kernel.
 func (n *NAT) Begun() <-chan struct{} { return n.begun.wake }
 
-// TakeBegun is as that of nftnat.Kernel.
-func (n *NAT) TakeBegun() (list []netip.Addr) {
+// ListBegun is as that of nftnat.Kernel.
+func (n *NAT) ListBegun() (list []netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for a := range n.begun.due {
