@@ -77,7 +77,7 @@ func (l *loader) group(v value) Group {
 		whole.checkOwnBlocks(&g)
 	}
 	if g.Deterministic && g.MaxBlocks > 1 {
-		several.errorf("an inside address has the one block of its number in a deterministic group; write 1 and a larger block_size, or take deterministic out")
+		several.errorf("%d blocks are not possible with deterministic, which gives each inside address the block of its number; write 1 and a larger block_size, or take deterministic out", g.MaxBlocks)
 	}
 	if g.Filtering == EndpointIndependent {
 		g.Mapping = EndpointIndependent
