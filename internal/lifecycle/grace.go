@@ -62,7 +62,7 @@ func (m *Machine) checkGrace(s *Slot) {
 	switch {
 	case s.over == nil || s.over.graceUntil.IsZero():
 	case m.now.Before(s.over.graceUntil):
-		m.lookAt(s.packed.Inside(), s.over.graceUntil)
+		m.timers.look(s.packed.Inside(), s.over.graceUntil)
 	default: // the subscriber did not come back
 		s.over.graceUntil = time.Time{}
 		if s.phase == Draining && !s.online && m.removal != inspect.RemovalOn {
@@ -91,7 +91,7 @@ func (m *Machine) tellDrain(s *Slot) {
 // beginGrace begins a grace time of the slot's ended tenure.
 func (m *Machine) beginGrace(s *Slot, until time.Time) {
 	s.over.graceUntil = until
-	m.lookAt(s.packed.Inside(), until)
+	m.timers.look(s.packed.Inside(), until)
 	m.graces.add(s.packed.Group(), s.packed.Inside())
 }
 

@@ -41,7 +41,7 @@ func New(engine *lsn.Engine, out Effects, sessions func(netip.Addr) int) *Machin
 	return &Machine{
 		out: out, engine: engine, sessions: sessions,
 		groups: newGroupTable(), slots: newSlotIndex(), online: newOnlineIndex(),
-		drains: newDrainIndex(), graces: newGraceIndex(), growths: growthIndex{}, timers: newTimers(), writes: newPendingWrites(),
+		drains: newDrainIndex(), graces: newGraceIndex(), growths: growthIndex{}, timers: newTimers(out.WakeTimers), writes: newPendingWrites(),
 	}
 }
 

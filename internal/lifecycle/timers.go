@@ -82,7 +82,7 @@ const relookAfter = 4 * time.Second
 func (m *Machine) StillThere(inside netip.Addr, now time.Time) {
 	s := m.slots.at(inside)
 	if s != nil && s.online && !s.packed.ExpiresAt().IsZero() && s.packed.ExpiresAt().Before(now) {
-		m.lookAt(inside, now.Add(relookAfter))
+		m.timers.look(inside, now.Add(relookAfter))
 	}
 }
 
@@ -93,17 +93,8 @@ func (m *Machine) expire(s *Slot) {
 	if at.IsZero() || lookedAt == nil || *lookedAt != 0 && *lookedAt <= at.UnixNano() {
 		return
 	}
-	if m.timers.expire(s.packed.Inside(), at) {
-		m.out.WakeTimers()
-	}
+	m.timers.expire(s.packed.Inside(), at)
 	*lookedAt = at.UnixNano()
-}
-
-// lookAt sets the timer of an address.
-func (m *Machine) lookAt(inside netip.Addr, at time.Time) {
-	if m.timers.look(inside, at) {
-		m.out.WakeTimers()
-	}
 }
 
 // expiryGrace is added to a record's expiry before it is looked up, because the
@@ -117,6 +108,7 @@ const expiryGrace = 250 * time.Millisecond
 type timers struct {
 	due   dueHeap
 	known map[[4]byte]int64 // due time of the valid entry of each address
+	wake  func()            // called when an entry is due before all others
 }
 
 // due is an entry. There is one for every subscriber, so it is small.
@@ -125,31 +117,33 @@ type due struct {
 	inside [4]byte
 }
 
-func newTimers() timers { return timers{known: map[[4]byte]int64{}} }
+func newTimers(wake func()) timers { return timers{known: map[[4]byte]int64{}, wake: wake} }
 
-// expire sets the timer of the address for its record's expiry, and reports
-// whether it is due before all others.
-func (t *timers) expire(inside netip.Addr, expiry time.Time) (first bool) {
-	return !expiry.IsZero() && t.look(inside, expiry.Add(expiryGrace))
+// expire sets the timer of the address for its record's expiry.
+func (t *timers) expire(inside netip.Addr, expiry time.Time) {
+	if !expiry.IsZero() {
+		t.look(inside, expiry.Add(expiryGrace))
+	}
 }
 
 // Farthest is the latest time that an entry can hold, in the year 2262.
 var Farthest = time.Unix(0, math.MaxInt64)
 
-// look sets the timer of the address, and reports whether it is due before all
-// others. It ignores records at addresses that are not IPv4, and those that
-// live for centuries, as a person may have written them.
-func (t *timers) look(inside netip.Addr, at time.Time) (first bool) {
+// look sets the timer of the address. It ignores records at addresses that are
+// not IPv4, and those that live for centuries, as a person may have written them.
+func (t *timers) look(inside netip.Addr, at time.Time) {
 	if !inside.Is4() || at.After(Farthest) {
-		return false
+		return
 	}
 	entry := due{at.UnixNano(), inside.As4()}
 	if known, ok := t.known[entry.inside]; ok && entry.at >= known {
-		return false
+		return
 	}
 	t.known[entry.inside] = entry.at
 	heap.Push(&t.due, entry)
-	return t.due[0] == entry
+	if t.due[0] == entry {
+		t.wake()
+	}
 }
 
 // pop removes and returns the addresses that are due.

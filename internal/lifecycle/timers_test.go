@@ -12,7 +12,7 @@ import (
 func TestTimersKeepOneEntryAnAddress(t *testing.T) {
 	t0 := time.Unix(1000, 0)
 	a, b := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2")
-	timers := newTimers()
+	timers := newTimers(func() {})
 	timers.expire(a, time.Time{}) // never expires
 	timers.expire(a, t0.Add(60*time.Second))
 	timers.expire(a, t0.Add(90*time.Second)) // an Interim: noticed when the first entry is due
@@ -41,7 +41,7 @@ func TestTimersKeepOneEntryAnAddress(t *testing.T) {
 // TestTimersTakeWhatPeopleWrite: the key of a record may contain an IPv6
 // address, and a record may expire in centuries.
 func TestTimersTakeWhatPeopleWrite(t *testing.T) {
-	timers := newTimers()
+	timers := newTimers(func() {})
 	timers.expire(netip.MustParseAddr("2001:db8::1"), time.Unix(1000, 0))
 	far := subscriber.Record{ExpiresAt: time.Date(2500, 1, 1, 0, 0, 0, 0, time.UTC)}
 	packed := far.Pack()

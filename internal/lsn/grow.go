@@ -45,12 +45,12 @@ func (e *Engine) Grow(group string, inside netip.Addr, within nat.Block, now tim
 	case g.ranked == nil || g.retired || g.embargoed || g.waiting.len > 0 || g.segmentOf(c.cell).retired:
 		return refuse(ErrExhausted)
 	}
-	cell := g.growthCell(c, within)
+	cell := g.ranked.growthCell(c, within)
 	if cell == none {
 		return refuse(ErrExhausted)
 	}
 	var grown Growth
-	if own := g.ownHeldCell(c, cell); own != none {
+	if own := c.ownHeldCell(g, cell); own != none {
 		g.describeHeld(own, &grown.Regained)
 		g.unhold(own)
 	}
@@ -75,17 +75,17 @@ func (g *group) append(c *subscriberState, cell uint32, now time.Time) {
 // growthCell returns the cell with which the lease of a subscriber grows, or none: the buddy
 // of its block, else the cell next to its range whose loss harms others least, else the
 // best one of its address.
-func (g *group) growthCell(c *subscriberState, within nat.Block) uint32 {
-	s := g.segmentOf(c.cell)
-	first, last := uint32(within.First)/g.shape.size, uint32(within.Last)/g.shape.size
+func (r *rankedCells) growthCell(c *subscriberState, within nat.Block) uint32 {
+	s := r.g.segmentOf(c.cell)
+	first, last := uint32(within.First)/r.g.shape.size, uint32(within.Last)/r.g.shape.size
 	var best uint32
 	bestRank := -1
 	for _, n := range [...]uint32{first - 1, last + 1} {
-		cell, ok := s.beside(&g.shape, c.cell, n)
-		if !ok || !g.mayGrowInto(s, c, cell) {
+		cell, ok := s.beside(&r.g.shape, c.cell, n)
+		if !ok || !r.mayGrowInto(s, c, cell) {
 			continue
 		}
-		rank := g.ranked.rank(s, cell)
+		rank := r.rank(s, cell)
 		if first == last && n == first^1 {
 			rank = ranks // its buddy
 		}
@@ -97,12 +97,12 @@ func (g *group) growthCell(c *subscriberState, within nat.Block) uint32 {
 		return best
 	}
 	bestRank = ranks
-	for i := range g.shape.count {
-		cell, _ := s.beside(&g.shape, c.cell, g.shape.first+i)
-		if !g.mayGrowInto(s, c, cell) {
+	for i := range r.g.shape.count {
+		cell, _ := s.beside(&r.g.shape, c.cell, r.g.shape.first+i)
+		if !r.mayGrowInto(s, c, cell) {
 			continue
 		}
-		if rank := g.ranked.rank(s, cell); rank < bestRank {
+		if rank := r.rank(s, cell); rank < bestRank {
 			best, bestRank = cell, rank
 		}
 	}
@@ -110,13 +110,13 @@ func (g *group) growthCell(c *subscriberState, within nat.Block) uint32 {
 }
 
 // mayGrowInto reports whether a subscriber may get a cell as a further one.
-func (g *group) mayGrowInto(s *poolPrefix, c *subscriberState, cell uint32) bool {
-	return g.ranked.isFree(s, cell) || g.ownHeldCell(c, cell) != none
+func (r *rankedCells) mayGrowInto(s *poolPrefix, c *subscriberState, cell uint32) bool {
+	return r.isFree(s, cell) || c.ownHeldCell(r.g, cell) != none
 }
 
 // ownHeldCell returns the held lease of exactly one cell that the subscriber itself gave
 // back, or none.
-func (g *group) ownHeldCell(c *subscriberState, cell uint32) uint32 {
+func (c *subscriberState) ownHeldCell(g *group, cell uint32) uint32 {
 	if c.identity == "" || g.owners[cell] != g.owners[c.cell] {
 		return none
 	}
