@@ -29,9 +29,7 @@ type Metrics struct {
 
 	radiusRequests *prometheus.CounterVec
 	radiusResponse prometheus.Histogram
-	radsecOpen     *prometheus.GaugeVec
-	radsecClosed   *prometheus.CounterVec
-	radsecRefused  *prometheus.CounterVec
+	radsec         radsecConnections
 	removals       *prometheus.CounterVec
 	growths        *prometheus.CounterVec
 	wouldRemove    *prometheus.CounterVec
@@ -56,6 +54,12 @@ type Metrics struct {
 	verdictsBy *counterCache[subscriber.Verdict]
 }
 
+// radsecConnections are the metrics of RadSec connections.
+type radsecConnections struct {
+	open            *prometheus.GaugeVec
+	closed, refused *prometheus.CounterVec
+}
+
 // New returns the metrics of a sessiond of the given version.
 func New(version string) *Metrics {
 	m := &Metrics{
@@ -70,18 +74,20 @@ func New(version string) *Metrics {
 			Help:    "Time from the receipt of an accounting request to its reply.",
 			Buckets: seconds,
 		}),
-		radsecOpen: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "sessiond_radsec_connections",
-			Help: "RadSec connections that are open, by client.",
-		}, []string{"client"}),
-		radsecClosed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sessiond_radsec_connections_closed_total",
-			Help: "RadSec connections that ended, by client and cause.",
-		}, []string{"client", "cause"}),
-		radsecRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sessiond_radsec_connections_refused_total",
-			Help: "RadSec connections that were not served, by client (empty: unknown) and cause.",
-		}, []string{"client", "cause"}),
+		radsec: radsecConnections{
+			open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+				Name: "sessiond_radsec_connections",
+				Help: "RadSec connections that are open, by client.",
+			}, []string{"client"}),
+			closed: prometheus.NewCounterVec(prometheus.CounterOpts{
+				Name: "sessiond_radsec_connections_closed_total",
+				Help: "RadSec connections that ended, by client and cause.",
+			}, []string{"client", "cause"}),
+			refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+				Name: "sessiond_radsec_connections_refused_total",
+				Help: "RadSec connections that were not served, by client (empty: unknown) and cause.",
+			}, []string{"client", "cause"}),
+		},
 		removals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_removals_total",
 			Help: "Bindings torn down and proved to be gone, by group and by why the record ended.",
@@ -155,7 +161,7 @@ func New(version string) *Metrics {
 	}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
-		m.radsecOpen, m.radsecClosed, m.radsecRefused, m.removals, m.growths, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
+		m.radsec.open, m.radsec.closed, m.radsec.refused, m.removals, m.growths, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
 		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.garbage, m.limits, m.reloadGood, m.reloadTime, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registry.MustRegister(m.calls.all()...)
@@ -234,14 +240,14 @@ func (m *Metrics) Expect(e Expected) {
 	m.expectRequests(e.Clients, e.Outcomes)
 	m.expectRequests([]string{nobody}, e.Strangers)
 	for _, client := range e.RadSec {
-		m.radsecOpen.WithLabelValues(client)
-		m.radsecRefused.WithLabelValues(client, e.Limit)
+		m.radsec.open.WithLabelValues(client)
+		m.radsec.refused.WithLabelValues(client, e.Limit)
 		for _, cause := range e.Closings {
-			m.radsecClosed.WithLabelValues(client, cause)
+			m.radsec.closed.WithLabelValues(client, cause)
 		}
 	}
 	for _, cause := range e.Refusals {
-		m.radsecRefused.WithLabelValues(nobody, cause)
+		m.radsec.refused.WithLabelValues(nobody, cause)
 	}
 	m.calls.expect(&e)
 }
@@ -299,17 +305,17 @@ func (m *Metrics) Request(client, kind, result string, took time.Duration) {
 }
 
 // ConnectionOpened counts a new RadSec connection.
-func (m *Metrics) ConnectionOpened(client string) { m.radsecOpen.WithLabelValues(client).Inc() }
+func (m *Metrics) ConnectionOpened(client string) { m.radsec.open.WithLabelValues(client).Inc() }
 
 // ConnectionClosed counts the end of a RadSec connection.
 func (m *Metrics) ConnectionClosed(client, cause string) {
-	m.radsecOpen.WithLabelValues(client).Dec()
-	m.radsecClosed.WithLabelValues(client, cause).Inc()
+	m.radsec.open.WithLabelValues(client).Dec()
+	m.radsec.closed.WithLabelValues(client, cause).Inc()
 }
 
 // ConnectionRefused counts one RadSec connection that was not served.
 func (m *Metrics) ConnectionRefused(client, cause string) {
-	m.radsecRefused.WithLabelValues(client, cause).Inc()
+	m.radsec.refused.WithLabelValues(client, cause).Inc()
 }
 
 // Removed counts one binding that was torn down.
