@@ -49,7 +49,7 @@ func (l *loader) group(v value) Group {
 		"outside":       func(v value) { g.Outside, g.Draining = outsideClaims(&l.outside, v) },
 		"port_range":    func(v value) { place = v; v.ports(&g.FirstPort, &g.LastPort) },
 		"block_size":    func(v value) { place = v; v.blockSize(&g.BlockSize) },
-		"max_blocks":    func(v value) { several = v; v.maxBlocks(&g.MaxBlocks) },
+		"max_blocks":    func(v value) { several = v; readMaxBlocks(v, &g.MaxBlocks) },
 		"deterministic": func(v value) { whole = v; v.boolean(&g.Deterministic) },
 		"mapping":       func(v value) { v.oneOf(&g.Mapping, EndpointIndependent) },
 		"filtering":     func(v value) { v.oneOf(&g.Filtering, AddressAndPortDependent, EndpointIndependent) },
@@ -164,7 +164,7 @@ func (v value) blockSize(to *int) {
 // mostBlocks bounds the blocks of one subscriber.
 const mostBlocks = 64
 
-func (v value) maxBlocks(to *int) {
+func readMaxBlocks(v value, to *int) {
 	var n int
 	switch ok := v.integer(&n); {
 	case !ok:
