@@ -25,11 +25,6 @@ const identifiers = 256
 // receiveBuffer has room for a reply of any length to each of them, in octets.
 const receiveBuffer = identifiers * 2 * radius.MaxPacketLength
 
-// clients counts the clients of this process. Each begins at another identifier: the kernel
-// may give a new socket the port of one just closed, and a server takes the same octets from
-// the same port for a repetition (RFC 5080 section 2.2.2).
-var clients atomic.Uint32
-
 // Options configures a Client.
 type Options struct {
 	// Secret is shared with the server. Required.
@@ -112,9 +107,8 @@ func New(conn net.Conn, options Options) (*Client, error) {
 		free:    make(chan byte, identifiers),
 		closed:  make(chan struct{}),
 	}
-	first := byte(clients.Add(1))
 	for i := range identifiers {
-		c.free <- first + byte(i)
+		c.free <- byte(i)
 	}
 	c.reading.Go(c.read)
 	return c, nil

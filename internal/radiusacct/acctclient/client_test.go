@@ -133,25 +133,6 @@ func TestRetransmitsTheSameOctets(t *testing.T) {
 	}
 }
 
-// TestNextClientRepeatsNothing: a client that gets the port of one before sends the same
-// report in other octets.
-func TestNextClientRepeatsNothing(t *testing.T) {
-	got := make(chan []byte, 2)
-	addr := server(t, func(request []byte) [][]byte {
-		got <- bytes.Clone(request)
-		return [][]byte{response(request, secret)}
-	})
-	for range 2 {
-		c := dial(t, addr, acctclient.Options{})
-		if err := c.Account(context.Background(), start("s1")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if first, second := <-got, <-got; bytes.Equal(first, second) {
-		t.Error("the next client sent the same octets")
-	}
-}
-
 func TestTrustsNoForgery(t *testing.T) {
 	addr := server(t, func(request []byte) [][]byte {
 		sound := response(request, secret)
