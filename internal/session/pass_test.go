@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,7 +71,14 @@ func TestEveryStretchIsCompared_NAT40(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	victims := append([]int{0, reconcile.StretchSize - 1, reconcile.StretchSize, n - 1}, r.Perm(n)...)
 	want := map[string]string{}
-	for kind, mess := range messes {
+	kinds := slices.Sorted(maps.Keys(messes))
+	last := slices.Index(kinds, inspect.DriftBindingOrphaned)
+	kinds = append(slices.Delete(kinds, last, last+1), inspect.DriftBindingOrphaned)
+	for _, kind := range kinds {
+		mess := messes[kind]
+		if kind == inspect.DriftBindingOrphaned { // the watcher switches notices on once a second, and would find these
+			w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
+		}
 		for range each {
 			i := victims[0]
 			victims = victims[1:]
