@@ -62,7 +62,7 @@ func newGrowingWorld(t *testing.T, blocks, maxBlocks int) *growingWorld {
 	g.Hold = time.Minute
 	w.world = newWorld(t, g, func(x *world) {
 		x.ttl, x.lookEvery, x.logs = time.Hour, 20*time.Millisecond, &w.logged
-		x.now = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+		x.shifted = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 	})
 	return w
 }

@@ -48,7 +48,7 @@ type world struct {
 	every time.Duration // between two looks, from the next boot on; 0 for the default
 
 	lookEvery time.Duration    // at ports, from the next boot on; 0 for the default
-	now       func() time.Time // from the next boot on; nil for the time
+	shifted   func() time.Time // the clock from the next boot on; nil for the time
 
 	feedLength, feedLimit int64 // from the next boot on; 0 for the defaults
 
@@ -163,7 +163,7 @@ func (w *world) boot() {
 		Store: store, Kernel: kernel, Groups: []lsn.GroupConfig{w.group}, Node: "test",
 		Settings: someSettings, Observer: w.seen, Logger: log,
 		Guards: map[string]guard.Limits{w.group.Name: w.guard}, Owner: w.owner, ReconcileEvery: w.every,
-		LookEvery: w.lookEvery, Now: w.now,
+		LookEvery: w.lookEvery, Now: w.shifted,
 	})
 	if err != nil {
 		w.t.Fatal(err)
