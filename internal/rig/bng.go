@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,49 +43,34 @@ func (r *Rig) SendFrom(ctx context.Context, source string, request acctclient.Re
 }
 
 // SendTo sends a request to a server, "HOST:PORT", from "IP:PORT", and waits
-// for the answer. A port that the kernel chooses is new, so the server takes no
-// request for a repetition of an earlier one.
+// for the answer. Local with port 0, or empty, gets a port that was not used in
+// the last minute, so the server takes no request for a repetition of an earlier
+// one.
 func SendTo(ctx context.Context, server, local string, request acctclient.Request) error {
-	conn, err := dial(ctx, server, local)
-	if err != nil {
-		return err
+	for {
+		c, err := acctclient.Dial(ctx, server, local, acctclient.Options{Secret: []byte(Secret)})
+		if err != nil {
+			return err
+		}
+		defer c.Close() // not at once: the kernel shall choose another port
+		if isNew(c.LocalAddr()) || !kernelChooses(local) {
+			return c.Account(ctx, request)
+		}
 	}
-	c, err := acctclient.New(conn, acctclient.Options{Secret: []byte(Secret)})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return c.Account(ctx, request)
 }
+
+func kernelChooses(local string) bool { return local == "" || strings.HasSuffix(local, ":0") }
 
 // lately are the source addresses of requests, by net.Addr.String, each with the time of its
 // last one. The kernel may choose a port that was closed a moment ago; the same octets from
 // there would be answered from the server's memory, which lasts for 30 s at most.
 var lately sync.Map
 
-// dial makes a socket whose source address was not used in the last minute, if the kernel
-// chooses the port.
-func dial(ctx context.Context, server, local string) (net.Conn, error) {
-	var d net.Dialer
-	if local != "" {
-		addr, err := net.ResolveUDPAddr("udp", local)
-		if err != nil {
-			return nil, err
-		}
-		d.LocalAddr = addr
-	}
-	for {
-		conn, err := d.DialContext(ctx, "udp", server)
-		if err != nil {
-			return nil, err
-		}
-		now := time.Now()
-		before, used := lately.Swap(conn.LocalAddr().String(), now)
-		if chosen, ok := d.LocalAddr.(*net.UDPAddr); !used || now.Sub(before.(time.Time)) > time.Minute || ok && chosen.Port != 0 {
-			return conn, nil
-		}
-		defer conn.Close() // not at once: the kernel shall choose another one
-	}
+// isNew notes that an address is used now, and reports whether it was not in the last minute.
+func isNew(a net.Addr) bool {
+	now := time.Now()
+	before, used := lately.Swap(a.String(), now)
+	return !used || now.Sub(before.(time.Time)) > time.Minute
 }
 
 // Status makes the BNG send a Status-Server and waits for the answer.

@@ -114,6 +114,9 @@ func New(conn net.Conn, options Options) (*Client, error) {
 	return c, nil
 }
 
+// LocalAddr returns the source address of the client's requests.
+func (c *Client) LocalAddr() net.Addr { return c.conn.LocalAddr() }
+
 // Close ends the client; requests in progress fail with ErrClosed.
 func (c *Client) Close() error {
 	err := c.conn.Close()
