@@ -98,13 +98,6 @@ func (t *Table) LookAgain(inside netip.Addr, after int) {
 	}
 }
 
-// Sources returns the number of source ports that an address uses in the entries it began,
-// of the protocol with the most. A mapping that does not depend on the destination has one
-// port outside for each (RFC 4787 REQ-1). It costs as much as PortUse.
-func (t *Table) Sources(inside netip.Addr) int {
-	return t.PortUse(inside).Largest()
-}
-
 // SettledEntries calls fn with the entries that have one of the addresses in either tuple,
 // as Entries does, and leaves none out: it waits for packets that are on their way through
 // the kernel, and takes events, or a whole pass, as Delete does for its proof. An entry that

@@ -44,7 +44,6 @@ type Contract interface {
 	Begun() <-chan struct{}
 	ListBegun() []netip.Addr
 	LookAgain(inside netip.Addr, after int)
-	Sources(inside netip.Addr) int
 	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error)
 	KillSession(ctx context.Context, s Session) error
 	SetTimeouts(ctx context.Context, t nat.Timeouts) error
@@ -568,7 +567,7 @@ func busy_NAT35(t *testing.T, n Twin) {
 	due(false)
 	begin(1)
 	due(true)
-	if got := n.Sources(alice); got != 7 {
+	if got := n.PortUse(alice).Largest(); got != 7 {
 		t.Errorf("alice uses %d ports, want 7", got)
 	}
 	n.LookAgain(alice, 100)

@@ -134,10 +134,6 @@ func (t *SessionTable) ListBegun() []netip.Addr { return t.flows.ListBegun() }
 // LookAgain makes a subscriber due after so many more sessions.
 func (t *SessionTable) LookAgain(inside netip.Addr, after int) { t.flows.LookAgain(inside, after) }
 
-// Sources returns the number of inside ports in use of the protocol with the most. It costs
-// one look into the index.
-func (t *SessionTable) Sources(inside netip.Addr) int { return t.flows.Sources(inside) }
-
 // Vacant reports whether the kernel certainly has no session of an inside address with a port
 // of a block. Program another block for new sessions before: it waits for packets that were
 // past the block map by then.

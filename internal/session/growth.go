@@ -30,7 +30,7 @@ type growthKernel interface {
 	Begun() <-chan struct{}                 // receives when ListBegun lists some
 	ListBegun() []netip.Addr                // and forgets them
 	LookAgain(inside netip.Addr, after int) // lists it after so many more sessions
-	Sources(inside netip.Addr) int          // inside ports in use, of the protocol with the most
+	PortUse(inside netip.Addr) nat.PortUse  // inside ports in use
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
 	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) // certainly without a session
 }
@@ -117,7 +117,7 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 		return busyAgain
 	}
 	high := lifecycle.HighWater(r.Size())
-	sources := w.kernel.Sources(inside)
+	sources := w.kernel.PortUse(inside).Largest()
 	switch {
 	case sources >= high && time.Now().Before(w.rests[inside]):
 		return max(1, r.Size()/8)

@@ -74,25 +74,6 @@ func (n *NAT) LookAgain(inside netip.Addr, after int) {
 	}
 }
 
-// Sources is as that of nftnat.Kernel.
-func (n *NAT) Sources(inside netip.Addr) (most int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	type source struct {
-		protocol uint8
-		port     uint16
-	}
-	seen, counts := map[source]bool{}, map[uint8]int{}
-	for t := range n.flows {
-		if at := (source{t.Protocol, t.SrcPort}); t.Src == inside && !seen[at] {
-			seen[at] = true
-			counts[t.Protocol]++
-			most = max(most, counts[t.Protocol])
-		}
-	}
-	return most
-}
-
 // Vacant is as that of nftnat.Kernel.
 func (n *NAT) Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) {
 	n.mu.Lock()
