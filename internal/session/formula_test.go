@@ -144,13 +144,14 @@ func TestBecomesDeterministic_NAT38_I1_I7(t *testing.T) {
 }
 
 // TestDeterministicPoolsAreConfigured: blocks follow from the order of the prefixes in the
-// configuration, so they do not change at run time, and changes of before the mode rest.
+// configuration, so they do not change at run time. A removal of before the mode ends, and
+// cuts nobody any more.
 func TestDeterministicPoolsAreConfigured_NAT27_NAT38(t *testing.T) {
 	g := ownGroup()
 	g.Deterministic = false
 	w := newWorld(t, g)
 	ctx := context.Background()
-	if _, err := w.DrainPool(ctx, "", g.Outside[0]); err != nil {
+	if _, _, err := w.RemovePool(ctx, "", g.Outside[0], true); err != nil {
 		t.Fatal(err)
 	}
 	g.Deterministic = true
@@ -162,5 +163,15 @@ func TestDeterministicPoolsAreConfigured_NAT27_NAT38(t *testing.T) {
 	inside := netip.MustParseAddr("100.64.0.3")
 	w.send(subscriber.EventStart, inside, "alice", "1")
 	w.wantOwn(inside)
+	w.flow(inside, 5000)
+	w.until("the removal to be forgotten", func() bool {
+		changes, err := w.db.PoolChanges(ctx, g.Name)
+		return err == nil && len(changes) == 0
+	})
+	w.Manager.served.keepPools(ctx)
+	w.wantOwn(inside)
+	if n := w.nat.SessionCount(inside); n != 1 {
+		t.Errorf("alice has %d sessions, want 1", n)
+	}
 	w.check()
 }

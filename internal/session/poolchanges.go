@@ -110,7 +110,7 @@ func (pc poolChanges) base(file []lsn.GroupConfig, c *lsn.GroupConfig) []netip.P
 
 // over returns a group's configuration with the changes over it.
 func (pc poolChanges) over(file []lsn.GroupConfig, c lsn.GroupConfig) lsn.GroupConfig {
-	if len(pc) == 0 {
+	if len(pc) == 0 || c.Deterministic {
 		return c
 	}
 	base, gone, draining := pc.base(file, &c), pc.removed(), union(c.Draining, pc.draining())
@@ -119,21 +119,22 @@ func (pc poolChanges) over(file []lsn.GroupConfig, c lsn.GroupConfig) lsn.GroupC
 	return c
 }
 
-// combined returns the configuration with the changes at run time. A deterministic group has
-// none: those of before it was one rest.
+// combined returns the configuration with the changes at run time.
 func combined(file []lsn.GroupConfig, changes map[string]poolChanges) []lsn.GroupConfig {
 	configs := slices.Clone(file)
 	for i := range configs {
-		if !configs[i].Deterministic {
-			configs[i] = changes[configs[i].Name].over(file, configs[i])
-		}
+		configs[i] = changes[configs[i].Name].over(file, configs[i])
 	}
 	return configs
 }
 
 // pruned returns the changes that still say something: over the configuration, or of
-// removed prefixes with blocks that are in use.
+// removed prefixes with blocks that are in use. A deterministic group has none: its blocks
+// follow from the prefixes of the configuration.
 func (pc poolChanges) pruned(file []lsn.GroupConfig, c *lsn.GroupConfig, used []netip.Prefix) poolChanges {
+	if c.Deterministic {
+		return nil
+	}
 	base := pc.base(file, c)
 	says := func(change subscriberdb.PoolChange) []netip.Prefix {
 		all := []netip.Prefix{change.Prefix}
