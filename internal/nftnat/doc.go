@@ -24,7 +24,8 @@
 //	routes.go        blackhole routes
 //	sessions.go      sessions: lists, counts, reaping with proof
 //	bounds.go        subscribers with too many sessions; the fill of the conntrack table
-//	limits.go        limits of subscribers, and who was refused at one
+//	limits.go        limits of subscribers, as chains and sets
+//	limitkeeper.go   the subscribers at their limits: programmed, told, forgotten
 //	strays.go        flows that others translated, or that began while nothing translated
 //	quiet.go         rules that make conntrack leave events out
 //	helpers.go       conntrack helpers of others

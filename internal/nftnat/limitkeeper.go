@@ -1,0 +1,239 @@
+package nftnat
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/conntrack"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
+)
+
+// SetLimits replaces the limits of all subscribers. What is open stays open, whatever the new
+// limits are.
+func (x *boundKeeper) SetLimits(ctx context.Context, list []nat.PrefixLimits) error {
+	k := x.kernel
+	if err := k.lock(ctx); err != nil {
+		return err
+	}
+	defer k.unlock()
+	o := k.options
+	o.Limits = slices.Clone(list)
+	if err := k.flows.SetBounds(boundsOf(list)); err != nil {
+		return err
+	}
+	if err := k.configure(ctx, o); err != nil {
+		return errors.Join(err, k.flows.SetBounds(boundsOf(k.options.Limits)))
+	}
+	k.limited.Store(limited(&o))
+	if !k.counts() {
+		return nil
+	}
+	return k.programFull(ctx, k.crowded())
+}
+
+// counts reports whether the index has counted the present entries.
+func (x *boundKeeper) counts() bool {
+	k := x.kernel
+	select {
+	case <-k.flows.Ready():
+		return true
+	default:
+		return false
+	}
+}
+
+// Refusals lists the subscribers that were refused new sessions since the last call, by limit. It
+// is to be called every few seconds: refusals are known for refusedKept.
+func (x *boundKeeper) Refusals(ctx context.Context) (list []nat.Refusal, err error) {
+	k := x.kernel
+	if !k.limited.Load() {
+		return nil, nil
+	}
+	if err := k.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer k.unlock()
+	now := time.Now()
+	since := now.Sub(k.refusalsRead) + refusalsMargin
+	for l := range nat.LimitCount {
+		first := len(list)
+		err := elements(ctx, k.conn, k.options.Table, setRefused(l), func() { list = list[:first] }, func(attrs []byte) {
+			left := time.Duration(nlmsg.Uint64(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_EXPIRATION))) * time.Millisecond
+			if key := parseKey(attrs); len(key) == addressLen && refusedKept-left <= since {
+				list = append(list, nat.Refusal{Inside: address(key).addr(), Limit: l})
+			}
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) { // others deleted the table
+			return nil, fmt.Errorf("read the subscribers at their limits: %w", err)
+		}
+	}
+	k.refusalsRead = now
+	return list, nil
+}
+
+// refusalsMargin is more than the kernel's clock of elements is wrong.
+const refusalsMargin = 50 * time.Millisecond
+
+// Reap is as that of MappingTable, and takes out of the table the elements of the addresses that
+// limits have made. Their gates being closed, they make no others.
+func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
+	proofs, err := k.MappingTable.Reap(ctx, inside)
+	if err != nil || !k.limited.Load() || len(proofs) == 0 {
+		return proofs, err
+	}
+	reaped := make([]address, len(proofs))
+	for i := range proofs {
+		reaped[i] = proofs[i].Inside.As4()
+	}
+	return proofs, k.forgetLimits(ctx, reaped)
+}
+
+// forgetLimits deletes the elements of addresses without sessions in the sets of limits.
+func (x *boundKeeper) forgetLimits(ctx context.Context, reaped []address) error {
+	k := x.kernel
+	if err := k.lock(ctx); err != nil {
+		return err
+	}
+	defer k.unlock()
+	if k.removed {
+		return nil
+	}
+	if full := k.crowded(); k.counts() && !full.equal(k.options.full) {
+		if err := k.programFull(ctx, full); err != nil {
+			return err
+		}
+	}
+	sets := []string{setNewSessions}
+	for l := range nat.LimitCount {
+		sets = append(sets, setRefused(l))
+	}
+	for _, name := range sets {
+		const attempts = 3 // an element may run out while it is being deleted
+		var err error
+		for range attempts {
+			if err = k.deletePresent(ctx, name, reaped); !errors.Is(err, unix.ENOENT) {
+				break
+			}
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) { // others deleted the set
+			return fmt.Errorf("forget the limits of %d addresses: %w", len(reaped), err)
+		}
+	}
+	return nil
+}
+
+// deletePresent deletes those of some elements that a set has.
+func (x *boundKeeper) deletePresent(ctx context.Context, name string, list []address) error {
+	k := x.kernel
+	var present []address
+	err := k.conn.Lookup(ctx, k.options.Table, name, len(list),
+		func(dst []byte, i int) []byte { return appendKey(dst, list[i][:]) },
+		func(i int, _ []byte) { present = append(present, list[i]) })
+	if err != nil || len(present) == 0 {
+		return err
+	}
+	var b wire.Batch
+	b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: name}, k.options.Table, name, len(present),
+		func(dst []byte, i int) []byte { return appendKey(dst, present[i][:]) })
+	return k.conn.Commit(ctx, &b)
+}
+
+func boundsOf(list []nat.PrefixLimits) []conntrack.Bounds {
+	bounds := make([]conntrack.Bounds, len(list))
+	for i, l := range list {
+		bounds[i] = conntrack.Bounds{
+			Prefixes: l.Inside, Entries: l.Sessions, Scarce: l.SessionsWhile(true), TCPPorts: l.TCPPorts, UDPPorts: l.UDPPorts,
+		}
+	}
+	return bounds
+}
+
+// keepMapped fills in the ports that have mappings, of subscribers at a limit of ports: those
+// that were known before, and those of subscribers that have reached it.
+func (x *boundKeeper) keepMapped(c *crowded, before *crowded) {
+	k := x.kernel
+	type user struct {
+		inside   netip.Addr
+		protocol uint8
+	}
+	known := make(map[user][]uint16)
+	for _, p := range before.mapped {
+		u := user{p.inside, p.protocol}
+		known[u] = append(known[u], p.port)
+	}
+	for _, kind := range []struct {
+		limit    nat.Limit
+		protocol uint8
+	}{{nat.LimitTCPPorts, unix.IPPROTO_TCP}, {nat.LimitUDPPorts, unix.IPPROTO_UDP}} {
+		for _, inside := range c.limited[kind.limit] {
+			ports, ok := known[user{inside, kind.protocol}]
+			if !ok {
+				ports = k.flows.Ports(inside, kind.protocol)
+			}
+			for _, port := range ports[:min(len(ports), mappedMost-len(c.mapped))] {
+				c.mapped = append(c.mapped, mappedPort{inside, kind.protocol, port})
+			}
+		}
+	}
+}
+
+// programFull programs the sets of the subscribers at a bound or limit: only the differences,
+// since a flood goes on until then. If that fails, the whole table is put right.
+func (x *boundKeeper) programFull(ctx context.Context, full crowded) error {
+	k := x.kernel
+	k.keepMapped(&full, &k.options.full)
+	o := k.options
+	o.full = full
+	r := ruleset{table: o.Table}
+	var b wire.Batch
+	r.planMembers(fullSets(&k.options), fullSets(&o), &b)
+	if b.Size() > k.conn.Limit() {
+		return k.configure(ctx, o)
+	}
+	if err := k.conn.Commit(ctx, &b); err != nil {
+		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("program the subscribers at their limits: %w", err)
+		}
+		return k.configure(ctx, o)
+	}
+	k.options = o
+	return nil
+}
+
+// planMembers changes the members of the same sets.
+func (r *ruleset) planMembers(before, after []set, b *wire.Batch) {
+	for i, want := range after {
+		have := before[i]
+		gone := lacking(have.members, want.members)
+		b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: want.name}, r.table, want.name, len(gone),
+			func(dst []byte, i int) []byte { return appendKey(dst, gone[i].key) })
+		want.members = lacking(want.members, have.members)
+		r.addMembers(want, b)
+	}
+}
+
+// lacking returns the members of a list that another one has not.
+func lacking(list, other []member) (rest []member) {
+	if len(list) == 0 {
+		return nil
+	}
+	known := make(map[string][]byte, len(other))
+	for _, m := range other {
+		known[string(m.key)] = m.state
+	}
+	for _, m := range list {
+		if state, ok := known[string(m.key)]; !ok || !bytes.Equal(state, m.state) {
+			rest = append(rest, m)
+		}
+	}
+	return rest
+}
