@@ -136,18 +136,20 @@ func noNAT(groups []config.Group) []nat.NoNAT {
 	return list
 }
 
-// mappings returns the outside prefixes of groups with learned mappings.
+// mappings returns the outside prefixes of groups with learned mappings. Those that drain are
+// among them: live bindings keep their mappings.
 func mappings(c config.Config, most int) nftnat.Mappings {
 	m := nftnat.Mappings{Most: most}
 	for _, g := range c.Groups {
+		outside := slices.Concat(g.Outside, g.Draining)
 		if g.Mapping == config.EndpointIndependent {
-			m.EndpointIndependent = append(m.EndpointIndependent, g.Outside...)
+			m.EndpointIndependent = append(m.EndpointIndependent, outside...)
 		}
 		if g.Filtering == config.EndpointIndependent {
-			m.Open = append(m.Open, g.Outside...)
+			m.Open = append(m.Open, outside...)
 		}
 		if !g.Overload {
-			m.Strict = append(m.Strict, g.Outside...)
+			m.Strict = append(m.Strict, outside...)
 		}
 	}
 	return m

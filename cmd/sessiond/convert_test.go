@@ -99,3 +99,17 @@ func TestGroupTimeouts_NAT05(t *testing.T) {
 		t.Errorf("they are %+v, want %+v", got, want)
 	}
 }
+
+// TestMappingsOfDrainingPrefixes: live bindings in a prefix that drains keep their mappings.
+func TestMappingsOfDrainingPrefixes_NAT07_NAT27(t *testing.T) {
+	a, b := netip.MustParsePrefix("198.51.100.0/29"), netip.MustParsePrefix("198.51.100.8/29")
+	got := natOptions(config.Config{Groups: []config.Group{{
+		Outside: []netip.Prefix{a}, Draining: []netip.Prefix{b},
+		Mapping: config.EndpointIndependent, Filtering: config.EndpointIndependent,
+	}}}, nil).Mappings
+	for _, prefixes := range [][]netip.Prefix{got.EndpointIndependent, got.Open, got.Strict} {
+		if !reflect.DeepEqual(prefixes, []netip.Prefix{a, b}) {
+			t.Errorf("the prefixes are %v, want %v and %v", prefixes, a, b)
+		}
+	}
+}
