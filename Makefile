@@ -6,7 +6,9 @@ SHELL := /bin/bash
 
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 GO ?= go
-TOOL := $(GO) tool -modfile=tools/go.mod
+# All that is built without -race is built alike, so that it is compiled once.
+ALIKE := CGO_ENABLED=0 GOFLAGS=-trimpath
+TOOL := $(ALIKE) $(GO) tool -modfile=tools/go.mod
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
@@ -14,7 +16,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	$(ALIKE) $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 ## demo: the main job in a lab of network namespaces, each step shown
 demo: setup build
@@ -22,7 +24,8 @@ demo: setup build
 
 ## test: every test, the kernel and Redis ones too; skips are listed at the end
 test: setup
-	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -count=1 -timeout 15m ./...
+	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- \
+		env CGO_ENABLED=1 GOFLAGS= $(GO) test -json -race -vet=off -count=1 -timeout 15m ./...
 
 ## soak: FAULTS random faults (default 1000), in worlds with seeds from SEED on, and
 ## as many flushes of nftables under traffic

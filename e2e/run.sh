@@ -100,7 +100,7 @@ fi
 # In the background, and a process group of its own: so that a signal takes
 # everything down at once.
 set -m
-go test -tags e2e -count 1 -timeout 10m -v "$@" ./e2e &
+CGO_ENABLED=0 go test -trimpath -tags e2e -count 1 -timeout 10m -v "$@" ./e2e &
 tests=$!
 set +m
 wait "$tests"

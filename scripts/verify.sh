@@ -4,6 +4,7 @@
 # Runs all checks even when one fails, and fails if any did.
 set -u
 cd "$(dirname "$0")/.." || exit 1
+export CGO_ENABLED=0 GOFLAGS=-trimpath # as make build: what is built once serves both
 
 baseline=api/proto/baseline.binpb
 failed=""

@@ -22,8 +22,8 @@ func Build() (*Programs, error) {
 		return nil, err
 	}
 	const module = "github.com/sessiond/sessiond/cmd/"
-	cmd := exec.Command("go", "build", "-o", dir, module+"sessiond", module+"sessionctl")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir, module+"sessiond", module+"sessionctl")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // and -trimpath, as make build: compiled once
 	if out, err := cmd.CombinedOutput(); err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, fmt.Errorf("build the programs: %w\n%s", err, out)
