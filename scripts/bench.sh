@@ -17,6 +17,7 @@ parts=(
 	'conntrack conntrack DeleteMany/entries=500000|Memory|Arrivals|SessionLife 3x'
 	'teardown nftnat MassTeardown/entries=500000 3x'
 	'cut nftnat Cut 500x'
+	'forward nftnat MappedPackets|Limits 60x'
 	'radiusacct radiusacct/... . 1s'
 	'subscriberdb subscriberdb Record 1s'
 	'control control EventToWatchers 500x'
@@ -68,6 +69,14 @@ growth() {
 		END { if (x && y) printf "=> %s: %.1f times, %.2fx\n", text, x / y, x / y / limit }' "$1"
 }
 
+forward() {
+	local size
+	for size in 1/flows=1 10000/flows=1000 10000/flows=10000 1000000/flows=1000 1000000/flows=10000; do
+		metric "$1" "MappedPackets/bindings=$size" ratio-plain 0.95 "packets a second among bindings=$size, against one masquerade rule, over the 0.95 it must be"
+		metric "$1" "MappedPackets/bindings=$size" ratio-cone 0.9 'the same with full cone, over the 0.9 it must be (0.85 at a million)'
+	done
+}
+
 removal() {
 	metric "$1" DeleteOne/proven/entries=500000 x-conntrack-D 100 'one subscriber of 5,000 removed and proved, against conntrack -D -s (must be 100 times faster)'
 }
@@ -105,6 +114,7 @@ judge() {
 	speed) speed "$2" ;;
 	restart) restart "$2" ;;
 	removal) removal "$2" ;;
+	forward) forward "$2" ;;
 	conntrack) conntrack "$2" ;;
 	teardown) teardown "$2" ;;
 	cut) metric "$2" Cut/entries=500000 p99-us 10000 'time to close a gate beside 500,000 sessions, p99, share of the 10 ms it may take' ;;

@@ -34,6 +34,7 @@ const (
 	StatusSeenReply             = 1 << 1
 	StatusAssured               = 1 << 2
 	StatusConfirmed             = 1 << 3 // the entry was there before this packet
+	StatusSourceTranslated      = 1 << 4 // IPS_SRC_NAT
 	StatusDestinationTranslated = 1 << 5 // IPS_DST_NAT
 )
 

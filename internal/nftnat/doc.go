@@ -13,6 +13,7 @@
 //	adopt.go         from the present table to the wanted one; fills maps that were lost
 //	plan.go          the operations between both, and the present table as read
 //	ruleset.go       the table as data: its chains and rules
+//	established.go   the short way of packets of translated flows, and what may leave
 //	comments.go      what an operator reads about its chains and sets
 //	nonat.go         sessions that keep their inside address
 //	sets.go          its sets and maps, and their elements in the kernel's form

@@ -32,7 +32,7 @@ func TestNftPrintsTheTable(t *testing.T) {
 		`"i0"`, "udp-300",
 		`counter name "drop_no_gate_out" drop comment "no open gate"`,
 		`comment "` + nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}.Meaning() + `"`,
-		`comment "` + chainComments[chainGuard] + `"`, `comment "` + setComments[mapGate] + `"`,
+		`comment "` + chainComments[chainLeaving] + `"`, `comment "` + setComments[mapGate] + `"`,
 	} {
 		if !strings.Contains(ruleset, want) {
 			t.Errorf("nft list ruleset lacks %q:\n%s", want, ruleset)

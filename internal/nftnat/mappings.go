@@ -10,7 +10,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/sessiond/sessiond/internal/addrrange"
-	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
@@ -239,10 +238,9 @@ func (p learnedProtocol) learnRules(learn, remember string, inside, outside endp
 	}
 	rules = append(rules, rule{learn, "", p.then(pairIn(setPairs, inside, outside), goTo(remember))})
 	if inside == senderInside {
-		isNew := []expr.Any{loadStatus, maskOf(conntrack.StatusConfirmed), isZero}
 		rules = append(rules,
-			rule{learn, "port of another mapping", p.then(slices.Concat(outside.in(setTaken), isNew, in(loadSource, setStrict)), countedDrop(nat.DropPortTaken, nat.DropOut)...)},
-			rule{learn, "port of another mapping, shared", p.then(slices.Concat(outside.in(setTaken), isNew), &expr.Counter{}, leave())},
+			rule{learn, "port of another mapping", p.then(slices.Concat(outside.in(setTaken), isNewFlow(), in(loadSource, setStrict)), countedDrop(nat.DropPortTaken, nat.DropOut)...)},
+			rule{learn, "port of another mapping, shared", p.then(slices.Concat(outside.in(setTaken), isNewFlow()), &expr.Counter{}, leave())},
 		)
 	}
 	return append(rules,

@@ -33,12 +33,14 @@ func noNATRules(list []nat.NoNAT) []rule {
 	return rules
 }
 
-// guardRules let nothing with an inside source leave, but sessions without NAT.
+// guardRules let nothing with an inside source leave, but sessions without NAT. They stand behind
+// everything else, so that nobody changes the mark before the barrier sees it. A table without
+// such sessions has leavingRules in their place.
 func guardRules(list []nat.NoNAT, insideLeaves []expr.Any) []rule {
-	drop := countedDrop(nat.DropUntranslated, nat.DropOut)
 	if len(list) == 0 {
-		return []rule{{chainGuard, "untranslated", then(insideLeaves, drop...)}}
+		return nil
 	}
+	drop := countedDrop(nat.DropUntranslated, nat.DropOut)
 	return []rule{
 		{chainGuard, "", then(insideLeaves, goTo(chainUntranslated))},
 		{chainUntranslated, "", []expr.Any{jump(chainNoNAT)}},

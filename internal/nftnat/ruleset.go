@@ -33,6 +33,8 @@ const (
 	mapPortTimeouts  = "port_timeouts"  // see timeoutTable
 
 	chainForward     = "forward"
+	chainLeaving     = "leaving" // see leavingRules
+	chainOutput      = "output"
 	chainFromInside  = "from_inside"
 	chainUpstream    = "upstream"
 	chainToInside    = "to_inside"
@@ -84,8 +86,8 @@ func newRuleset(o Options) *ruleset {
 		sets:     append(newSets(o), t.sets...),
 		counters: newCounters(nil),
 		policies: t.policies,
-		chains:   slices.Concat(newChains(o.NoNAT), t.chains, limitChains(&o), mappingChains(o)),
-		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), mappingRules(o)),
+		chains:   slices.Concat(newChains(o), t.chains, limitChains(&o), mappingChains(o)),
+		rules:    slices.Concat(establishedRules(o), forwardRules(o), leavingRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), mappingRules(o)),
 	}
 }
 
@@ -93,7 +95,7 @@ func newRuleset(o Options) *ruleset {
 // packets without a mapping after destination NAT, at dstnat, which would have chosen one.
 const priorityDstnat, prioritySrcnat, priorityGuard, priorityUnmapped = -100, 100, 110, -90
 
-func newChains(noNAT []nat.NoNAT) []chain {
+func newChains(o Options) []chain {
 	chains := []chain{
 		{name: chainForward, kind: "filter", hook: unix.NF_INET_FORWARD},
 		{name: chainFromInside},
@@ -108,18 +110,22 @@ func newChains(noNAT []nat.NoNAT) []chain {
 		{name: chainSrcnat, kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySrcnat},
 		{name: chainTimeouts},
 		{name: chainTranslate},
-		{name: chainGuard, kind: "filter", hook: unix.NF_INET_POST_ROUTING, priority: priorityGuard},
 		{name: chainUnmapped, kind: "nat", hook: unix.NF_INET_PRE_ROUTING, priority: priorityUnmapped},
 	}
-	if len(noNAT) > 0 {
+	if len(o.NoNAT) > 0 {
 		chains = append(chains, chain{name: chainNoNAT}, chain{name: chainUntranslated})
+	} else {
+		chains = append(chains, chain{name: chainLeaving}, chain{name: chainOutput, kind: "filter", hook: unix.NF_INET_LOCAL_OUT})
+	}
+	if len(o.NoNAT) > 0 || o.Mappings.on() {
+		chains = append(chains, chain{name: chainGuard, kind: "filter", hook: unix.NF_INET_POST_ROUTING, priority: priorityGuard})
 	}
 	return chains
 }
 
 // forwardRules let nothing pass without an open gate (I3). A gate leads both ways: from an
-// inside interface out, and back to an inside interface. A packet of an established flow costs
-// four look-ups. An open gate returns and does not accept: a packet from inside to inside has
+// inside interface out, and back to an inside interface. Nearly all packets of established flows
+// are met by establishedRules, before these. An open gate returns and does not accept: a packet from inside to inside has
 // two gates to pass.
 //
 // A packet from elsewhere that belongs to no flow of a subscriber, nor to a mapping, is
@@ -139,6 +145,10 @@ func newChains(noNAT []nat.NoNAT) []chain {
 // would not do: one that was never answered, such as one-way UDP, stays new.
 func forwardRules(o Options) []rule {
 	inside := o.InsideInterfaces
+	outwards := goTo(chainLeaving)
+	if len(o.NoNAT) > 0 {
+		outwards = leave() // the guard looks at what leaves
+	}
 	rules := slices.Concat(
 		onInside(chainForward, loadInputName, inside, goTo(chainFromInside)),
 		[]rule{{chainForward, "inside source, not from an inside interface",
@@ -151,7 +161,7 @@ func forwardRules(o Options) []rule {
 				then(in(loadSource, setOutsidePrefixes), countedDrop(nat.DropOutsideSource, nat.DropIn)...)},
 
 			{chainFromInside, "", []expr.Any{jump(chainUpstream)}},
-			{chainFromInside, "", then(in(loadOutputName, setOutsideInterfaces), leave())},
+			{chainFromInside, "", then(in(loadOutputName, setOutsideInterfaces), outwards)},
 		},
 		onInside(chainFromInside, loadOutputName, inside, goTo(chainDownstream)),
 		[]rule{
@@ -213,8 +223,7 @@ func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule 
 // natRules choose the outside address of new flows; a chain of type nat sees no others. An
 // inside packet is recognised by its source, or by its interface when its prefix was retired:
 // the chain of the forward hook has dropped packets that have one without the other, and the
-// machine's own have no interface. The guard sees every packet: a flow that conntrack knew
-// before its gate opened is never translated, and must not leave (DEL-05).
+// machine's own have no interface.
 //
 // The flows of subscribers to the machine itself take room in the conntrack table too. The
 // chain of the input hook bounds them, and those of hosts outside, which must not have a

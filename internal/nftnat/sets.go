@@ -117,11 +117,16 @@ func interfaceSet(name string, interfaces []string) set {
 		if strings.HasSuffix(i, anySuffix) {
 			continue // nft cannot print a set that holds such a name; it has a rule of its own
 		}
-		key := make([]byte, interfaceLen)
-		copy(key, i)
-		s.members = append(s.members, member{key: key})
+		s.members = append(s.members, member{key: interfaceKey(i)})
 	}
 	return s
+}
+
+// interfaceKey returns the name as the kernel compares it.
+func interfaceKey(name string) []byte {
+	key := make([]byte, interfaceLen)
+	copy(key, name)
+	return key
 }
 
 // protocolMembers are the protocols that can share an address by ports, or by

@@ -110,12 +110,12 @@ func moduleOf(op wire.Op) string {
 	case "add ct timeout":
 		return "nft_ct"
 	case "add chain":
-		if slices.ContainsFunc(newChains(nil), func(c chain) bool { return c.name == op.Object && c.kind == "nat" }) {
+		if slices.ContainsFunc(newChains(Options{}), func(c chain) bool { return c.name == op.Object && c.kind == "nat" }) {
 			return "nft_chain_nat"
 		}
 	case "add rule to chain":
 		switch op.Object {
-		case chainToInside, chainDraining:
+		case chainForward, chainToInside, chainDraining:
 			return "nft_ct"
 		case chainTranslate:
 			return "nft_nat"

@@ -171,7 +171,7 @@ func TestPacketsBeforeStart_DEL05_DEL06_I3(t *testing.T) {
 	t.Run("gate open but flow not flushed", func(t *testing.T) {
 		apply(t, w, blockOf(alice, nat.GateOpen, 0))
 		w.send(t, from)
-		w.dropped(t, chainGuard, "untranslated")
+		w.dropped(t, chainLeaving, "untranslated")
 		w.wantNoLeak(t, alice)
 	})
 	t.Run("flushed on Start", func(t *testing.T) {
