@@ -71,10 +71,10 @@ func TestTamperedTableIsPutRight(t *testing.T) {
 	for name, script := range map[string]string{
 		"rule added":          "add rule ip sessiond upstream accept",
 		"rule inserted":       "insert rule ip sessiond upstream accept",
-		"chain flushed":       "flush chain ip sessiond guard",
+		"chain flushed":       "flush chain ip sessiond output",
 		"chain added":         "add chain ip sessiond extra { type filter hook forward priority -1; policy drop; }",
 		"policy changed":      "add chain ip sessiond forward { type filter hook forward priority 0; policy drop; }",
-		"chain of other hook": "flush chain ip sessiond guard; delete chain ip sessiond guard; add chain ip sessiond guard { type filter hook input priority 0; }",
+		"chain of other hook": "flush chain ip sessiond output; delete chain ip sessiond output; add chain ip sessiond output { type filter hook input priority 0; }",
 		"table dormant":       "add table ip sessiond { flags dormant; }",
 		"prefix removed":      "flush set ip sessiond inside_prefixes",
 		"interface added":     `add element ip sessiond inside_interfaces { "evil0" }`,

@@ -28,7 +28,7 @@ func TestBarrier_I3(t *testing.T) {
 		"table deleted":   "delete table ip sessiond",
 		"table flushed":   "flush table ip sessiond",
 		"table dormant":   "add table ip sessiond { flags dormant; }",
-		"chains flushed":  "flush chain ip sessiond forward; flush chain ip sessiond srcnat; flush chain ip sessiond guard",
+		"chains flushed":  "flush chain ip sessiond forward; flush chain ip sessiond srcnat; flush chain ip sessiond output",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := wireTest{Lab: newLab(t)}

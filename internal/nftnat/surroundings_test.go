@@ -71,7 +71,7 @@ func TestMissingModulesAreNamed(t *testing.T) {
 		{Verb: "add rule to chain", Object: chainLimits}:    "nft_limit",
 
 		{Verb: "add rule to chain", Object: chainUnreachable}: "nft_reject_ipv4",
-		{Verb: "add rule to chain", Object: chainForward}:     "",
+		{Verb: "add rule to chain", Object: chainForward}:     "nft_ct",
 		{Verb: "delete element", Object: mapGate}:             "",
 	} {
 		for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP} {
