@@ -14,9 +14,13 @@ import (
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// boundInterval is the time between two probes of the subscribers at the bound: some of their
-// sessions may have ended without an event.
-const boundInterval = 10 * time.Second
+// boundInterval is the time between two probes of the subscribers at a bound or limit: some of
+// their sessions may have ended without an event, such as those that began while no daemon ran.
+// A probe asks for about so many sessions at most, 0.3 s of work; the next one goes on behind it.
+const (
+	boundInterval = 10 * time.Second
+	probedMost    = 65536
+)
 
 // boundKeeper keeps subscribers from opening more sessions than their bounds and limits. Its
 // methods are the Kernel's, and take its turn as those do.
@@ -26,7 +30,8 @@ type boundKeeper struct {
 
 	// Of the holder of the turn.
 	told         fullTold
-	refusalsRead time.Time // by Refusals
+	probed       netip.Addr // the last one of the probe before; of keepBound
+	refusalsRead time.Time  // by Refusals
 }
 
 // keepBound closes subscribers with more sessions than Options.MaxSessions to new ones of the
@@ -49,8 +54,7 @@ func (x *boundKeeper) keepBound(ctx context.Context) error {
 			return ctx.Err()
 		case <-k.flows.Crowds():
 		case <-tick.C:
-			full := k.crowded()
-			if err := k.flows.Probe(ctx, slices.Concat(full.began, full.reached)); err != nil {
+			if err := k.flows.Probe(ctx, x.probeNext(k.crowded())); err != nil {
 				k.report(ctx, err)
 			}
 		}
@@ -76,6 +80,37 @@ func (x *boundKeeper) crowded() (c crowded) {
 	c.near = at.Near
 	c.limited[nat.LimitSessions], c.limited[nat.LimitTCPPorts], c.limited[nat.LimitUDPPorts] = at.Entries, at.TCPPorts, at.UDPPorts
 	return c
+}
+
+// all lists the subscribers at a bound or limit, or near one, in order.
+func (c *crowded) all() []netip.Addr {
+	list := slices.Concat(c.began, c.reached, c.near)
+	for _, more := range c.limited {
+		list = append(list, more...)
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return slices.Compact(list)
+}
+
+// probeNext returns the subscribers to probe: those behind the last ones, then from the first on.
+func (x *boundKeeper) probeNext(full crowded) []netip.Addr {
+	list := full.all()
+	first, passed := slices.BinarySearchFunc(list, x.probed, netip.Addr.Compare)
+	if passed {
+		first++
+	}
+	list = slices.Concat(list[first:], list[:first])
+	sessions := 0
+	for i, inside := range list {
+		if sessions += x.kernel.flows.Count(inside); sessions >= probedMost {
+			list = list[:i+1]
+			break
+		}
+	}
+	if len(list) > 0 {
+		x.probed = list[len(list)-1]
+	}
+	return list
 }
 
 // equal compares but for the mapped ports, which follow from the rest.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/testenv"
@@ -400,6 +401,51 @@ func TestLimitsSurviveRestart_I7_I9(t *testing.T) {
 	testenv.Succeeds(t, atLimit)
 	run(t, lab, "nft", "flush", "set", "ip", testTable, setAtLimit(nat.LimitSessions))
 	testenv.Succeeds(t, atLimit)
+}
+
+// TestLimitIsLeftWithoutEvents_NAT28_I7: sessions that began while no daemon ran end without an
+// event of the kernel. They keep nobody at a limit.
+func TestLimitIsLeftWithoutEvents_NAT28_I7(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	o.Limits = limitsOf(nat.Limits{Sessions: 8, UDPPorts: 4})
+	first, err := dialAndStart(testContext(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, first, blockOf(alice, nat.GateOpen, 0))
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	run(t, lab, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=0")
+	for port := range uint16(4) {
+		for _, to := range lab.Remotes {
+			if err := lab.Subscriber.Send(netlab.Packet{
+				Protocol: netlab.UDP, Source: netip.AddrPortFrom(alice, 5000+port), Destination: netip.AddrPortFrom(to, 7000),
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	run(t, lab, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=2")
+	at := func(l nat.Limit) bool {
+		return strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setAtLimit(l)), alice.String())
+	}
+	startKernel(t, o)
+	testenv.Succeeds(t, func() error {
+		if !at(nat.LimitSessions) || !at(nat.LimitUDPPorts) {
+			return errors.New("not at the limits")
+		}
+		return nil
+	})
+	run(t, lab, "conntrack", "-D", "-s", alice.String())
+	ctx, cancel := context.WithTimeout(testContext(t), 2*boundInterval)
+	defer cancel()
+	for at(nat.LimitSessions) || at(nat.LimitUDPPorts) {
+		if err := clock.Sleep(ctx, 20*time.Millisecond); err != nil {
+			t.Fatal("still at a limit without a session")
+		}
+	}
 }
 
 // TestReserve_NAT28: while the conntrack table is nearly full a subscriber opens no more sessions

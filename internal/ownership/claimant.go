@@ -59,7 +59,7 @@ type Claimant struct {
 	line      string // self in the database's form
 	sign      *name  // a name in the namespace that exists as long as this process
 
-	asking sync.Mutex // serialises requests to the database; locked before mu
+	asking chan struct{} // has room for one: serialises requests to the database; locked before mu
 
 	mu     sync.Mutex
 	until  map[string]time.Time // of each group taken: earliest end of the lease
@@ -105,7 +105,8 @@ func New(o Options) (*Claimant, error) {
 	}
 	return &Claimant{
 		store: o.Store, namespace: o.Namespace, log: o.Logger, self: self, line: string(line), sign: sign,
-		until: map[string]time.Time{}, doubts: map[string]look{},
+		asking: make(chan struct{}, 1),
+		until:  map[string]time.Time{}, doubts: map[string]look{},
 	}, nil
 }
 
@@ -148,11 +149,26 @@ func refusal(group string, seen look) error {
 	return fmt.Errorf("group %s: %w: %s; %s. Stop that one: a group's NAT is on one node. Then start this one; %v after the other's death it may serve the group", group, ErrOwned, who, until, Lease)
 }
 
+// ask waits for its turn to ask the database, no longer than ctx: with a Redis that hangs each
+// turn takes askWithin, and many may wait. After it, asked ends the turn.
+func (c *Claimant) ask(ctx context.Context) error {
+	select {
+	case c.asking <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the database is being asked about other leases: %w", ctx.Err())
+	}
+}
+
+func (c *Claimant) asked() { <-c.asking }
+
 // try takes the lease if it is free, ours, or of a dead process. Otherwise it
 // returns the present lease.
 func (c *Claimant) try(ctx context.Context, group string) (taken bool, seen look, err error) {
-	c.asking.Lock()
-	defer c.asking.Unlock()
+	if err := c.ask(ctx); err != nil {
+		return false, look{}, err
+	}
+	defer c.asked()
 	return c.tryAsking(ctx, group)
 }
 
@@ -225,8 +241,10 @@ func (c *Claimant) groups() []string {
 }
 
 func (c *Claimant) renew(ctx context.Context, group string) error {
-	c.asking.Lock()
-	defer c.asking.Unlock()
+	if err := c.ask(ctx); err != nil {
+		return err
+	}
+	defer c.asked()
 	if !c.has(group) {
 		return nil // given up meanwhile
 	}
@@ -255,10 +273,13 @@ func (c *Claimant) Holds(group string) bool {
 	return time.Now().Before(c.until[group])
 }
 
-// Leave gives up the lease of a group.
+// Leave gives up the lease of a group. If ctx ends before the database can be asked, nothing
+// changes.
 func (c *Claimant) Leave(ctx context.Context, group string) error {
-	c.asking.Lock()
-	defer c.asking.Unlock()
+	if err := c.ask(ctx); err != nil {
+		return err
+	}
+	defer c.asked()
 	c.mu.Lock()
 	_, ours := c.until[group]
 	delete(c.until, group)

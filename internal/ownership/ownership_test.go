@@ -584,3 +584,31 @@ func TestLeftForGood(t *testing.T) {
 		t.Errorf("owner %q, %v", line, err)
 	}
 }
+
+// TestLeavesBesideHangingRenewals_I7: while Redis hangs and several tasks renew the leases of many
+// groups, giving all up takes no longer than it may: the end of the daemon waits for it.
+func TestLeavesBesideHangingRenewals_I7(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.claimant("cgn1", false)
+	for i := range 8 {
+		w.must(c.Claim(t.Context(), fmt.Sprintf("g%d", i)))
+	}
+	w.cli("CLIENT", "PAUSE", "60000")
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	for range 3 {
+		tasks.Go(func() { _ = c.Renew(ctx) })
+	}
+	defer tasks.Wait()
+	defer cancel()
+	short, stop := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer stop()
+	began := time.Now()
+	if err := c.LeaveAll(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("gave up all leases while Redis hangs: %v", err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}

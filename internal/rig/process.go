@@ -45,7 +45,14 @@ func lockedStart(cmd *exec.Cmd, started chan<- error) error {
 	return err
 }
 
-// end sends the signal and waits for the end of the process.
+// Times that a process gets to end, and to print where it hangs.
+const (
+	endsWithin   = 30 * time.Second
+	printsWithin = 2 * time.Second
+)
+
+// end sends the signal and waits for the end of the process. One that hangs is killed by
+// SIGQUIT, on which a Go program prints its goroutines.
 func (p *process) end(s syscall.Signal) error {
 	if p == nil {
 		return nil
@@ -54,9 +61,15 @@ func (p *process) end(s syscall.Signal) error {
 	select {
 	case <-p.exited:
 		return nil
-	case <-time.After(20 * time.Second):
-		return errors.Join(fmt.Errorf("%s does not end after %v", p.cmd.Path, s), p.cmd.Process.Kill())
+	case <-time.After(endsWithin):
 	}
+	_ = p.cmd.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-p.exited:
+	case <-time.After(printsWithin):
+		_ = p.cmd.Process.Kill()
+	}
+	return fmt.Errorf("%s does not end within %v after %v", p.cmd.Path, endsWithin, s)
 }
 
 // output keeps a process's output, and lets callers wait for a line of it.

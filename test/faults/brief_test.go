@@ -25,7 +25,7 @@ var (
 
 func briefConfig() string {
 	return fmt.Sprintf("name: brief, inside: [%s], outside: [%s], port_range: 2048-2559, block_size: %d, hold: %s, record_ttl: %s",
-		briefInside, briefOutside, blockSize, hold, briefTTL)
+		briefInside, briefOutside, 64, hold, briefTTL)
 }
 
 // A brief is one address of group brief.

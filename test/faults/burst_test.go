@@ -95,13 +95,15 @@ func (b *burst) awaitTries(ctx context.Context, n int) error {
 
 func (b *burst) do(ctx context.Context, o op) error {
 	switch o.kind {
+	case opPool:
+		return b.changePool(ctx, o)
 	case opDelete:
 		return b.insist(ctx, func(ctx context.Context) error { return b.delete(ctx, o) })
 	case opDEL:
-		return b.insist(ctx, func(ctx context.Context) error { return b.w.db.Del(ctx, recordKey(o.line.inside)).Err() })
+		return b.insist(ctx, func(ctx context.Context) error { return b.w.db.Del(ctx, o.line.key()).Err() })
 	case opExpire:
 		return b.insist(ctx, func(ctx context.Context) error {
-			return b.w.db.PExpire(ctx, recordKey(o.line.inside), time.Millisecond).Err()
+			return b.w.db.PExpire(ctx, o.line.key(), time.Millisecond).Err()
 		})
 	case opStart, opLostStart, opTakeover, opReconnect, opBrief, opClock, opTwin, opSetBack:
 		o.session.start = b.w.now

@@ -20,6 +20,11 @@ func (w *world) differences(s *snapshot) []string {
 	c.stored()
 	c.sessions()
 	c.briefs()
+	c.secondPool()
+	c.growths()
+	c.fixedBlocks()
+	c.limited()
+	c.named()
 	if !s.status.Ready {
 		c.differ("sessiond is not ready: %s", s.status.Why)
 	}
@@ -32,8 +37,15 @@ func (w *world) differences(s *snapshot) []string {
 // besides compares the results of lookForeign.
 func (w *world) besides(s *snapshot) []string {
 	c := &comparison{world: w, s: s}
-	for _, prefix := range []netip.Prefix{outsidePrefix, briefOutside} {
-		if !strings.Contains(s.routes, "blackhole "+prefix.String()) {
+	prefixes := []netip.Prefix{briefOutside}
+	for _, g := range groups {
+		prefixes = append(prefixes, g.outside)
+	}
+	if w.second.state != poolAbsent {
+		prefixes = append(prefixes, secondPool)
+	}
+	for _, prefix := range prefixes {
+		if !strings.Contains(s.routes, "blackhole "+strings.TrimSuffix(prefix.String(), "/32")+" ") {
 			c.differ("the blackhole route of %s is gone: %s", prefix, s.routes)
 		}
 	}
@@ -77,34 +89,31 @@ func (c *comparison) records() {
 }
 
 // bindings: an online line has one binding that is ACTIVE, or none if there is no free
-// block; all others have at most bindings that are held or draining.
+// block in its group; all others have at most bindings that are held or draining.
 func (c *comparison) bindings() {
 	live := c.live()
-	waiting := 0
+	waiting := map[string]int{}
 	for _, l := range c.model.lines {
 		b, ok := live[l.inside]
 		switch {
 		case l.online != nil && !ok:
-			waiting++
+			waiting[l.group.name]++
 		case l.online != nil && (!b.is("ACTIVE") || b.User != l.online.user):
 			c.differ("%s: binding %v, want ACTIVE of %s", l.inside, b, l.online.user)
 		case l.online == nil && ok && !(b.is("DRAINING") && !c.model.removal):
 			c.differ("%s: binding %v, want none", l.inside, b)
 		}
 	}
-	pending, free := 0, 0
-	for _, g := range c.s.status.Groups {
-		if g.Name == "default" {
-			pending = g.Pending
+	for _, g := range groups {
+		waits, pending, free := waiting[g.name], 0, c.freeOf(g)
+		for _, s := range c.s.status.Groups {
+			if s.Name == g.name {
+				pending = s.Pending
+			}
 		}
-	}
-	for _, p := range c.s.pools {
-		if p.Group == "default" {
-			free = p.Free
+		if waits != pending || waits > 0 && free > 0 {
+			c.differ("in group %s %d online have no block, %d are pending, %d blocks are free", g.name, waits, pending, free)
 		}
-	}
-	if waiting != pending || waiting > 0 && free > 0 {
-		c.differ("%d online have no block, %d are pending, %d blocks are free", waiting, pending, free)
 	}
 }
 
@@ -157,22 +166,37 @@ func (c *comparison) pools() {
 		}
 	}
 	var sum pool
+	want := briefCapacity
+	for _, g := range groups {
+		want += g.capacity()
+	}
 	for _, p := range c.s.pools {
 		sum.Total += p.Total
 		sum.Used += p.Used
 		sum.Held += p.Held
 		sum.Free += p.Free
+		switch {
+		case p.Prefix != secondPool.String():
+		case p.Draining:
+			want += p.Used + p.Held // its free blocks are nobody's any more
+		default:
+			want += defaultGroup.blocksOf(secondPool)
+		}
 	}
-	if want := capacity + briefCapacity; sum.Total != want || sum.Total != sum.Used+sum.Held+sum.Free || sum.Used != used || sum.Held != held {
-		c.differ("pools %+v, want %d blocks; bindings use %d and hold %d (DEL-10)", sum, want, used, held)
+	if sum.Total != want || sum.Total != sum.Used+sum.Held+sum.Free || sum.Used != used || sum.Held != held {
+		c.differ("pools %+v, want %d blocks; bindings use %d and hold %d (DEL-10): %+v", sum, want, used, held, c.s.pools)
 	}
 }
 
-// kernel: there are gate and block elements for exactly the live bindings.
+// kernel: there are gate and block elements for exactly the live bindings. The range of new
+// sessions is of blocks of the binding.
 func (c *comparison) kernel() {
 	gates, blocks := map[netip.Addr]string{}, map[netip.Addr]string{}
 	for inside, b := range c.live() {
 		gates[inside], blocks[inside] = "return", b.block()
+		if len(b.Blocks) > 1 && slices.Contains(b.ranges(), c.s.blocks[inside]) {
+			blocks[inside] = c.s.blocks[inside]
+		}
 		if b.is("DRAINING") {
 			gates[inside] = "goto"
 		}
@@ -217,14 +241,19 @@ func (c *comparison) stored() {
 	}
 }
 
-// sessions: every conntrack entry is of an address with a live binding, and in its block
-// (NAT-40). So no entry is left of an ended subscriber.
+// owns reports whether an outside endpoint is the subscriber's: today, in one of its blocks.
+func (c *comparison) owns(b *binding, outside netip.AddrPort) bool { return b.covers(outside) }
+
+// sessions: every conntrack entry is of an address with a live binding, and in its blocks, or
+// without NAT where it should be (NAT-40). So no entry is left of an ended subscriber.
 func (c *comparison) sessions() {
 	live := c.live()
 	for _, e := range c.s.entries {
-		if b, ok := live[e.inside]; !ok {
+		b, ok := live[e.inside.Addr()]
+		plain := e.remote.Addr() == plainHost && ok && b.Group == growingGroup.name
+		if !ok {
 			c.differ("entry of an address without a binding: %s", e.text)
-		} else if !b.covers(e.seen) {
+		} else if plain != (e.seen == e.inside) || !plain && !c.owns(b, e.seen) {
 			c.differ("entry outside of %v (NAT-40): %s", b, e.text)
 		}
 	}

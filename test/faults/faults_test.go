@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // area is the part that a fault affects; a round has at most one fault of each.
@@ -37,6 +38,8 @@ type fault struct {
 	crowds    bool // conntrack may evict entries that are not assured
 	endsFlows bool // live flows end
 	reconcile bool // needs a reconcile, which the harness requests
+	quiet     bool // nothing of the kernel, sessiond or the data is affected: receipts count all
+	opens     bool // sessions of addresses that are not online may begin during it
 }
 
 var faults = []fault{
@@ -55,26 +58,34 @@ var faults = []fault{
 	{name: "redis from the past", area: inRedis, weight: 3, loses: true, returns: true, reconcile: true, inject: revertRedis, lift: startRedis},
 	{name: "redis out of memory", area: inRedis, weight: 2, inject: redisDo("CONFIG", "SET", "maxmemory", "1"), lift: redisDo("CONFIG", "SET", "maxmemory", "0")},
 	{name: "redis read-only", area: inRedis, weight: 2, inject: redisDo("REPLICAOF", "127.0.0.1", "1"), lift: redisDo("REPLICAOF", "NO", "ONE")},
-	{name: "redis connections killed", area: inRedis, weight: 2, inject: redisDo("CLIENT", "KILL", "TYPE", "normal")},
-	{name: "redis SCRIPT FLUSH", area: inRedis, weight: 2, inject: redisDo("SCRIPT", "FLUSH")},
-	{name: "redis feed trimmed", area: inRedis, weight: 2, inject: redisDo("XTRIM", group+"feed", "MAXLEN", "1")},
-	{name: "redis notices turned off", area: inRedis, weight: 2, reconcile: true, inject: redisDo("CONFIG", "SET", "notify-keyspace-events", ""), lift: redisDo("CONFIG", "SET", "notify-keyspace-events", "Egxe")},
+	{name: "redis connections killed", area: inRedis, weight: 2, quiet: true, inject: redisDo("CLIENT", "KILL", "TYPE", "normal")},
+	{name: "redis SCRIPT FLUSH", area: inRedis, weight: 2, quiet: true, inject: redisDo("SCRIPT", "FLUSH")},
+	{name: "redis feed trimmed", area: inRedis, weight: 2, quiet: true, inject: trimFeeds},
+	{name: "redis notices turned off", area: inRedis, weight: 2, quiet: true, reconcile: true, inject: redisDo("CONFIG", "SET", "notify-keyspace-events", ""), lift: redisDo("CONFIG", "SET", "notify-keyspace-events", "Egxe")},
 
 	{name: "nft table deleted", area: inKernel, weight: 3, kernel: true, disturbs: true, inject: deleteTable},
 	{name: "nft rules changed", area: inKernel, weight: 3, disturbs: true, inject: changeRules},
-	{name: "nft elements changed", area: inKernel, weight: 4, kernel: true, disturbs: true, reconcile: true, inject: changeElements},
+	{name: "nft elements changed", area: inKernel, weight: 4, opens: true, kernel: true, disturbs: true, reconcile: true, inject: changeElements},
 	{name: "nft table owned by another (EPERM)", area: inKernel, weight: 2, kernel: true, disturbs: true, reconcile: true, inject: ownTable, lift: disownTable},
-	{name: "blackhole route deleted", area: inKernel, weight: 2, inject: deleteRoute},
+	{name: "blackhole route deleted", area: inKernel, weight: 2, quiet: true, inject: deleteRoute},
 	{name: "conntrack entries of nobody", area: inKernel, weight: 3, reconcile: true, inject: injectEntries},
 	{name: "conntrack flushed", area: inKernel, weight: 2, disturbs: true, endsFlows: true, inject: flushConntrack},
 	{name: "conntrack table full", area: inKernel, weight: 1, disturbs: true, crowds: true, reconcile: true, inject: fillTable, lift: drainTable},
 	{name: "conntrack events lost (ENOBUFS)", area: inKernel, weight: 1, disturbs: true, crowds: true, reconcile: true, inject: overrunEvents, lift: drainTable},
 
-	{name: "more subscribers than blocks", area: inPool, weight: 3},
+	{name: "more subscribers than blocks", area: inPool, weight: 3, quiet: true},
 }
 
-// drawFaults draws one to three faults that may be combined.
+// drawFaults draws one to three faults that may be combined, or takes those of -only.
 func drawFaults(rng *rand.Rand, m *model) []fault {
+	if *onlyFlag != "" {
+		var chosen []fault
+		for name := range strings.SplitSeq(*onlyFlag, ",") {
+			i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+			chosen = append(chosen, faults[i])
+		}
+		return chosen
+	}
 	total := 0
 	for _, f := range faults {
 		total += f.weight
@@ -115,15 +126,26 @@ func redisDo(args ...any) func(context.Context, *world) error {
 	return func(ctx context.Context, w *world) error { return w.db.Do(ctx, args...).Err() }
 }
 
+func trimFeeds(ctx context.Context, w *world) error {
+	var errs []error
+	for _, g := range groups {
+		errs = append(errs, w.db.Do(ctx, "XTRIM", g.keys()+"feed", "MAXLEN", "1").Err())
+	}
+	return errors.Join(errs...)
+}
+
 func killDaemon(_ context.Context, w *world) error { return w.Daemon.Kill() }
 func launch(ctx context.Context, w *world) error   { return w.Daemon.Launch(ctx) }
 
 func stopDaemon(_ context.Context, w *world) error {
 	code, err := w.Daemon.Stop()
-	if err == nil && code != 0 {
-		err = fmt.Errorf("sessiond exits with %d after SIGTERM, want 0", code)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w; it printed:\n%s", err, tail(quiet(w.Daemon.Log()), 400_000))
+	case code != 0:
+		return fmt.Errorf("sessiond exits with %d after SIGTERM, want 0", code)
 	}
-	return err
+	return nil
 }
 
 // killStarting kills sessiond during its start, in the recovery.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 )
 
 const (
-	wantFlows   = 10                     // live at a time, in each world
 	passesSoon  = 8 * time.Second        // TCP has to retransmit the packets that a fault dropped
 	staysSilent = 400 * time.Millisecond // time in which a dead flow must be silent
 )
@@ -28,8 +26,9 @@ type flow struct {
 	tcp     *netlab.Flow
 	entry   string // conntrack's id of the connection
 	udp     netip.AddrPort
-	udpSeen netip.AddrPort
-	over    bool // its session was seen to end; the session may come back, the flow does not
+	udpSeen netip.AddrPort // invalid in a group whose limits UDP may have reached
+	cone    *coneEnd       // in a group of full cone
+	over    bool           // its session was seen to end; the session may come back, the flow does not
 }
 
 func (f *flow) String() string {
@@ -39,18 +38,21 @@ func (f *flow) String() string {
 // live reports whether the flow's session is still online.
 func (f *flow) live() bool { return !f.over && f.line.online == f.session }
 
-// openFlows opens flows of subscribers that have a block, until there are enough.
+// openFlows opens flows of subscribers that have a block, until each group has enough.
 func (w *world) openFlows(ctx context.Context, s *snapshot) error {
 	c := &comparison{world: w, s: s}
 	live := c.live()
 	lines := slices.Clone(w.model.lines)
 	w.flowRNG.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
 	for _, l := range lines {
-		if len(w.flows) >= wantFlows {
-			break
+		n := 0
+		for _, f := range w.flows {
+			if f.line.group == l.group {
+				n++
+			}
 		}
 		b, ok := live[l.inside]
-		if !ok || !b.is("ACTIVE") || slices.ContainsFunc(w.flows, func(f *flow) bool { return f.line == l }) {
+		if n >= l.group.flows || !ok || !b.is("ACTIVE") || slices.ContainsFunc(w.flows, func(f *flow) bool { return f.line == l }) || c.nearLimit(l) {
 			continue
 		}
 		f, err := w.openFlow(ctx, l, *b)
@@ -70,14 +72,58 @@ func (w *world) openFlow(ctx context.Context, l *line, b binding) (*flow, error)
 		return nil, err
 	}
 	f := &flow{line: l, session: l.online, block: b, tcp: tcp}
-	f.udp = netip.AddrPortFrom(l.inside, 10_000+uint16(w.udpPorts.Add(1)%20_000))
+	if !b.covers(tcp.Source()) {
+		return nil, errors.Join(fmt.Errorf("seen as %v, want within %v", tcp.Source(), &b), tcp.Close())
+	}
+	if l.group.limits != (limits{}) {
+		return f, nil
+	}
+	f.udp = netip.AddrPortFrom(l.inside, w.nextPort())
 	if f.udpSeen, err = w.Lab.Subscriber.AskUDP(ctx, f.udp, w.echo.Addr()); err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
-	if !b.covers(tcp.Source()) || !b.covers(f.udpSeen) {
-		err = fmt.Errorf("seen as %v and %v, want within %s", tcp.Source(), f.udpSeen, b.block())
+	if !b.covers(f.udpSeen) {
+		err = fmt.Errorf("seen as %v, want within %v", f.udpSeen, &b)
+	}
+	if l.group.cone && err == nil {
+		f.cone, err = w.openCone(ctx, l.inside)
+	}
+	if err == nil {
+		err = w.passesPlain(ctx, f)
+	}
+	if err != nil {
+		err = errors.Join(err, f.close())
 	}
 	return f, err
+}
+
+// passesPlain checks that a subscriber in a group without NAT towards plainHost is seen there
+// by its inside address (NAT-29).
+func (w *world) passesPlain(ctx context.Context, f *flow) error {
+	if !f.line.group.noNAT {
+		return nil
+	}
+	seen, err := w.Lab.Subscriber.AskUDP(ctx, f.udp, w.plain.Addr())
+	if err == nil && seen != f.udp {
+		err = fmt.Errorf("%v is seen as %v without NAT, want %v (NAT-29)", f, seen, f.udp)
+	}
+	return err
+}
+
+func (f *flow) close() error {
+	errs := []error{f.tcp.Close()}
+	if f.cone != nil {
+		errs = append(errs, f.cone.socket.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// nearLimit reports whether the subscriber could not open what a flow has.
+func (c *comparison) nearLimit(l *line) bool {
+	sessions, ports := c.begun(l.inside)
+	lim := l.group.limits
+	return lim.sessions > 0 && (sessions >= lim.sessions*3/4 || ports >= lim.udpPorts*3/4) ||
+		slices.Contains(c.s.named["limit_sessions"], l.inside.String())
 }
 
 // noteEntries records the identifiers of new flows' entries.
@@ -86,13 +132,23 @@ func (w *world) noteEntries(ctx context.Context) error {
 	if err := w.lookConntrack(ctx, &s); err != nil {
 		return err
 	}
+	w.counts = map[*line]int{}
 	for _, f := range w.flows {
-		if f.entry != "" {
-			continue
-		}
+		fresh := f.entry == ""
 		for _, e := range s.entries {
+			if e.inside.Addr() == f.line.inside {
+				w.counts[f.line]++
+			}
+			if !fresh {
+				continue
+			}
 			if f.owns(&e) {
 				f.entry = e.id
+			}
+			if e.inside == f.udp && e.remote == w.echo.Addr() {
+				if most := f.line.group.udpTimeout; e.expires > most || e.expires < most-passesSoon {
+					return fmt.Errorf("%v: UDP expires in %v, want %v (NAT-05)", f, e.expires, most)
+				}
 			}
 		}
 		if f.entry == "" {
@@ -104,14 +160,13 @@ func (w *world) noteEntries(ctx context.Context) error {
 
 // owns reports whether an entry is the connection's.
 func (f *flow) owns(e *entry) bool {
-	local, remote := f.tcp.Inside.Local(), f.tcp.Inside.Remote()
-	return e.inside == local.Addr() && strings.Contains(e.text, "tcp") &&
-		strings.Contains(e.text, fmt.Sprintf(" sport=%d dport=%d ", local.Port(), remote.Port()))
+	return e.protocol == "tcp" && e.inside == f.tcp.Inside.Local() && e.remote == f.tcp.Inside.Remote()
 }
 
 // probeInnocent checks that all flows of untouched sessions pass, also while sessiond or
-// Redis is down (I9).
-func (w *world) probeInnocent(touched map[*line]bool) error {
+// Redis is down (I9), and that others reach mapped ports. Where the table was disturbed, its
+// learned mappings may be gone until the next packet from inside.
+func (w *world) probeInnocent(touched map[*line]bool, disturbed bool) error {
 	var innocent []*flow
 	for _, f := range w.flows {
 		if f.live() && !touched[f.line] {
@@ -121,6 +176,9 @@ func (w *world) probeInnocent(touched map[*line]bool) error {
 	return w.eachFlow(innocent, func(f *flow) error {
 		if out, in := f.tcp.Probe(passesSoon); !out || !in {
 			return fmt.Errorf("%v passes outbound %t, inbound %t; want both", f, out, in)
+		}
+		if f.cone != nil && !disturbed && !w.reaches(f.cone, passesSoon) {
+			return fmt.Errorf("%v: nobody else reaches %v (NAT-07)", f, f.cone.seen)
 		}
 		return nil
 	})
@@ -158,8 +216,11 @@ func (w *world) settleFlows(ctx context.Context, s *snapshot) error {
 			return nil
 		case ids[f.entry]:
 			return fmt.Errorf("%v ended, but its conntrack entry stands", f)
-		case b != nil && b.block() == f.block.block():
+		case b != nil && b.Outside == f.block.Outside && slices.ContainsFunc(b.Blocks, func(p blockPorts) bool { return slices.Contains(f.block.Blocks, p) }):
 			return nil // the same subscriber with the same block: the ports may come out the same
+		}
+		if f.cone != nil && w.reaches(f.cone, staysSilent) {
+			return fmt.Errorf("%v ended, but others reach %v (NAT-07)", f, f.cone.seen)
 		}
 		if out, in := f.tcp.Probe(staysSilent); out || in {
 			return fmt.Errorf("%v ended, but passes outbound %t, inbound %t", f, out, in)
@@ -178,6 +239,17 @@ func (w *world) goesOn(ctx context.Context, f *flow, ids map[string]bool) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, passesSoon)
 	defer cancel()
+	if err := w.passesPlain(ctx, f); err != nil {
+		return err
+	}
+	if f.cone != nil {
+		if err := w.keepsMapping(ctx, f.cone); err != nil {
+			return fmt.Errorf("%v: %w", f, err)
+		}
+	}
+	if !f.udpSeen.IsValid() {
+		return nil
+	}
 	seen, err := w.Lab.Subscriber.AskUDP(ctx, f.udp, w.echo.Addr())
 	if err != nil {
 		return fmt.Errorf("%v: %w", f, err)
@@ -198,7 +270,7 @@ func (w *world) closeEnded(live map[netip.Addr]*binding) error {
 		if b := live[f.line.inside]; f.live() || b != nil && b.is("DRAINING") && !w.model.removal {
 			return false
 		}
-		errs = append(errs, f.tcp.Close())
+		errs = append(errs, f.close())
 		return true
 	})
 	return errors.Join(errs...)
@@ -211,7 +283,7 @@ func (w *world) dropFlows(of map[*line]bool) error {
 		if of != nil && !of[f.line] {
 			return false
 		}
-		errs = append(errs, f.tcp.Close())
+		errs = append(errs, f.close())
 		return true
 	})
 	return errors.Join(errs...)

@@ -14,7 +14,7 @@ const guardMinimum = 10
 
 const guardConfig = "minimum: 10, removed: 0%, window: 1s"
 
-// massDeletion deletes all records at once but keeps the database's marker (DEL-13). Some
+// massDeletion deletes all records of a group at once but keeps the database's marker (DEL-13). Some
 // removals pass; the guard holds all others, whose flows must continue, until they are
 // refused.
 func (w *world) massDeletion(ctx context.Context) error {
@@ -23,8 +23,8 @@ func (w *world) massDeletion(ctx context.Context) error {
 	var lines []*line
 	var keys []string
 	for _, l := range w.model.lines {
-		if l.online != nil {
-			lines, keys = append(lines, l), append(keys, recordKey(l.inside))
+		if l.online != nil && l.group == defaultGroup {
+			lines, keys = append(lines, l), append(keys, l.key())
 		}
 	}
 	if len(lines) <= guardMinimum {
@@ -47,7 +47,7 @@ func (w *world) massDeletion(ctx context.Context) error {
 	for l := range ended {
 		l.lapse()
 	}
-	if err := errors.Join(w.dropFlows(ended), w.probeInnocent(ended)); err != nil {
+	if err := errors.Join(w.dropFlows(ended), w.probeInnocent(ended, false)); err != nil {
 		return fmt.Errorf("while removals are held: %w", err)
 	}
 	if _, err := w.Daemon.Ctl(ctx, "removal", "refuse", "--inside", "0.0.0.0/0", "--yes"); err != nil {

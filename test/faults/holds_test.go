@@ -21,6 +21,7 @@ type holds struct {
 	blind  bool
 	behind bool // Redis may be behind: it hangs, or sessiond does
 	broken []string
+	counts receipts
 	moves  int // number of blocks that changed hands
 }
 
@@ -38,7 +39,7 @@ const (
 
 func (w *world) watchHolds(ctx context.Context) *holds {
 	ctx, stop := context.WithCancel(ctx)
-	h := &holds{w: w, stop: stop, done: make(chan struct{}), last: map[string]lastHolder{}}
+	h := &holds{w: w, stop: stop, done: make(chan struct{}), last: map[string]lastHolder{}, counts: receipts{}}
 	go h.run(ctx)
 	return h
 }
@@ -66,10 +67,13 @@ func (h *holds) run(ctx context.Context) {
 func (h *holds) take(rows map[string]storedBinding, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	for _, row := range rows {
+		h.counts.note(&row)
+	}
 	if h.blind {
 		return
 	}
-	for block, now := range blocksOf(rows) {
+	for block, now := range blocksOf(rows, at) {
 		before, known := h.last[block]
 		if known && before.Identity != "" && now.Identity != "" && before.Identity != now.Identity {
 			h.moves++
@@ -81,12 +85,18 @@ func (h *holds) take(rows map[string]storedBinding, at time.Time) {
 	}
 }
 
-// blocksOf returns the rows of all blocks, by outside address and first port.
-func blocksOf(rows map[string]storedBinding) map[string]storedBinding {
+// blocksOf returns the rows of all blocks, by outside address and first port, each with the
+// time at which that block was given: of those between the first and the newest it is not
+// known, but was before the look.
+func blocksOf(rows map[string]storedBinding, looked time.Time) map[string]storedBinding {
 	all := maps.Clone(rows)
 	for field, row := range rows {
 		outside, _, _ := strings.Cut(field, ":")
-		for _, more := range row.More {
+		for i, more := range row.More {
+			row.Allocated = looked
+			if i == len(row.More)-1 {
+				row.Allocated = row.Grown
+			}
 			all[fmt.Sprintf("%s:%d", outside, more[0])] = row
 		}
 	}
@@ -120,6 +130,9 @@ func (h *holds) passed(block string, before lastHolder, now storedBinding) {
 	if before.Held {
 		free = before.Released
 	}
+	if fixedGroup.inside.Contains(now.Inside) {
+		return // its block is no other subscriber's, and is proved to be without sessions
+	}
 	if free = free.Add(hold); now.Allocated.Add(clockGrain).Before(free) {
 		h.broken = append(h.broken, fmt.Sprintf("block %s went from %s to %s at %v, before %v (NAT-30)",
 			block, before.Identity, now.Identity, now.Allocated, free))
@@ -141,6 +154,15 @@ func (h *holds) violations() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.broken
+}
+
+// takeReceipts returns the receipts seen since the last call.
+func (h *holds) takeReceipts() receipts {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	seen := h.counts
+	h.counts = receipts{}
+	return seen
 }
 
 func (h *holds) end() int {

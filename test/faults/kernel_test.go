@@ -40,7 +40,7 @@ func changeElements(ctx context.Context, w *world) error {
 	}
 	for range 4 {
 		l := w.model.lines[w.faultRNG.IntN(len(w.model.lines))]
-		foreign := fmt.Sprintf("%s : %s . 64000-64063", l.inside, outsidePrefix.Addr())
+		foreign := fmt.Sprintf("%s : %s . 64000-64063", l.inside, defaultGroup.outside.Addr())
 		changes := []string{
 			fmt.Sprintf("delete element ip sessiond gate { %s }", l.inside),
 			fmt.Sprintf("delete element ip sessiond block { %s }", l.inside),
@@ -80,7 +80,7 @@ func ownTable(ctx context.Context, w *world) error {
 func disownTable(_ context.Context, w *world) error { return w.owner.Kill() }
 
 func deleteRoute(ctx context.Context, w *world) error {
-	_, err := w.Lab.CGN.Output(ctx, "ip", "route", "del", "blackhole", outsidePrefix.String())
+	_, err := w.Lab.CGN.Output(ctx, "ip", "route", "del", "blackhole", defaultGroup.outside.String())
 	return err
 }
 
@@ -91,7 +91,7 @@ func injectEntries(ctx context.Context, w *world) error {
 		l := w.model.lines[w.faultRNG.IntN(len(w.model.lines))]
 		port := 60000 + i
 		args := fmt.Sprintf("-I -p udp -s %s -d %s --sport 5000 --dport %d -r %s -q %s --reply-port-src %d --reply-port-dst 9999 -t 120",
-			l.inside, w.Lab.Remotes[0], port, w.Lab.Remotes[0], outsidePrefix.Addr(), port)
+			l.inside, w.Lab.Remotes[0], port, w.Lab.Remotes[0], defaultGroup.outside.Addr(), port)
 		_, err := w.Lab.CGN.Output(ctx, "conntrack", strings.Fields(args)...)
 		if err != nil && !strings.Contains(err.Error(), "exists") {
 			return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,7 @@ type session struct {
 // A line is one inside address, with its present and past sessions.
 type line struct {
 	inside netip.Addr
+	group  *groupSpec
 	online *session   // by the answered events, in order of event time
 	lapsed *session   // the newest that ended without a Stop: an Interim brings it back
 	ended  []*session // newest last, ended for good: no event brings them back
@@ -41,27 +43,33 @@ type model struct {
 	restarted map[string]int // round of a NAS's newest restart
 }
 
-func newModel(inside []netip.Addr, rng *rand.Rand) *model {
+func newModel(rng *rand.Rand) *model {
 	m := &model{nases: newNASes(rng), removal: true, restarted: map[string]int{}}
-	for _, a := range inside {
-		m.lines = append(m.lines, &line{inside: a})
+	for _, g := range groups {
+		for a := g.first; len(m.linesOf(g)) < g.lines; a = a.Next() {
+			m.lines = append(m.lines, &line{inside: a, group: g})
+		}
 	}
 	return m
+}
+
+// linesOf returns the lines of a group.
+func (m *model) linesOf(g *groupSpec) []*line {
+	return slices.DeleteFunc(slices.Clone(m.lines), func(l *line) bool { return l.group != g })
+}
+
+// sparse returns every fourth line.
+func (m *model) sparse() map[*line]bool {
+	some := map[*line]bool{}
+	for i := 3; i < len(m.lines); i += 4 {
+		some[m.lines[i]] = true
+	}
+	return some
 }
 
 func (m *model) newSession(user, nas string) *session {
 	m.sessions++
 	return &session{id: fmt.Sprintf("s%d", m.sessions), user: user, nas: nas}
-}
-
-func (m *model) count(holds func(*line) bool) int {
-	n := 0
-	for _, l := range m.lines {
-		if holds(l) {
-			n++
-		}
-	}
-	return n
 }
 
 func isOnline(l *line) bool  { return l.online != nil }

@@ -237,6 +237,10 @@ func (s *session) report(l *line, status rfc2866.AcctStatusType, at time.Time) a
 	return r
 }
 
+// older is the age of events that are to be older than another one. A NAS that sends delays
+// alone is believed from when sessiond reads the request: one that is paused reads it late.
+const older = 45 * time.Second
+
 const (
 	acctStart   = rfc2866.AcctStatusType_Value_Start
 	acctInterim = rfc2866.AcctStatusType_Value_InterimUpdate
@@ -261,11 +265,11 @@ func (w *world) tellings(o op) []telling {
 	switch o.kind {
 	case opOldStart:
 		s.era = n.era
-		old := late(acctStart, o.line.online.start.Add(-10*time.Second))
+		old := late(acctStart, o.line.online.start.Add(-older))
 		old.relayed = old.relayed || o.line.online.nas == s.nas // else its clock may have been set back
 		return []telling{old}
 	case opReordered:
-		return []telling{tell(acctStop, now), tell(acctStart, now.Add(-5*time.Second))}
+		return []telling{tell(acctStop, now), tell(acctStart, now.Add(-older))}
 	case opLateInt:
 		return []telling{late(acctInterim, s.heard)}
 	case opLateStart:

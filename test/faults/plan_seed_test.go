@@ -10,7 +10,7 @@ import (
 func TestSameSeedSameRounds(t *testing.T) {
 	history := func(seed uint64) []string {
 		w := newPlan(seed)
-		w.model.crowd(subscribers*3/4, nil)
+		w.model.crowd(w.model.sparse())
 		for number := range 50 {
 			w.draw(number)
 		}

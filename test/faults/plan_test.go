@@ -37,6 +37,7 @@ const (
 	opSetBack   opKind = "takeover-set-back" // by a NAS whose clock has just been set back
 	opRestart   opKind = "nas-restart"
 	opBrief     opKind = "start-short-ttl"
+	opPool      opKind = "pool-change"
 )
 
 // An op is one action. Its effect on the model is applied when it is planned, because all
@@ -52,12 +53,16 @@ type op struct {
 	source  int           // index of the NAS's source, where it has several
 	relayed bool          // late requests come through a relay that counts their delay
 	boot    time.Duration // opRestart: error of the clock until NTP has set it
+	drawn   int           // opPool: what choosePool decides by
+	pool    poolChange    // opPool: what it decided
 }
 
 func (o op) String() string {
 	switch {
 	case o.kind == opRestart:
 		return fmt.Sprintf("%s %s", o.kind, o.nas)
+	case o.kind == opPool:
+		return fmt.Sprintf("%s %d", o.kind, o.drawn)
 	case o.session != nil:
 		return fmt.Sprintf("%s %s %s/%s %s", o.kind, o.line.inside, o.session.nas, o.session.id, o.session.user)
 	}
@@ -277,7 +282,7 @@ func (p *planner) twin(o op) (op, bool) {
 
 // move moves the session of one line to a free one.
 func (p *planner) move(o op) (op, bool) {
-	to := p.pick(isOffline)
+	to := p.pick(func(l *line) bool { return isOffline(l) && l.group == o.line.group })
 	if to == nil {
 		return op{}, false
 	}

@@ -30,6 +30,7 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 		return 0, err
 	}
 	loses := has(broken, func(f fault) bool { return f.loses })
+	w.adopted = loses && !returns && has(broken, func(f fault) bool { return f.down })
 	if returns || loses && has(broken, func(f fault) bool { return f.down }) {
 		w.holds.setBlind(true)
 		defer w.holds.setBlind(false)
@@ -38,6 +39,16 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 		w.holds.setBehind(true)
 		defer w.holds.setBehind(false)
 	}
+	if w.adopted {
+		if err := w.poolsLost(); err != nil {
+			return 0, err
+		}
+	}
+	if err := w.choosePool(ops); err != nil {
+		return 0, err
+	}
+	w.holds.takeReceipts()
+	before := w.counts
 	if loses { // the database also loses that two clients report one NAS
 		w.model.forgetMeetings()
 	}
@@ -46,13 +57,18 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 		return 0, err
 	}
 	if loses {
-		if err := w.comeBack(ctx, ops); err != nil {
+		if err := w.comeBack(ctx, ops, broken); err != nil {
 			return 0, fmt.Errorf("after the loss of the database: %w", err)
 		}
 	}
 	began := time.Now()
 	if err := w.settle(ctx, broken); err != nil {
 		return 0, err
+	}
+	if !has(broken, func(f fault) bool { return !f.quiet }) {
+		if err := w.countsRight(ops, before); err != nil {
+			return 0, err
+		}
 	}
 	w.logf("round %d: %s, %d operations within %v, at rest within %v", number, names(broken), len(ops),
 		began.Sub(w.began).Round(time.Millisecond), w.rested.Sub(began).Round(time.Millisecond))
@@ -70,9 +86,12 @@ func (w *world) draw(number int) ([]fault, []op) {
 	}
 	ops := w.model.plan(w.rng, number, 8+w.rng.IntN(12), loses || crowds)
 	if crowds {
-		ops = append(ops, w.model.crowd(subscribers, touchedBy(ops))...)
+		ops = append(ops, w.model.crowd(touchedBy(ops))...)
 	}
 	ops = append(w.planBriefs(), ops...)
+	if pool := w.planPool(); !loses && !crowds {
+		ops = append(pool, ops...)
+	}
 	w.note("round %d: %s: %s", number, names(broken), listOps(ops))
 	return broken, ops
 }
@@ -111,15 +130,16 @@ func (w *world) happen(ctx context.Context, ops []op, broken []fault) error {
 	if has(broken, func(f fault) bool { return f.endsFlows }) {
 		errs = append(errs, w.dropFlows(nil))
 	}
-	errs = append(errs, b.awaitStarted(ctx, w.rng.IntN(len(ops)+1)))
+	errs = append(errs, b.awaitStarted(ctx, w.rng.IntN(len(ops)+1)), w.meddle(touched, broken))
 	for _, f := range broken {
 		tries := w.rng.IntN(8)
 		if f.inject != nil {
 			errs = append(errs, annotate(f.name, f.inject(ctx, w)), b.awaitTries(ctx, tries))
 		}
 	}
+	errs = append(errs, w.meddle(touched, broken))
 	if !has(broken, func(f fault) bool { return f.disturbs }) {
-		errs = append(errs, w.probeInnocent(touched))
+		errs = append(errs, w.probeInnocent(touched, false))
 	}
 	for i := len(broken) - 1; i >= 0; i-- {
 		if f := broken[i]; f.lift != nil {
@@ -128,6 +148,15 @@ func (w *world) happen(ctx context.Context, ops []op, broken []fault) error {
 	}
 	errs = append(errs, w.awaitDaemon(ctx), b.wait())
 	return errors.Join(errs...)
+}
+
+// meddle has subscribers begin sessions, online ones and others.
+func (w *world) meddle(touched map[*line]bool, broken []fault) error {
+	err := w.browse(touched)
+	if has(broken, func(f fault) bool { return f.opens }) {
+		return err
+	}
+	return errors.Join(err, w.trespass(touched))
 }
 
 func annotate(what string, err error) error {
@@ -163,9 +192,9 @@ func touchedBy(ops []op) map[*line]bool {
 // memory. It is unknown which of the round's operations were answered before the loss, so
 // those subscribers begin new sessions. No other subscriber may have lost anything, before
 // the first Interim and after it (I6).
-func (w *world) comeBack(ctx context.Context, ops []op) error {
+func (w *world) comeBack(ctx context.Context, ops []op, broken []fault) error {
 	uncertain := touchedBy(ops)
-	if err := errors.Join(w.dropFlows(uncertain), w.probeInnocent(uncertain), w.tick(ctx)); err != nil {
+	if err := errors.Join(w.dropFlows(uncertain), w.probeInnocent(uncertain, has(broken, func(f fault) bool { return f.disturbs })), w.tick(ctx)); err != nil {
 		return err
 	}
 	w.model.forget()
@@ -189,12 +218,11 @@ func (w *world) comeBack(ctx context.Context, ops []op) error {
 	return w.meet(ctx)
 }
 
-// crowd brings subscribers online until there are as many as wanted, except the spared
-// lines.
-func (m *model) crowd(want int, spared map[*line]bool) []op {
+// crowd brings the subscribers of all lines online, except the spared ones.
+func (m *model) crowd(spared map[*line]bool) []op {
 	var ops []op
 	for _, l := range m.lines {
-		if l.online == nil && !spared[l] && m.count(isOnline) < want {
+		if l.online == nil && !spared[l] {
 			s := m.newSession(l.owner(), m.settledNASes()[len(ops)%len(m.settledNASes())].name)
 			l.begin(s)
 			ops = append(ops, op{kind: opStart, line: l, session: s})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -26,10 +27,17 @@ func (w *world) settle(ctx context.Context, broken []fault) error {
 	if v := w.holds.violations(); len(v) > 0 {
 		return errors.New(strings.Join(v, "\n"))
 	}
-	if err := errors.Join(w.keptBlocks(s), w.settleFlows(ctx, s)); err != nil {
+	if err := errors.Join(w.keptBlocks(s), w.noLeaks(), w.settleFlows(ctx, s), w.refuses(ctx, s)); err != nil {
 		return err
 	}
-	return w.openFlows(ctx, s)
+	w.bound = map[netip.Addr]bool{}
+	for inside := range (&comparison{world: w, s: s}).live() {
+		w.bound[inside] = true
+	}
+	if s.mostBlocks > 1 {
+		w.report.several.Add(1)
+	}
+	return errors.Join(w.countDrops(ctx), w.exceedRate(ctx, s), w.openFlows(ctx, s))
 }
 
 // rest compares snapshots with the model until nothing differs.
@@ -94,15 +102,16 @@ func (w *world) reconcile(ctx context.Context, broken []fault) error {
 	return err
 }
 
-// keptBlocks checks that subscribers who stayed online have the same block as before.
+// keptBlocks checks that subscribers who stayed online have the same first block as before. Of
+// several blocks the kernel alone shows those with sessions.
 func (w *world) keptBlocks(s *snapshot) error {
 	c := &comparison{world: w, s: s}
 	live := c.live()
 	var errs []error
 	for l, before := range w.blocks {
 		now, ok := live[l.inside]
-		if l.online != nil && l.online == w.holders[l] && (!ok || now.block() != before.block()) {
-			errs = append(errs, fmt.Errorf("%s stayed online and had %s, has %v", l.inside, before.block(), now))
+		if l.online != nil && l.online == w.holders[l] && (!ok || now.Outside != before.Outside || now.Blocks[0] != before.Blocks[0] && !(w.adopted && len(before.Blocks) > 1)) {
+			errs = append(errs, fmt.Errorf("%s stayed online and had %v, has %v", l.inside, &before, now))
 		}
 	}
 	w.blocks, w.holders = map[*line]binding{}, map[*line]*session{}
@@ -135,14 +144,17 @@ func (w *world) end(ctx context.Context) error {
 			l.end()
 		}
 	}
+	w.holds.takeReceipts()
+	before := w.counts
 	if err := w.start(ctx, ops).wait(); err != nil {
 		return err
 	}
-	if err := w.settle(ctx, nil); err != nil {
+	if err := errors.Join(w.settle(ctx, nil), w.countsRight(ops, before)); err != nil {
 		return err
 	}
-	return w.Until(ctx, "all blocks to be free", func() (bool, error) {
+	err := w.Until(ctx, "all blocks to be free", func() (bool, error) {
 		s, err := w.look(ctx)
 		return err == nil && len(s.bindings) == 0 && len(s.stored) == 0 && len(s.gates) == 0 && len(s.entries) == 0, err
 	})
+	return errors.Join(err, w.removePool(ctx))
 }

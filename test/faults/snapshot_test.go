@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,9 +13,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const group = "sessiond:{default}:"
-
-func recordKey(inside netip.Addr) string { return group + "sub:" + inside.String() }
+// key is the name of the line's record in Redis.
+func (l *line) key() string { return l.group.keys() + "sub:" + l.inside.String() }
 
 // A binding is a line of `sessionctl -o json binding list`.
 type binding struct {
@@ -42,6 +42,17 @@ func (b *binding) block() string {
 	return fmt.Sprintf("%s:%d-%d", b.Outside, newest.First, newest.Last)
 }
 
+// ranges returns the possible ranges of new sessions: blocks, and such that adjoin each other.
+func (b *binding) ranges() (all []string) {
+	sorted := slices.SortedFunc(slices.Values(b.Blocks), func(a, b blockPorts) int { return cmp.Compare(a.First, b.First) })
+	for i := range sorted {
+		for j := i; j < len(sorted) && (j == i || sorted[j-1].Last+1 == sorted[j].First); j++ {
+			all = append(all, fmt.Sprintf("%s:%d-%d", b.Outside, sorted[i].First, sorted[j].Last))
+		}
+	}
+	return all
+}
+
 // is reports whether the binding is in that state.
 func (b *binding) is(state string) bool { return b.State == "BINDING_STATE_"+state }
 
@@ -58,6 +69,8 @@ type pool struct {
 	Used   int    `json:"blocks_used"`
 	Held   int    `json:"blocks_held"`
 	Free   int    `json:"blocks_free"`
+
+	Draining bool `json:"draining"`
 }
 
 // status is the used part of `sessionctl -o json status`.
@@ -76,10 +89,14 @@ type record struct{ user, session, nas string }
 
 // An entry is a conntrack entry of an inside address.
 type entry struct {
-	inside netip.Addr
-	seen   netip.AddrPort // as the internet sees it; port or ICMP id
-	id     string
-	text   string
+	protocol string
+	inside   netip.AddrPort // port or ICMP id
+	seen     netip.AddrPort // as the internet sees it
+	remote   netip.AddrPort
+	inbound  bool // begun by the remote
+	expires  time.Duration
+	id       string
+	text     string
 }
 
 // A snapshot is all state that is visible from outside. Its parts are read one after the
@@ -92,10 +109,12 @@ type snapshot struct {
 	status   status
 	gates    map[netip.Addr]string // verdicts
 	blocks   map[netip.Addr]string // as binding.block formats them
+	named    map[string][]string   // by set or map but these two: its elements, as texts of their parts
 	entries  []entry
 	foreign  string
 	routes   string
 
+	mostBlocks   int                 // of one binding
 	briefRecords map[netip.Addr]bool // of group brief: whether a record exists
 	briefFrom    time.Time           // time of that read
 }
@@ -108,7 +127,12 @@ type storedBinding struct {
 	Held      bool        `json:"held"`
 	Identity  string      `json:"identity"`
 	Allocated time.Time   `json:"allocated_at"`
+	Grown     time.Time   `json:"grown_at"` // when the newest of several blocks was given
 	Released  time.Time   `json:"released_at"`
+	Receipt   *struct {
+		Elements int `json:"elements_removed"`
+		Deleted  int `json:"sessions_deleted"`
+	} `json:"receipt"`
 }
 
 func (w *world) look(ctx context.Context) (*snapshot, error) {
@@ -124,13 +148,17 @@ func (w *world) look(ctx context.Context) (*snapshot, error) {
 }
 
 func (w *world) lookRedis(ctx context.Context, s *snapshot) error {
-	keys, err := w.db.Keys(ctx, group+"sub:*").Result()
-	if err != nil {
-		return err
+	var keys []string
+	for _, g := range groups {
+		more, err := w.db.Keys(ctx, g.keys()+"sub:*").Result()
+		if err != nil {
+			return err
+		}
+		keys = append(keys, more...)
 	}
 	s.records = make(map[netip.Addr]record, len(keys))
 	rows := make([]*redis.SliceCmd, len(keys))
-	_, err = w.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := w.db.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, k := range keys {
 			rows[i] = p.HMGet(ctx, k, "user_name", "acct_session_id", "nas")
 		}
@@ -140,7 +168,7 @@ func (w *world) lookRedis(ctx context.Context, s *snapshot) error {
 		return err
 	}
 	for i, k := range keys {
-		inside, err := netip.ParseAddr(strings.TrimPrefix(k, group+"sub:"))
+		inside, err := netip.ParseAddr(k[strings.LastIndex(k, ":")+1:])
 		if err != nil {
 			return err
 		}
@@ -157,15 +185,20 @@ func (w *world) lookRedis(ctx context.Context, s *snapshot) error {
 func (w *world) lookStored(ctx context.Context) (map[string]storedBinding, error) {
 	stored := map[string]storedBinding{}
 	var keys []string
-	for _, group := range []string{group, briefKeys} {
-		more, err := w.db.Keys(ctx, group+"bindings*").Result()
+	for _, g := range groups {
+		more, err := w.db.Keys(ctx, g.keys()+"bindings*").Result()
 		if err != nil {
 			return nil, err
 		}
 		keys = append(keys, more...)
 	}
+	more, err := w.db.Keys(ctx, briefKeys+"bindings*").Result()
+	if err != nil {
+		return nil, err
+	}
+	keys = append(keys, more...)
 	rows := make([]*redis.MapStringStringCmd, len(keys))
-	_, err := w.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = w.db.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, k := range keys {
 			rows[i] = p.HGetAll(ctx, k)
 		}

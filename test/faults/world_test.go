@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -16,22 +17,6 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// Sizes of the default group: with blocks in hold there are sometimes more subscribers than
-// free blocks. There are fewer than the minimum of a guard against mass removals.
-const (
-	subscribers = 60
-	blockSize   = 64
-	portRange   = "2048-3839" // 28 blocks of each of two addresses
-	capacity    = 56
-	hold        = 2 * time.Second
-)
-
-var (
-	insidePrefix  = netip.MustParsePrefix("100.64.0.0/10") // of both groups
-	defaultInside = netip.MustParsePrefix("100.64.0.0/11")
-	outsidePrefix = netip.MustParsePrefix("198.51.100.0/31")
-)
-
 // A world is a whole sessiond with its model. One goroutine drives it.
 type world struct {
 	*rig.Rig
@@ -42,16 +27,22 @@ type world struct {
 
 	rng      *rand.Rand // operations and faults; the same draws for the same seed
 	faultRNG *rand.Rand // details of faults
-	flowRNG  *rand.Rand // choice of subscribers with flows
+	flowRNG  *rand.Rand // choice of subscribers with flows, and of other packets
 
 	db      *redis.Client
 	echo    *netlab.Echo
+	plain   *netlab.Echo // at plainHost
+	sink    *net.UDPConn // takes the datagrams of bursts
+	leaks   leakWatch
+	second  secondPoolState
 	radius  atomic.Value // string: sessiond's RADIUS address
 	now     time.Time    // event time of the round
 	began   time.Time    // start of the round
 	rested  time.Time    // time of rest in this round
 	flows   []*flow
-	blocks  map[*line]binding // of online subscribers, at the end of the last round
+	counts  map[*line]int       // conntrack entries of lines with flows, at the end of the last round
+	bound   map[netip.Addr]bool // inside addresses with a live binding, at the end of the last round
+	blocks  map[*line]binding   // of online subscribers, at the end of the last round
 	holders map[*line]*session
 	foreign string
 	holds   *holds
@@ -61,22 +52,19 @@ type world struct {
 	owner    *rig.Program // of the table, instead of sessiond
 	flood    *conntracktest.Flood
 	overrun  bool // sessiond is stopped during the flood
+	adopted  bool // sessiond knows bindings in this round from the kernel alone
 	crowded  bool // the conntrack table was full in this round
 	left     int  // rounds until the toggle is on again
 }
 
 // newPlan returns a world of a model and random numbers, without a sessiond.
 func newPlan(seed uint64) *world {
-	var inside []netip.Addr
-	for a := netip.MustParseAddr("100.64.1.1"); len(inside) < subscribers; a = a.Next() {
-		inside = append(inside, a)
-	}
-	w := &world{briefs: newBriefs()}
+	w := &world{briefs: newBriefs(), second: secondPoolState{state: poolAbsent}}
 	var clockRNG *rand.Rand
 	for i, rng := range []**rand.Rand{&w.rng, &w.faultRNG, &w.flowRNG, &clockRNG} {
 		*rng = rand.New(rand.NewPCG(seed, uint64(i)))
 	}
-	w.model = newModel(inside, clockRNG)
+	w.model = newModel(clockRNG)
 	return w
 }
 
@@ -90,14 +78,14 @@ func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world
 	var err error
 	w.Rig, err = rig.Start(ctx, rig.Options{
 		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl,
-		Lab:       netlab.Options{Subscribers: inside, Pool: []netip.Prefix{outsidePrefix}},
-		BlockSize: blockSize, PortRange: portRange, Hold: hold,
+		Lab:       netlab.Options{Subscribers: inside, Pool: poolPrefixes, Remotes: []netip.Addr{answering, stranger, plainHost}},
+		BlockSize: defaultGroup.blockSize, PortRange: defaultGroup.portRange(), Hold: hold,
 		// With everysec, a Redis that is killed while its disk is busy loses up to two
 		// seconds of answered writes.
 		RedisArgs: []string{"--appendfsync", "always"},
-		Inside:    defaultInside.String(),
+		Inside:    defaultGroup.inside.String(),
 		Guard:     guardConfig,
-		Groups:    []string{briefConfig()},
+		Groups:    []string{growingGroup.text(), coneGroup.text(), limitedGroup.text(), fixedGroup.text(), briefConfig()},
 		Clients:   clientConfig,
 	})
 	if err != nil {
@@ -108,9 +96,23 @@ func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world
 	return w, errors.Join(w.furnish(ctx))
 }
 
-// furnish adds parts besides sessiond: an echo server and a foreign table.
+// furnish adds parts besides sessiond: servers, a way back to inside addresses, a watch on all
+// that leaves, and a foreign table.
 func (w *world) furnish(ctx context.Context) (err error) {
-	if w.echo, err = w.Lab.StartEcho(netip.AddrPortFrom(w.Lab.Remotes[0], 0)); err != nil {
+	if w.echo, err = w.Lab.StartEcho(netip.AddrPortFrom(answering, 0)); err != nil {
+		return err
+	}
+	if w.plain, err = w.Lab.StartEcho(netip.AddrPortFrom(plainHost, 0)); err != nil {
+		return err
+	}
+	if w.sink, err = w.Lab.Internet.ListenUDP(netip.AddrPortFrom(answering, sinkPort)); err != nil {
+		return err
+	}
+	w.Lab.Own(w.sink)
+	if err := w.Lab.Internet.AddRoute(netlab.Route{Destination: insidePrefix, Gateway: netlab.OutsideGateway.Addr()}); err != nil {
+		return err
+	}
+	if err := w.watchLeaks(); err != nil {
 		return err
 	}
 	if err := w.nft(ctx, "add table inet foreign; add set inet foreign s { type ipv4_addr; elements = { 192.0.2.1 } }"); err != nil {
@@ -130,7 +132,7 @@ func (w *world) populate(ctx context.Context) error {
 	if err := w.tick(ctx); err != nil {
 		return err
 	}
-	ops := w.model.crowd(subscribers*3/4, nil)
+	ops := w.model.crowd(w.model.sparse())
 	if err := w.start(ctx, ops).wait(); err != nil {
 		return err
 	}
