@@ -126,6 +126,9 @@ func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time
 	}
 	if err := m.engine.Restore(b); err != nil {
 		// The comparison that follows removes the row.
+		if held && !b.HoldUntil.After(now) {
+			return // its prefix has gone with the last hold
+		}
 		m.out.Fault("stored binding cannot be restored, dropped", subscriber.Key{Group: g.Name, Inside: stored.Inside}, at(b.Block, err))
 		return
 	}
