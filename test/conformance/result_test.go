@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -8,24 +9,29 @@ import (
 
 func TestReadOutcomes(t *testing.T) {
 	const text = `{"Action":"start","Package":"x/lsn"}
-{"Action":"output","Package":"x/lsn","Test":"TestA_NAT01","Output":"hello"}
+{"Action":"output","Package":"x/lsn","Test":"TestA_NAT01","Output":"hello\n"}
+{"Action":"output","Package":"x/lsn","Test":"TestB","Output":"quiet\n"}
 {"Action":"fail","Package":"x/lsn","Test":"TestA_NAT01/udp"}
 {"Action":"fail","Package":"x/lsn","Test":"TestA_NAT01"}
 {"Action":"pass","Package":"x/lsn","Test":"TestB/NAT-02_pools"}
 {"Action":"pass","Package":"x/lsn","Test":"TestB"}
 {"Action":"fail","Package":"x/lsn"}
 `
-	got, failed, err := readOutcomes(strings.NewReader(text))
+	var log strings.Builder
+	got, failed, err := readOutcomes(strings.NewReader(text), &log)
 	want := []Outcome{{"lsn", "TestA_NAT01", "fail"}, {"lsn", "TestB/NAT-02_pools", "pass"}}
 	if err != nil || !failed || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, %v, want %v", got, failed, err, want)
+	}
+	if !strings.Contains(log.String(), "lsn:\nhello\n") || strings.Contains(log.String(), "quiet") {
+		t.Errorf("the log has %q, want the output of the test that failed", log.String())
 	}
 	for broken, want := range map[string]string{
 		`{"Action":"build-fail","ImportPath":"x/lsn"}`: "package x/lsn does not build",
 		`{"Action":"fail","Package":"x/lsn"}`:          "package x/lsn ended without a result",
 		`{"Action":`:                                   "unexpected EOF",
 	} {
-		if _, _, err := readOutcomes(strings.NewReader(broken)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := readOutcomes(strings.NewReader(broken), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", broken, err, want)
 		}
 	}

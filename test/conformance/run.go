@@ -19,9 +19,10 @@ type Outcome struct {
 	Action  string // "pass", "fail" or "skip"
 }
 
-// Run runs the tests at root and returns the outcomes of those that name items. Tests that
-// fail are outcomes; the error is of a run that told none for a package.
-func Run(ctx context.Context, root string, s *Sources) ([]Outcome, error) {
+// Run runs the tests at root that name items, and returns their outcomes. Tests that fail are
+// outcomes, and what they printed goes to log; the error is of a run that told none for a
+// package.
+func Run(ctx context.Context, root string, s *Sources, log io.Writer) ([]Outcome, error) {
 	args := append([]string{
 		"test", "-json", "-count=1", "-timeout=30m", "-run", "^(" + strings.Join(s.Tests, "|") + ")$",
 	}, s.Packages...)
@@ -36,7 +37,7 @@ func Run(ctx context.Context, root string, s *Sources) ([]Outcome, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("run tests: %w", err)
 	}
-	outcomes, failed, readErr := readOutcomes(out)
+	outcomes, failed, readErr := readOutcomes(out, log)
 	err = cmd.Wait()
 	if readErr != nil {
 		return nil, fmt.Errorf("read results of tests: %w", readErr)
@@ -50,13 +51,15 @@ func Run(ctx context.Context, root string, s *Sources) ([]Outcome, error) {
 	return outcomes, nil
 }
 
-// readOutcomes reads what go test -json prints, and reports whether a test failed. It
-// complains of a package that failed without one: it does not build, or its process died.
-func readOutcomes(r io.Reader) (outcomes []Outcome, failed bool, err error) {
-	failedTests := map[string]bool{} // by package
+// readOutcomes reads what go test -json prints, and reports whether a test failed. The output
+// of those that did goes to log. It complains of a package that failed without one: it does not
+// build, or its process died.
+func readOutcomes(r io.Reader, log io.Writer) (outcomes []Outcome, failed bool, err error) {
+	failedTests := map[string]bool{}            // by package
+	printed := map[string]map[string][]string{} // by package and test that runs
 	d := json.NewDecoder(r)
 	for {
-		var e struct{ Action, Package, Test, ImportPath string }
+		var e struct{ Action, Package, Test, ImportPath, Output string }
 		if err := d.Decode(&e); errors.Is(err, io.EOF) {
 			return outcomes, len(failedTests) > 0, nil
 		} else if err != nil {
@@ -65,9 +68,19 @@ func readOutcomes(r io.Reader) (outcomes []Outcome, failed bool, err error) {
 		if e.Action == "build-fail" {
 			return nil, false, fmt.Errorf("package %s does not build", e.ImportPath)
 		}
+		if e.Action == "output" {
+			if printed[e.Package] == nil {
+				printed[e.Package] = map[string][]string{}
+			}
+			printed[e.Package][e.Test] = append(printed[e.Package][e.Test], e.Output)
+		}
 		if e.Action != "pass" && e.Action != "fail" && e.Action != "skip" {
 			continue
 		}
+		if e.Action == "fail" {
+			fmt.Fprintf(log, "%s:\n%s", path.Base(e.Package), strings.Join(printed[e.Package][e.Test], ""))
+		}
+		delete(printed[e.Package], e.Test)
 		if e.Test == "" {
 			if e.Action == "fail" && !failedTests[e.Package] {
 				return nil, false, fmt.Errorf("package %s ended without a result", e.Package)
