@@ -35,12 +35,20 @@ needed=(
 	turnutils_natdiscovery:coturn
 	git:git
 	traceroute:traceroute
+	iperf3:iperf3
+	hping3:hping3
+	/usr/lib/python3/dist-packages/scapy:python3-scapy
+	vsftpd:vsftpd
+	curl:curl
+	kamailio:kamailio
+	sipp:sip-tester
 )
 
 # Most are loaded on demand where that is allowed. The sysctls of conntrack are there only
 # once it is loaded, and tests set them before anything else loads it.
 modules=(
 	veth dummy tun
+	nf_conntrack_ftp nf_nat_ftp
 	nf_conntrack nf_conntrack_netlink nfnetlink_cttimeout
 	nf_tables nft_chain_nat nf_nat nft_nat nft_masq nft_redir nft_ct nft_limit nft_fib_ipv4 nft_compat xt_CT
 	sch_ingress cls_bpf

@@ -393,7 +393,7 @@ func TestMappingsGoWithTheGate_DEL02_DEL03_NAT07(t *testing.T) {
 }
 
 // TestSharedPort_NAT07: a new endpoint that meets the port of another one goes on without a
-// mapping, and takes nothing from the other one.
+// mapping, and the other one keeps its own.
 func TestSharedPort_NAT07(t *testing.T) {
 	w := newWireTestWith(t, fullCone)
 	apply(t, w, nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 1024}})

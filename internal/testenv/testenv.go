@@ -33,6 +33,11 @@ const (
 	Iptables                     // the iptables-nft command
 	Traceroute                   // the traceroute command
 	Coturn                       // the turnserver and turnutils_natdiscovery commands
+	Iperf3                       // the iperf3 command
+	Hping3                       // the hping3 command
+	Scapy                        // the scapy library of Debian's own Python
+	FTP                          // the vsftpd command, with its user ftp, and curl as its client
+	SIP                          // the kamailio and sipp commands
 )
 
 // A thing is a command, or a file by its absolute path, with its origin.
@@ -56,6 +61,11 @@ var things = []thing{
 	{Iptables, "iptables-nft", ""},
 	{Traceroute, "traceroute", ""},
 	{Coturn, "turnserver", ""}, {Coturn, "turnutils_natdiscovery", ""},
+	{Iperf3, "iperf3", ""},
+	{Hping3, "hping3", ""},
+	{Scapy, "/usr/lib/python3/dist-packages/scapy", "package python3-scapy"},
+	{FTP, "vsftpd", ""}, {FTP, "curl", ""},
+	{SIP, "kamailio", ""}, {SIP, "sipp", ""}, {SIP, "/usr/share/sip-tester/g711a.pcap", "package sip-tester"},
 }
 
 // Require skips the test if the machine lacks one of the needs. With CI set it

@@ -13,7 +13,8 @@ func Document(on string, results []Result) string {
 
 `+"`make conformance`"+` runs the tests named here and writes this page: what RFCs and the field ask
 of sessiond, and what the tests show. Level M is a must, S a should, L for later. An item is
-held if all tests that name it passed. The checklist is
+held if all tests that name it passed; a test that failed ran again, without others beside it,
+and is named if it passed then. The checklist is
 [test/conformance/checklist.txt](../test/conformance/checklist.txt).
 
 Run on %s.

@@ -3,7 +3,6 @@ package conformance
 import (
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 )
@@ -26,6 +25,7 @@ type Result struct {
 	Verdict Verdict
 	Tests   []string // functions that passed or failed: "lsn.TestX_NAT07"
 	Failing []string // tests and cases that failed
+	Again   []string // functions that failed, and passed when they ran again alone
 	Skipped int      // tests and cases that did not run
 }
 
@@ -41,6 +41,9 @@ func (r *Result) Text() string {
 	case len(r.Failing) > 0:
 		text += ": " + strings.Join(r.Failing, ", ")
 	}
+	if len(r.Again) > 0 {
+		text += " (when run again: " + strings.Join(r.Again, ", ") + ")"
+	}
 	if r.Skipped > 0 {
 		text += fmt.Sprintf(" (%d skipped)", r.Skipped)
 	}
@@ -51,7 +54,7 @@ func (r *Result) Text() string {
 func Results(items []Item, outcomes []Outcome) []Result {
 	byID := map[string][]Outcome{}
 	for _, o := range outcomes {
-		for _, id := range idsIn(path.Base(o.Name)) {
+		for _, id := range o.ids() {
 			byID[id] = append(byID[id], o)
 		}
 	}
@@ -64,19 +67,21 @@ func Results(items []Item, outcomes []Outcome) []Result {
 
 func resultOf(item Item, outcomes []Outcome) Result {
 	r := Result{Item: item}
-	ran := map[string]bool{}
+	ran, again := map[string]bool{}, map[string]bool{}
 	for _, o := range outcomes {
 		if o.Action == "skip" {
 			r.Skipped++
 			continue
 		}
-		function, _, _ := strings.Cut(o.Name, "/")
-		ran[o.Package+"."+function] = true
+		ran[o.Package+"."+o.function()] = true
+		if o.Again && o.Action == "pass" {
+			again[o.Package+"."+o.function()] = true
+		}
 		if o.Action == "fail" {
 			r.Failing = append(r.Failing, o.Package+"."+o.Name)
 		}
 	}
-	r.Tests = slices.Sorted(maps.Keys(ran))
+	r.Tests, r.Again = slices.Sorted(maps.Keys(ran)), slices.Sorted(maps.Keys(again))
 	switch {
 	case len(r.Failing) > 0:
 		r.Verdict = Failed

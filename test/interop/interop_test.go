@@ -1,5 +1,6 @@
-// Package interop tests sessiond against RADIUS software of other projects: clients,
-// proxies, a relay, an access server, and the analysers that check the replies. Every
+// Package interop tests sessiond with software of other projects: RADIUS clients, proxies, a
+// relay, an access server and the analysers that check the replies; and behind the NAT and
+// beyond it iperf3, hping3, Scapy, vsftpd with curl, Kamailio with sipp, and coturn. Every
 // assertion is made from outside.
 package interop
 

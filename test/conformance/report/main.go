@@ -1,6 +1,7 @@
 // Command report runs the tests that name items of the conformance checklist, and prints each
-// item with its requirement, and its result or the reason for a deviation. With -o it writes
-// the table as a document too. It ends with 1 if an item is neither held nor excused.
+// item with its requirement, and its result or the reason for a deviation. What failing tests
+// print goes to the error output. With -o it writes the table as a document too. It ends with
+// 1 if an item is neither held nor excused.
 package main
 
 import (
@@ -22,7 +23,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	bad, err := report(ctx, os.Stdout, *document)
+	bad, err := report(ctx, os.Stdout, os.Stderr, *document)
 	switch {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "conformance:", err)
@@ -35,7 +36,7 @@ func main() {
 
 // report runs the tests of the module in the present folder, and returns the number of items
 // that are neither held nor excused.
-func report(ctx context.Context, out io.Writer, document string) (bad int, err error) {
+func report(ctx context.Context, out, log io.Writer, document string) (bad int, err error) {
 	items, err := conformance.Items()
 	if err != nil {
 		return 0, fmt.Errorf("checklist: %w", err)
@@ -44,7 +45,7 @@ func report(ctx context.Context, out io.Writer, document string) (bad int, err e
 	if err != nil {
 		return 0, err
 	}
-	outcomes, err := conformance.Run(ctx, ".", sources)
+	outcomes, err := conformance.Run(ctx, ".", sources, log)
 	if err != nil {
 		return 0, err
 	}
