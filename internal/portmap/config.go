@@ -65,6 +65,8 @@ func (c *Config) checkOwn(m *nat.Mapping) error {
 		return nil
 	case !c.Range.contains(nat.Port(m.Outside.Port())):
 		return fmt.Errorf("port %d: %w; its mappings have ports %d-%d (static_ports)", m.Outside.Port(), ErrOutside, c.Range.First, c.Range.Last)
+	case in(c.Draining, m.Outside.Addr()) && m.Configured:
+		return nil // it stays
 	case in(c.Draining, m.Outside.Addr()):
 		return fmt.Errorf("outside address %v: %w any more: it drains, and gives no ports; name another one", m.Outside.Addr(), ErrOutside)
 	case !in(c.Outside, m.Outside.Addr()):
