@@ -5,6 +5,7 @@ package memnat
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -30,6 +31,8 @@ type NAT struct {
 	noNAT    []nat.NoNAT
 	mappings nftnat.Mappings
 	learned  map[endpoint]netip.AddrPort // outside endpoint by inside endpoint
+	forwards map[netip.Addr]nat.Forwards // of the addresses that have any
+	static   []nftnat.StaticPorts
 
 	ready   chan struct{}
 	running sync.Once
@@ -69,6 +72,7 @@ func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
 		flows:    make(map[conntrack.Tuple]flow),
 		dropped:  make(map[nat.Drop]uint64),
 		learned:  make(map[endpoint]netip.AddrPort),
+		forwards: make(map[netip.Addr]nat.Forwards),
 		ready:    make(chan struct{}),
 		idle:     make(chan netip.Addr),
 		ended:    make(map[netip.Addr]bool),
@@ -165,6 +169,43 @@ func (n *NAT) SetNoNAT(ctx context.Context, list []nat.NoNAT) error {
 	return ctx.Err()
 }
 
+// SetStatic is as that of nftnat.Kernel.
+func (n *NAT) SetStatic(ctx context.Context, list []nftnat.StaticPorts) error {
+	if err := nftnat.CheckStatic(list); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.static = slices.Clone(list); len(list) == 0 {
+		clear(n.forwards)
+	}
+	return ctx.Err()
+}
+
+// forwardLocked sets the mappings of an address, which takes their endpoints from others.
+func (n *NAT) forwardLocked(inside netip.Addr, f nat.Forwards) {
+	for other, has := range n.forwards {
+		var left []nat.Forward
+		for x := range has.All() {
+			if !f.Reaches(x.Endpoint()) {
+				left = append(left, x)
+			}
+		}
+		if other != inside && len(left) < has.Len() {
+			n.keepForwardsLocked(other, nat.NewForwards(left))
+		}
+	}
+	n.keepForwardsLocked(inside, f)
+}
+
+func (n *NAT) keepForwardsLocked(inside netip.Addr, f nat.Forwards) {
+	if f == (nat.Forwards{}) {
+		delete(n.forwards, inside)
+		return
+	}
+	n.forwards[inside] = f
+}
+
 // SetMappings is as that of nftnat.Kernel.
 func (n *NAT) SetMappings(ctx context.Context, m nftnat.Mappings) error {
 	if err := m.Check(); err != nil {
@@ -219,7 +260,7 @@ func (n *NAT) EntryAt(inside netip.Addr) (nat.Entry, bool) {
 	if !ok {
 		return nat.Entry{}, false
 	}
-	return c.entry(inside), true
+	return n.entryLocked(inside, c), true
 }
 
 // EntriesFrom is as that of nftnat.Kernel.
@@ -230,9 +271,15 @@ func (n *NAT) EntriesFrom(_ context.Context, from netip.Addr, most int) (entries
 		if len(entries) == most {
 			return entries, inside
 		}
-		entries = append(entries, c.entry(inside))
+		entries = append(entries, n.entryLocked(inside, c))
 	}
 	return entries, netip.Addr{}
+}
+
+func (n *NAT) entryLocked(inside netip.Addr, c cell) nat.Entry {
+	e := c.entry(inside)
+	e.Forwards = n.forwards[inside]
+	return e
 }
 
 // Elements is as that of nftnat.Kernel.
@@ -276,6 +323,9 @@ func (n *NAT) setLocked(entries []nat.Entry) error {
 		if err := e.Check(); err != nil {
 			return err
 		}
+		if e.Forwards != (nat.Forwards{}) && len(n.static) == 0 {
+			return errors.New("memnat: an entry has mappings, but there are no ports for them")
+		}
 	}
 	for _, e := range entries {
 		if e.Gate == nat.GateClosed {
@@ -283,6 +333,7 @@ func (n *NAT) setLocked(entries []nat.Entry) error {
 		} else {
 			n.cells.Put(e.Inside, cell{e.Gate, e.Outside.As4(), e.First, e.Last})
 		}
+		n.forwardLocked(e.Inside, e.Forwards)
 	}
 	return nil
 }
