@@ -132,6 +132,9 @@ func (x Forwards) assign(s *Slot) {
 		return
 	}
 	if user := s.packed.UserName(); user != "" {
+		if _, had := g.users[user]; !had && s.phase == Draining && s.tenure == s.boundTenure && g.Mappings.Owns(nat.Owner{UserName: user}) {
+			g.users[user] = s.packed.Inside() // a start found it: its sessions through mappings go on
+		}
 		x.assignUser(g, user)
 	}
 	x.give(g, s)

@@ -12,11 +12,10 @@ import (
 
 // Reasons to refuse a mapping.
 var (
-	ErrExists   = errors.New("exists already")     // its outside endpoint, or its owner's inside port, is mapped
-	ErrFull     = errors.New("no room")            // its owner has as many as allowed, or no port is free
-	ErrOutside  = errors.New("not of this group")  // its outside endpoint, or its owner, is not the group's
-	ErrNoRange  = errors.New("no ports set apart") // the group has none for mappings
-	ErrInConfig = errors.New("of the configuration")
+	ErrExists  = errors.New("exists already")     // its outside endpoint, or its owner's inside port, is mapped
+	ErrFull    = errors.New("no room")            // its owner has as many as allowed, or no port is free
+	ErrOutside = errors.New("not of this group")  // its outside endpoint, or its owner, is not the group's
+	ErrNoRange = errors.New("no ports set apart") // the group has none for mappings
 )
 
 // Range are the ports of each outside address that mappings get, inclusive. The zero Range
@@ -45,8 +44,8 @@ type Config struct {
 	Configured []nat.Mapping // each with its outside endpoint
 }
 
-// has reports whether the endpoint is one of those set apart.
-func (c *Config) has(e nat.Endpoint) bool {
+// Has reports whether the endpoint is one of those set apart.
+func (c *Config) Has(e nat.Endpoint) bool {
 	return c.Range.contains(nat.Port(e.Port())) && (in(c.Outside, e.Addr()) || in(c.Draining, e.Addr()))
 }
 

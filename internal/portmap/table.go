@@ -74,7 +74,7 @@ func (t *Table) at(e nat.Endpoint) *nat.Mapping {
 func (t *Table) Of(o nat.Owner) iter.Seq[nat.Mapping] {
 	return func(yield func(nat.Mapping) bool) {
 		for _, m := range t.owners[o] {
-			if t.config.has(m.Outside) && !yield(*m) {
+			if t.config.Has(m.Outside) && !yield(*m) {
 				return
 			}
 		}
@@ -340,7 +340,7 @@ type Changes struct{ Ended, Begun []nat.Mapping }
 // MayConfigure returns the error that Configure would return.
 func (t *Table) MayConfigure(c Config) error {
 	for m := range t.From(nat.Endpoint{}) {
-		if !m.Configured && !m.Ended() && !c.has(m.Outside) {
+		if !m.Configured && !m.Ended() && !c.Has(m.Outside) {
 			return fmt.Errorf("%v of %v would have no port of the group any more; delete it first (sessionctl mapping delete), or keep its outside prefix and static_ports", m.Outside, m.Owner)
 		}
 	}

@@ -274,7 +274,7 @@ func (list model) check(t *testing.T, c *Config, m nat.Mapping, table *Table) {
 	} else if want == nil && !asked && free == 0 {
 		want = ErrFull
 	}
-	if asked && !c.has(m.Outside) {
+	if asked && !c.Has(m.Outside) {
 		want = ErrOutside
 	}
 	made, err := table.Plan(m, netip.Addr{}, nobody)

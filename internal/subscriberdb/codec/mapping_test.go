@@ -23,8 +23,8 @@ func TestMapping(t *testing.T) {
 	raw := user
 	raw.Owner.UserName, raw.HoldUntil = "al\xffice", user.ExpiresAt
 	for want, m := range map[string]nat.Mapping{
-		`{"kind":"static","user_name":"alice","inside_port":22,"created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-02T12:00:00Z"}`:                                                            user,
-		`{"kind":"static","inside":"100.64.0.7","inside_port":22,"created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-02T12:00:00Z"}`:                                                          fixed,
+		`{"kind":"static","user_name":"alice","inside_port":22,"created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-02T12:00:00Z"}`:                                                   user,
+		`{"kind":"static","inside":"100.64.0.7","inside_port":22,"created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-02T12:00:00Z"}`:                                                 fixed,
 		`{"kind":"static","user_name":{"base64":"YWz/aWNl"},"inside_port":22,"created_at":"2026-03-01T12:00:00Z","expires_at":"2026-03-02T12:00:00Z","hold_until":"2026-03-02T12:00:00Z"}`: raw,
 	} {
 		text, err := FormatMapping(&m)
