@@ -178,7 +178,7 @@ func TestEveryMethodIsReadOrChange(t *testing.T) {
 		}
 	}
 	slices.Sort(changes)
-	want := "AddPool ConfirmRemovals DeleteSubscribers DrainPool PutSubscriber Reconcile RefuseRemovals RemovePool TerminateSessions UpdateSettings"
+	want := "AddPool ConfirmRemovals CreateMapping DeleteMapping DeleteSubscribers DrainPool PutSubscriber Reconcile RefuseRemovals RemovePool TerminateSessions UpdateSettings"
 	if got := strings.Join(changes, " "); got != want {
 		t.Errorf("changes are %s, want %s", got, want)
 	}
