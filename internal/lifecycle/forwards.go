@@ -77,16 +77,6 @@ func (x Forwards) Changed(g *Group, o nat.Owner, now time.Time) {
 	}
 }
 
-// ChangedAll is Changed for all owners of the group.
-func (x Forwards) ChangedAll(g *Group, now time.Time) {
-	for o := range g.Mappings.Owners() {
-		x.Changed(g, o, now)
-	}
-	for user := range g.users {
-		x.Changed(g, nat.Owner{UserName: user}, now)
-	}
-}
-
 // stored takes that the binding of a slot is stored: its entry is read when it is programmed.
 func (x Forwards) stored(s *Slot) {
 	if s.ports != nil {

@@ -481,6 +481,7 @@ func (m *Machine) drain(s *Slot) {
 		b = m.markGrace(s, until)
 	}
 	m.store(Write{Binding: b})
+	s.over.elements = 2 * s.Expected().Forwards.Len()
 	m.enter(s, Draining)
 	m.drains.begin(s.packed.Inside())
 	m.out.Close(m.work(s))
@@ -499,7 +500,7 @@ func (m *Machine) close(s *Slot) {
 		if _, err := m.engine.Cut(s.packed.Group(), s.packed.Inside(), s.over.at); err != nil {
 			m.out.Fault("cut binding", s.Key(), err)
 		}
-		s.over.elements = s.Expected().Elements()
+		s.over.elements += s.Expected().Elements()
 	}
 	delete(m.drains.at, s.packed.Inside())
 	m.enter(s, Cut)

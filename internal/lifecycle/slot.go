@@ -92,7 +92,7 @@ type teardown struct {
 
 	graceUntil time.Time // the subscriber may resume its sessions until then; zero for no grace time
 	evicted    bool      // its outside address was taken away: it is cut in any case
-	elements   int       // number of map elements that its cut removes
+	elements   int       // number of map elements that its narrowing and its cut remove
 	cutAt      time.Time // when the gate had closed
 }
 

@@ -55,6 +55,7 @@ type Contract interface {
 	Refusals(ctx context.Context) ([]nat.Refusal, error)
 	SetMappings(ctx context.Context, m Mappings) error
 	SetStatic(ctx context.Context, list []StaticPorts) error
+	ExpectStatic(endpoints []nat.Endpoint)
 }
 
 // A Twin is a Kernel or a memnat.NAT with traffic through it.

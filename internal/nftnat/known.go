@@ -135,7 +135,7 @@ func (k *Kernel) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries
 }
 
 // Elements returns the number of addresses with known elements.
-func (k *Kernel) Elements() int { return k.known.len() }
+func (k *Kernel) Elements() int { return k.known.len() + k.known.lone() }
 
 // On the way to an exact shadow.
 

@@ -77,7 +77,10 @@ func appendPort(dst []byte, k portKey, at portAt) []byte {
 type staticElements struct {
 	on      bool // the table has the maps
 	unknown bool // the elements have to be read
-	in, out map[portKey]portAt
+	asked   bool // somebody needed them: not before that are they put right when others change them
+
+	expected []portKey // of in, that a start may find
+	in, out  map[portKey]portAt
 
 	// By inside address, the keys of its elements in the maps: those of in whose value has the
 	// address, and those of out with the address.
@@ -192,17 +195,47 @@ func (s *shadow) addForwards(entries []nat.Entry, from, end netip.Addr) []nat.En
 	return entries
 }
 
+// lone returns the number of addresses that have elements of the static maps alone.
+func (s *shadow) lone() (n int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for inside := range s.static.inside.From(netip.Addr{}) {
+		if h, ok := s.cells.At(inside); !ok || h.cell == (cell{}) {
+			n++
+		}
+	}
+	return n
+}
+
 // Reading.
 
-// ensureStatic reads the elements of the static maps if they are not known. It reads all of
-// them: 100,000 mappings take BenchmarkReadStatic's time, once for each start.
+// ExpectStatic names outside endpoints of mappings that the table may have. Elements by known
+// keys are read in time that grows with their number, a whole map in its square.
+func (k *Kernel) ExpectStatic(endpoints []nat.Endpoint) {
+	k.known.expect(endpoints)
+}
+
+func (s *shadow) expect(endpoints []nat.Endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range endpoints {
+		s.static.expected = append(s.static.expected, portKey{e.Protocol, e.Port(), e.Addr().As4()})
+	}
+}
+
+// ensureStatic reads the elements of the static maps if they are not known: by the keys that it
+// knows or expects, and if the kernel has others, all (BenchmarkStatic).
 func (k *knownElements) ensureStatic(ctx context.Context) error {
+	k.static.asked = true
 	if !k.static.on || !k.static.unknown {
 		return nil
 	}
 	in, out := map[portKey]portAt{}, map[portKey]portAt{}
 	inCount, outCount, err := k.countStatic(ctx)
-	if err == nil && (inCount != 0 || outCount != 0) {
+	if err == nil && (inCount > 0 || outCount > 0) {
+		err = k.readExpected(ctx, in, out)
+	}
+	if err == nil && (inCount != len(in) || outCount != len(out)) {
 		err = errors.Join(k.readStatic(ctx, mapStaticIn, in), k.readStatic(ctx, mapStaticOut, out))
 	}
 	if errors.Is(err, unix.ENOENT) { // others deleted the table, which is put right first
@@ -214,6 +247,7 @@ func (k *knownElements) ensureStatic(ctx context.Context) error {
 	k.shadow.mu.Lock()
 	same := maps.Equal(in, k.static.in) && maps.Equal(out, k.static.out)
 	k.static.clear()
+	k.static.expected = nil
 	for key, at := range in {
 		k.static.set(mapStaticIn, key, at, true)
 	}
@@ -225,6 +259,33 @@ func (k *knownElements) ensureStatic(ctx context.Context) error {
 		k.tell()
 	}
 	return nil
+}
+
+// readExpected reads the elements of in by the keys that were known or are expected, and those of
+// out that belong to them.
+func (k *knownElements) readExpected(ctx context.Context, in, out map[portKey]portAt) error {
+	var outer, inner []portKey
+	k.shadow.mu.RLock()
+	outer = append(slices.Collect(maps.Keys(k.static.in)), k.static.expected...)
+	inner = slices.Collect(maps.Keys(k.static.out))
+	k.shadow.mu.RUnlock()
+	if err := k.lookUpStatic(ctx, mapStaticIn, outer, in); err != nil {
+		return err
+	}
+	for key, at := range in {
+		inner = append(inner, portKey{key.protocol, at.port, at.address})
+	}
+	return k.lookUpStatic(ctx, mapStaticOut, inner, out)
+}
+
+func (k *knownElements) lookUpStatic(ctx context.Context, m string, keys []portKey, into map[portKey]portAt) error {
+	return k.conn.Lookup(ctx, k.table, m, len(keys),
+		func(dst []byte, i int) []byte { return appendKey(dst, keys[i].append(nil)) },
+		func(_ int, attrs []byte) {
+			if key, at, ok := parsePort(attrs); ok {
+				into[key] = at
+			}
+		})
 }
 
 func (k *knownElements) readStatic(ctx context.Context, m string, into map[portKey]portAt) error {
@@ -272,14 +333,7 @@ func (k *knownElements) lookAtStatic(ctx context.Context, m string, keys []portK
 		return nil
 	}
 	present := map[portKey]portAt{}
-	err := k.conn.Lookup(ctx, k.table, m, len(keys),
-		func(dst []byte, i int) []byte { return appendKey(dst, keys[i].append(nil)) },
-		func(_ int, attrs []byte) {
-			if key, at, ok := parsePort(attrs); ok {
-				present[key] = at
-			}
-		})
-	if err != nil {
+	if err := k.lookUpStatic(ctx, m, keys, present); err != nil {
 		return err
 	}
 	k.shadow.mu.Lock()

@@ -175,5 +175,5 @@ func (p learnedProtocol) notLearned(o *Options, chain string, outside endpoint) 
 	if !hasStatic(o) {
 		return nil
 	}
-	return []rule{{chain, "", p.then(slices.Concat(outside.load(unix.NFT_REG_1), []expr.Any{isIn(setStaticPorts)}), leave())}}
+	return []rule{{chain, "", p.then(slices.Concat(outside.load(unix.NFT_REG32_00), []expr.Any{isIn(setStaticPorts)}), leave())}}
 }

@@ -104,6 +104,9 @@ func (k *Kernel) check(ctx context.Context, whatever bool) error {
 	if err := k.hear(ctx); err != nil {
 		return err
 	}
+	if !k.known.static.asked {
+		return nil // a start names the expected mappings first
+	}
 	if err := k.known.ensureStatic(ctx); err != nil || !whatever {
 		return err
 	}

@@ -21,6 +21,7 @@ type Table struct {
 	owners  map[nat.Owner][]*nat.Mapping // in force
 	due     dueTimes
 	inForce int
+	stored  int                  // mappings that are not configured, ended ones included
 	cursor  map[uint8]netip.Addr // by protocol, the outside address that gave the last port
 }
 
@@ -50,6 +51,9 @@ func (t *Table) Config() *Config { return &t.config }
 
 // Len returns the number of mappings in force.
 func (t *Table) Len() int { return t.inForce }
+
+// Stored returns the number of mappings that are not the configuration's, ended ones included.
+func (t *Table) Stored() int { return t.stored }
 
 // Empty reports whether the table has no mapping, and no endpoint in quarantine.
 func (t *Table) Empty() bool { return t.outside.Len() == 0 }
@@ -257,6 +261,9 @@ func (t *Table) Put(m nat.Mapping) bool {
 	}
 	ports.at[portOf(m.Outside)] = &m
 	ports.used[m.Outside.Protocol]++
+	if !m.Configured {
+		t.stored++
+	}
 	ports.cursor[m.Outside.Protocol] = nat.Port(m.Outside.Port())
 	if !m.Ended() {
 		t.owners[m.Owner] = append(t.owners[m.Owner], &m)
@@ -297,6 +304,9 @@ func (t *Table) Remove(e nat.Endpoint) {
 	}
 	if !m.Ended() {
 		t.disown(m)
+	}
+	if !m.Configured {
+		t.stored--
 	}
 	ports, _ := t.outside.At(e.Addr())
 	delete(ports.at, portOf(e))

@@ -307,7 +307,7 @@ func (list model) compare(t *testing.T, step int, table *Table) {
 			inForce++
 		}
 	}
-	if len(got) != len(list) || !slices.IsSortedFunc(got, nat.Endpoint.Compare) || table.Len() != inForce || table.In(pool) != inForce {
+	if len(got) != len(list) || table.Stored() != len(list) || !slices.IsSortedFunc(got, nat.Endpoint.Compare) || table.Len() != inForce || table.In(pool) != inForce {
 		t.Fatalf("step %d: %d listed of %d, sorted %v; %d in force by the list, %d by Len, %d by In", step, len(got), len(list), slices.IsSortedFunc(got, nat.Endpoint.Compare), inForce, table.Len(), table.In(pool))
 	}
 	owned := 0

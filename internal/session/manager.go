@@ -175,7 +175,7 @@ func (m *Manager) compose(o *Options) {
 	m.alarms = &alarmWatch{sharedState: s, store: o.Store}
 	m.limits = &limitWatch{sharedState: s, kernel: o.Kernel, observer: o.Observer, reports: m.reports, told: map[netip.Addr]limitTold{}}
 	m.mappings = &mappingKeeper{
-		sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, ends: queue.New[sessionEnd](batchMost),
+		sharedState: s, store: o.Store, kernel: o.Kernel, leases: m.leases, ends: queue.New[sessionEnd](batchMost),
 		ending: map[netip.Addr]int{}, ended: map[nat.Endpoint]int{}, unsure: map[string]bool{},
 	}
 	m.served = &servedGroups{

@@ -30,18 +30,18 @@ type mappingStore interface {
 	SaveMappings(ctx context.Context, group string, put []nat.Mapping, remove []nat.Endpoint) error
 }
 
-// mappingKernel ends the sessions through a mapping.
+// mappingKernel takes mappings over at a start, and ends the sessions through one.
 type mappingKernel interface {
+	ExpectStatic(endpoints []nat.Endpoint) // of mappings that an earlier run programmed
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
 	KillSession(ctx context.Context, s nftnat.Session) error
 }
 
 const (
-	mappingsEvery     = time.Second      // between looks for lifetimes and quarantines that are over
-	mappingsCompared  = 10 * time.Second // between comparisons of the number of stored mappings
-	mappingLook       = 5 * time.Millisecond
-	endedAgain        = 20 * time.Millisecond // a packet that was being processed is through by then
-	mappingsInOneStep = 512
+	mappingsEvery    = time.Second      // between looks for lifetimes and quarantines that are over
+	mappingsCompared = 10 * time.Second // between comparisons of the number of stored mappings
+	mappingLook      = 5 * time.Millisecond
+	endedAgain       = 20 * time.Millisecond // a packet that was being processed is through by then
 )
 
 // mappingKeeper makes mappings and ends them.
@@ -49,7 +49,6 @@ type mappingKeeper struct {
 	*sharedState
 	store  mappingStore
 	kernel mappingKernel
-	health *databaseHealth
 	leases *groupLeases
 	ends   *queue.Queue[sessionEnd]
 
@@ -219,18 +218,21 @@ func (k *mappingKeeper) compare(ctx context.Context, g *group, count bool) error
 	k.changing.Lock()
 	defer k.changing.Unlock()
 	k.mu.RLock()
-	unsure, want := k.unsure[g.Name], k.storedRLocked(g)
+	unsure, known := k.unsure[g.Name], g.Mappings.Stored()
 	k.mu.RUnlock()
 	if count && !unsure {
 		n, err := k.store.CountMappings(ctx, g.Name)
 		if err != nil {
 			return err
 		}
-		unsure = n != len(want)
+		unsure = n != known
 	}
 	if !unsure {
 		return nil
 	}
+	k.mu.RLock()
+	want := k.storedRLocked(g)
+	k.mu.RUnlock()
 	k.log.Warn("stored mappings may differ from those in force, and are written again", "group", g.Name, "mappings", len(want))
 	return k.storeAll(ctx, g, want)
 }
@@ -297,6 +299,10 @@ func (k *mappingKeeper) Load(ctx context.Context, name string) error {
 	if g == nil {
 		return nil
 	}
+	var mapped []nat.Endpoint
+	for m := range g.Mappings.From(nat.Endpoint{}) {
+		mapped = append(mapped, m.Outside)
+	}
 	outside := 0
 	for i := range all {
 		m := &all[i]
@@ -308,10 +314,12 @@ func (k *mappingKeeper) Load(ctx context.Context, name string) error {
 			k.log.Error("a stored mapping is given up: the configuration has its outside endpoint, or its owner's inside port, for another one",
 				"group", name, "outside", m.Outside, "owner", m.Owner, "inside_port", m.InsidePort)
 		}
+		mapped = append(mapped, m.Outside)
 		if !m.Ended() && !g.Mappings.Config().Has(m.Outside) {
 			outside++
 		}
 	}
+	k.kernel.ExpectStatic(mapped)
 	if outside > 0 {
 		k.log.Warn("stored mappings have ports that the configuration does not set apart; they are kept, and not in force", "group", name, "mappings", outside)
 	}
@@ -339,29 +347,37 @@ func (k *mappingKeeper) StoreAll(ctx context.Context, name string) error {
 
 // create makes a mapping, and returns once the kernel has it if its owner is online.
 func (k *mappingKeeper) create(ctx context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
+	g, m, inside, err := k.add(ctx, m, lifetime)
+	if err != nil {
+		return inspect.Mapping{}, err
+	}
+	k.log.Info("mapping created", "group", g.Name, "outside", m.Outside, "owner", m.Owner, "inside_port", m.InsidePort)
+	err = k.await(ctx, inside)
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.viewRLocked(g, &m), err
+}
+
+// add makes a mapping, and returns the address at which its owner is online, zero for none.
+func (k *mappingKeeper) add(ctx context.Context, m nat.Mapping, lifetime time.Duration) (*group, nat.Mapping, netip.Addr, error) {
 	k.changing.Lock()
 	defer k.changing.Unlock()
 	g, m, err := k.plan(m)
 	if err != nil {
-		return inspect.Mapping{}, err
+		return nil, m, netip.Addr{}, err
 	}
 	m.CreatedAt = k.now().UTC().Truncate(time.Microsecond)
 	if lifetime > 0 {
 		m.ExpiresAt = m.CreatedAt.Add(lifetime)
 	}
 	if err := k.save(ctx, g, []nat.Mapping{m}, nil); err != nil {
-		return inspect.Mapping{}, err
+		return nil, m, netip.Addr{}, err
 	}
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	g.Mappings.Put(m)
 	lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, k.now())
-	inside := lifecycle.ForwardsOf(k.life).Online(g.Group.Group, m.Owner)
-	k.mu.Unlock()
-	k.log.Info("mapping created", "group", g.Name, "outside", m.Outside, "owner", m.Owner, "inside_port", m.InsidePort)
-	err = k.await(ctx, inside)
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	return k.viewRLocked(g, &m), err
+	return g, m, lifecycle.ForwardsOf(k.life).Online(g.Group.Group, m.Owner), nil
 }
 
 // plan completes a mapping, and finds its group.
@@ -412,24 +428,10 @@ func (k *mappingKeeper) groupRLocked(name string, o nat.Owner) (*group, error) {
 
 // remove ends a mapping, and returns once the kernel has neither it nor a session through it.
 func (k *mappingKeeper) remove(ctx context.Context, name string, e nat.Endpoint) (inspect.Mapping, int, error) {
-	k.changing.Lock()
-	defer k.changing.Unlock()
-	g, m, err := k.find(name, e)
+	g, m, inside, err := k.end(ctx, name, e)
 	if err != nil {
 		return inspect.Mapping{}, 0, err
 	}
-	at := k.now()
-	ended := m
-	ended.HoldUntil = at.Add(g.Mappings.Config().Hold)
-	if err := k.save(ctx, g, []nat.Mapping{ended}, nil); err != nil {
-		return inspect.Mapping{}, 0, err
-	}
-	k.mu.Lock()
-	k.ended[e] = 0
-	inside, _ := lifecycle.ForwardsOf(k.life).At(g.Group.Group, &m)
-	m, _ = g.Mappings.End(e, at)
-	lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, k.now())
-	k.mu.Unlock()
 	k.log.Info("mapping deleted", "group", g.Name, "outside", m.Outside, "owner", m.Owner, "inside_port", m.InsidePort)
 	err = k.await(ctx, inside)
 	k.mu.Lock()
@@ -437,6 +439,29 @@ func (k *mappingKeeper) remove(ctx context.Context, name string, e nat.Endpoint)
 	sessions := k.ended[e]
 	delete(k.ended, e)
 	return k.viewRLocked(g, &m), sessions, err
+}
+
+// end ends a mapping, and returns the address that had it, zero for none.
+func (k *mappingKeeper) end(ctx context.Context, name string, e nat.Endpoint) (*group, nat.Mapping, netip.Addr, error) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	g, m, err := k.find(name, e)
+	if err != nil {
+		return nil, m, netip.Addr{}, err
+	}
+	at := k.now()
+	ended := m
+	ended.HoldUntil = at.Add(g.Mappings.Config().Hold)
+	if err := k.save(ctx, g, []nat.Mapping{ended}, nil); err != nil {
+		return nil, m, netip.Addr{}, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended[e] = 0
+	inside, _ := lifecycle.ForwardsOf(k.life).At(g.Group.Group, &m)
+	m, _ = g.Mappings.End(e, at)
+	lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, at)
+	return g, m, inside, nil
 }
 
 // find returns the mapping in force of an endpoint that may be deleted.

@@ -182,6 +182,9 @@ func (n *NAT) SetStatic(ctx context.Context, list []nftnat.StaticPorts) error {
 	return ctx.Err()
 }
 
+// ExpectStatic is as that of nftnat.Kernel: the twin knows what it has.
+func (n *NAT) ExpectStatic([]nat.Endpoint) {}
+
 // forwardLocked sets the mappings of an address, which takes their endpoints from others.
 func (n *NAT) forwardLocked(inside netip.Addr, f nat.Forwards) {
 	for other, has := range n.forwards {
