@@ -74,15 +74,15 @@ func (l *loader) group(v value) Group {
 		"limits":        func(v value) { v.limits(&g.Limits) },
 		"no_nat":        func(v value) { g.NoNAT = l.noNAT(v) },
 
-		"static_ports":              func(v value) { static = v; v.staticPorts(&g.Static) },
-		"static_mappings":           func(v value) { g.Static.Mappings, mapped = v.staticMappings() },
+		"static_ports":              func(v value) { static = v; readStaticPorts(v, &g.Static) },
+		"static_mappings":           func(v value) { g.Static.Mappings, mapped = readStaticMappings(v) },
 		"static_mappings_per_owner": func(v value) { v.natural(&g.Static.PerOwner) },
 	})
 	v.require(keys, "name", "inside", "outside")
 	if place.checkBlocks(&g) && g.Deterministic {
 		whole.checkOwnBlocks(&g)
 	}
-	v.checkStatic(&g, static, mapped)
+	checkStatic(&g, static, mapped)
 	if g.Deterministic && g.MaxBlocks > 1 {
 		several.errorf("%d blocks are not possible with deterministic, which gives each inside address the block of its number; write 1 and a larger block_size, or take deterministic out", g.MaxBlocks)
 	}

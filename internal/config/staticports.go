@@ -28,8 +28,8 @@ type StaticMapping struct {
 // defaultPerOwner is the number of mappings that one owner may have.
 const defaultPerOwner = 16
 
-// staticPorts reads FIRST-LAST. Well-known ports are among those that servers need.
-func (v value) staticPorts(to *StaticPorts) {
+// readStaticPorts reads FIRST-LAST. Well-known ports are among those that servers need.
+func readStaticPorts(v value, to *StaticPorts) {
 	s, ok := v.scalar()
 	if !ok {
 		return
@@ -47,16 +47,16 @@ func (v value) staticPorts(to *StaticPorts) {
 	}
 }
 
-// staticMappings reads a list of mappings, which may be empty.
-func (v value) staticMappings() (list []StaticMapping, at []value) {
+// readStaticMappings reads a list of mappings, which may be empty.
+func readStaticMappings(v value) (list []StaticMapping, at []value) {
 	for _, e := range v.list() {
 		var m StaticMapping
 		keys := e.mapping(fields{
-			"user":        func(v value) { v.user(&m.User) },
-			"inside":      func(v value) { v.address(&m.Inside) },
+			"user":        func(v value) { readUser(v, &m.User) },
+			"inside":      func(v value) { readAddress(v, &m.Inside) },
 			"protocol":    func(v value) { v.oneOf(&m.Protocol, "tcp", "udp") },
 			"inside_port": func(v value) { v.port(&m.InsidePort) },
-			"outside":     func(v value) { v.outsidePort(&m.Outside) },
+			"outside":     func(v value) { readOutsidePort(v, &m.Outside) },
 		})
 		e.require(keys, "protocol", "inside_port", "outside")
 		if keys["user"] == keys["inside"] {
@@ -70,8 +70,8 @@ func (v value) staticMappings() (list []StaticMapping, at []value) {
 // longestUserName is the longest that RADIUS transports (RFC 2865 section 5).
 const longestUserName = 253
 
-// user reads a User-Name.
-func (v value) user(to *string) {
+// readUser reads a User-Name.
+func readUser(v value, to *string) {
 	switch s, ok := v.scalar(); {
 	case !ok:
 	case s == "" || len(s) > longestUserName:
@@ -81,8 +81,8 @@ func (v value) user(to *string) {
 	}
 }
 
-// address reads an IPv4 address.
-func (v value) address(to *netip.Addr) {
+// readAddress reads an IPv4 address.
+func readAddress(v value, to *netip.Addr) {
 	s, ok := v.scalar()
 	if !ok {
 		return
@@ -95,8 +95,8 @@ func (v value) address(to *netip.Addr) {
 	*to = a
 }
 
-// outsidePort reads ADDRESS:PORT.
-func (v value) outsidePort(to *netip.AddrPort) {
+// readOutsidePort reads ADDRESS:PORT.
+func readOutsidePort(v value, to *netip.AddrPort) {
 	s, ok := v.scalar()
 	if !ok {
 		return
@@ -111,7 +111,7 @@ func (v value) outsidePort(to *netip.AddrPort) {
 
 // checkStatic checks that no block has a port of those set apart, and that the mappings fit
 // the group. place is that of static_ports, at those of the mappings.
-func (v value) checkStatic(g *Group, place value, at []value) {
+func checkStatic(g *Group, place value, at []value) {
 	s := &g.Static
 	if s.First == 0 {
 		if len(s.Mappings) > 0 {
@@ -133,12 +133,12 @@ func (v value) checkStatic(g *Group, place value, at []value) {
 		place.errorf("%d-%d has ports of blocks, which lie in %d-%d (port_range); %s too", s.First, s.Last, first, last, advice)
 	}
 	for i := range s.Mappings {
-		at[i].checkMapping(g, i)
+		checkMapping(at[i], g, i)
 	}
 }
 
 // checkMapping checks the i-th mapping of a group against the group and those before it.
-func (v value) checkMapping(g *Group, i int) {
+func checkMapping(v value, g *Group, i int) {
 	m := &g.Static.Mappings[i]
 	if !m.Outside.IsValid() || m.InsidePort == 0 || m.Protocol == "" {
 		return // told already

@@ -73,7 +73,7 @@ func (x Forwards) Changed(g *Group, o nat.Owner, now time.Time) {
 		return
 	}
 	if s := x.m.slots.at(o.Inside); s != nil && s.packed.Group() == g.Name {
-		x.give(g, s)
+		x.assignSlot(g, s)
 	}
 }
 
@@ -127,7 +127,7 @@ func (x Forwards) assign(s *Slot) {
 		}
 		x.assignUser(g, user)
 	}
-	x.give(g, s)
+	x.assignSlot(g, s)
 }
 
 // assignUser gives the mappings of a user to its newest slot, and takes them from the one that
@@ -147,10 +147,10 @@ func (x Forwards) assignUser(g *Group, user string) {
 		g.users[user] = now.packed.Inside()
 	}
 	if s := x.m.slots.at(before); had && s != nil && s != now && s.packed.Group() == g.Name {
-		x.give(g, s)
+		x.assignSlot(g, s)
 	}
 	if now != nil {
-		x.give(g, now)
+		x.assignSlot(g, now)
 	}
 }
 
@@ -170,9 +170,9 @@ func (x Forwards) newest(g *Group, user string) (newest *Slot) {
 	return newest
 }
 
-// give sets the mappings of a slot: those of its address, and those of its user if it has them.
+// assignSlot sets the mappings of a slot: those of its address, and those of its user if it has them.
 // A binding that is about to be cut for another session keeps what it has.
-func (x Forwards) give(g *Group, s *Slot) {
+func (x Forwards) assignSlot(g *Group, s *Slot) {
 	if s.tenure != s.boundTenure || s.phase == Idle || s.phase == Cut || s.stray {
 		return
 	}

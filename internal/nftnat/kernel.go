@@ -36,6 +36,7 @@ type Kernel struct {
 	icmp    *icmpTimeout
 	SessionTable
 	boundKeeper
+	staticKeeper
 	MappingTable
 	known knownElements
 	sweep chan struct{} // signalled when the table was put right
@@ -81,6 +82,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		return k.conn.Commit(ctx, b)
 	}
 	k.boundKeeper.kernel, k.told.log = k, o.Logger
+	k.staticKeeper.kernel = k
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)

@@ -211,9 +211,7 @@ func (s *shadow) lone() (n int) {
 
 // ExpectStatic names outside endpoints of mappings that the table may have. Elements by known
 // keys are read in time that grows with their number, a whole map in its square.
-func (k *Kernel) ExpectStatic(endpoints []nat.Endpoint) {
-	k.known.expect(endpoints)
-}
+func (x *staticKeeper) ExpectStatic(endpoints []nat.Endpoint) { x.kernel.known.expect(endpoints) }
 
 func (s *shadow) expect(endpoints []nat.Endpoint) {
 	s.mu.Lock()
@@ -549,7 +547,8 @@ func (s *shadow) applyStatic(ops []staticOp) {
 
 // fillStatic programs all known elements of the static maps of a table that was made anew, and
 // returns the number of transactions.
-func (k *Kernel) fillStatic(ctx context.Context) (transactions int, err error) {
+func (x *staticKeeper) fillStatic(ctx context.Context) (transactions int, err error) {
+	k := x.kernel
 	var ops []staticOp
 	for m, elements := range map[string]map[portKey]portAt{mapStaticIn: k.known.static.in, mapStaticOut: k.known.static.out} {
 		for key, at := range elements {

@@ -57,9 +57,13 @@ func staticOutside(o *Options) (list []netip.Prefix) {
 // hasStatic reports whether the table has the maps of static mappings.
 func hasStatic(o *Options) bool { return len(staticOutside(o)) > 0 }
 
+// staticKeeper sets the ports of static mappings, and takes their elements over.
+type staticKeeper struct{ kernel *Kernel }
+
 // SetStatic changes the ports of static mappings, in one transaction. Elements of mappings stay
 // while there are any ports; set the entries with mappings that are to go first.
-func (k *Kernel) SetStatic(ctx context.Context, list []StaticPorts) error {
+func (x *staticKeeper) SetStatic(ctx context.Context, list []StaticPorts) error {
+	k := x.kernel
 	if err := CheckStatic(list); err != nil {
 		return err
 	}

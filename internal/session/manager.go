@@ -176,7 +176,7 @@ func (m *Manager) compose(o *Options) {
 	m.limits = &limitWatch{sharedState: s, kernel: o.Kernel, observer: o.Observer, reports: m.reports, told: map[netip.Addr]limitTold{}}
 	m.mappings = &mappingKeeper{
 		sharedState: s, store: o.Store, kernel: o.Kernel, leases: m.leases, ends: queue.New[sessionEnd](batchMost),
-		ending: map[netip.Addr]int{}, ended: map[nat.Endpoint]int{}, unsure: map[string]bool{},
+		endsLeft: map[netip.Addr]int{}, ended: map[nat.Endpoint]int{}, unsure: map[string]bool{},
 	}
 	m.served = &servedGroups{
 		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,

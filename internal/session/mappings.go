@@ -55,9 +55,9 @@ type mappingKeeper struct {
 	changing sync.Mutex // serializes changes of mappings; taken after regrouping and before mu
 
 	// Guarded by mu.
-	ending map[netip.Addr]int // addresses whose sessions through former mappings are being ended
-	ended  map[nat.Endpoint]int
-	unsure map[string]bool // groups whose stored mappings may differ from those in force
+	endsLeft map[netip.Addr]int // addresses whose sessions through former mappings are being ended
+	ended    map[nat.Endpoint]int
+	unsure   map[string]bool // groups whose stored mappings may differ from those in force
 }
 
 // sessionEnd is the order to end the sessions of an address through former mappings.
@@ -68,7 +68,7 @@ type sessionEnd struct {
 
 // EndSessions implements lifecycle.Effects.
 func (e *effects) EndSessions(inside netip.Addr, through nat.Forwards) {
-	e.mappings.ending[inside]++
+	e.mappings.endsLeft[inside]++
 	enqueue(&e.mu, e.mappings.ends, sessionEnd{inside, through})
 }
 
@@ -87,8 +87,8 @@ func (k *mappingKeeper) runEnds(ctx context.Context) error {
 				return err
 			}
 			k.mu.Lock()
-			if k.ending[end.inside]--; k.ending[end.inside] == 0 {
-				delete(k.ending, end.inside)
+			if k.endsLeft[end.inside]--; k.endsLeft[end.inside] == 0 {
+				delete(k.endsLeft, end.inside)
 			}
 			k.mu.Unlock()
 		}
@@ -489,7 +489,7 @@ func (k *mappingKeeper) find(name string, e nat.Endpoint) (*group, nat.Mapping, 
 func (k *mappingKeeper) await(ctx context.Context, inside netip.Addr) error {
 	for inside.IsValid() {
 		k.mu.RLock()
-		pending := k.ending[inside] > 0 || lifecycle.ForwardsOf(k.life).Pending(inside)
+		pending := k.endsLeft[inside] > 0 || lifecycle.ForwardsOf(k.life).Pending(inside)
 		k.mu.RUnlock()
 		if !pending {
 			return nil

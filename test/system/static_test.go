@@ -117,7 +117,6 @@ func TestStaticMappings_NAT02_DEL02_I6_I7(t *testing.T) {
 			return strings.TrimSpace(w.redis("hlen", "sessiond:{default}:mappings")) == "2", nil
 		})
 	})
-	w.shows("sessiond_database_suspect", "0")
 	w.must(w.Daemon.Kill())
 	w.must(w.Daemon.Start(w.ctx))
 	if !reached(moved, soon) {

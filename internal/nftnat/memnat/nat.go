@@ -31,8 +31,8 @@ type NAT struct {
 	noNAT    []nat.NoNAT
 	mappings nftnat.Mappings
 	learned  map[endpoint]netip.AddrPort // outside endpoint by inside endpoint
-	forwards map[netip.Addr]nat.Forwards // of the addresses that have any
 	static   []nftnat.StaticPorts
+	forwards
 
 	ready   chan struct{}
 	running sync.Once
@@ -54,8 +54,8 @@ type cell struct {
 	first, last nat.Port
 }
 
-func (c cell) entry(inside netip.Addr) nat.Entry {
-	return nat.Entry{Inside: inside, Gate: c.gate, Block: nat.Block{Outside: netip.AddrFrom4(c.outside), First: c.first, Last: c.last}}
+func (c cell) entry(inside netip.Addr, f nat.Forwards) nat.Entry {
+	return nat.Entry{Inside: inside, Gate: c.gate, Forwards: f, Block: nat.Block{Outside: netip.AddrFrom4(c.outside), First: c.first, Last: c.last}}
 }
 
 // New returns a NAT without elements or sessions, for the subscribers of some IPv4 prefixes.
@@ -72,7 +72,7 @@ func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
 		flows:    make(map[conntrack.Tuple]flow),
 		dropped:  make(map[nat.Drop]uint64),
 		learned:  make(map[endpoint]netip.AddrPort),
-		forwards: make(map[netip.Addr]nat.Forwards),
+		forwards: forwards{of: make(map[netip.Addr]nat.Forwards)},
 		ready:    make(chan struct{}),
 		idle:     make(chan netip.Addr),
 		ended:    make(map[netip.Addr]bool),
@@ -177,36 +177,9 @@ func (n *NAT) SetStatic(ctx context.Context, list []nftnat.StaticPorts) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.static = slices.Clone(list); len(list) == 0 {
-		clear(n.forwards)
+		clear(n.forwards.of)
 	}
 	return ctx.Err()
-}
-
-// ExpectStatic is as that of nftnat.Kernel: the twin knows what it has.
-func (n *NAT) ExpectStatic([]nat.Endpoint) {}
-
-// forwardLocked sets the mappings of an address, which takes their endpoints from others.
-func (n *NAT) forwardLocked(inside netip.Addr, f nat.Forwards) {
-	for other, has := range n.forwards {
-		var left []nat.Forward
-		for x := range has.All() {
-			if !f.Reaches(x.Endpoint()) {
-				left = append(left, x)
-			}
-		}
-		if other != inside && len(left) < has.Len() {
-			n.keepForwardsLocked(other, nat.NewForwards(left))
-		}
-	}
-	n.keepForwardsLocked(inside, f)
-}
-
-func (n *NAT) keepForwardsLocked(inside netip.Addr, f nat.Forwards) {
-	if f == (nat.Forwards{}) {
-		delete(n.forwards, inside)
-		return
-	}
-	n.forwards[inside] = f
 }
 
 // SetMappings is as that of nftnat.Kernel.
@@ -263,7 +236,7 @@ func (n *NAT) EntryAt(inside netip.Addr) (nat.Entry, bool) {
 	if !ok {
 		return nat.Entry{}, false
 	}
-	return n.entryLocked(inside, c), true
+	return c.entry(inside, n.forwards.of[inside]), true
 }
 
 // EntriesFrom is as that of nftnat.Kernel.
@@ -274,15 +247,9 @@ func (n *NAT) EntriesFrom(_ context.Context, from netip.Addr, most int) (entries
 		if len(entries) == most {
 			return entries, inside
 		}
-		entries = append(entries, n.entryLocked(inside, c))
+		entries = append(entries, c.entry(inside, n.forwards.of[inside]))
 	}
 	return entries, netip.Addr{}
-}
-
-func (n *NAT) entryLocked(inside netip.Addr, c cell) nat.Entry {
-	e := c.entry(inside)
-	e.Forwards = n.forwards[inside]
-	return e
 }
 
 // Elements is as that of nftnat.Kernel.
@@ -336,7 +303,7 @@ func (n *NAT) setLocked(entries []nat.Entry) error {
 		} else {
 			n.cells.Put(e.Inside, cell{e.Gate, e.Outside.As4(), e.First, e.Last})
 		}
-		n.forwardLocked(e.Inside, e.Forwards)
+		n.forwards.set(e.Inside, e.Forwards)
 	}
 	return nil
 }

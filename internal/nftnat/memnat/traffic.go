@@ -54,7 +54,7 @@ func inOne(prefixes []netip.Prefix, a netip.Addr) bool {
 func (n *NAT) Reach(protocol uint8, remote, outside netip.AddrPort) (nftnat.Session, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for inside, has := range n.forwards {
+	for inside, has := range n.forwards.of {
 		for f := range has.All() {
 			if f.Endpoint() == (nat.Endpoint{Protocol: protocol, AddrPort: outside}) {
 				return n.enterLocked(protocol, remote, outside, netip.AddrPortFrom(inside, uint16(f.InsidePort)))
@@ -117,7 +117,7 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 			f = n.beginLocked(t, inside)
 			break
 		}
-		outside, static := n.staticLocked(t)
+		outside, static := n.forwards.source(t)
 		if !static {
 			port, ok := n.portLocked(t, c)
 			if !ok {
@@ -137,16 +137,6 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 	f.Packets++
 	n.flows[t] = f
 	return nftnat.SessionsIn(f.Entry, []netip.Prefix{netip.PrefixFrom(inside.Addr(), 32)})[0], nil
-}
-
-// staticLocked returns the outside endpoint of a flow whose inside port has a static mapping.
-func (n *NAT) staticLocked(t conntrack.Tuple) (netip.AddrPort, bool) {
-	for f := range n.forwards[t.Src].All() {
-		if f.Protocol == t.Protocol && uint16(f.InsidePort) == t.SrcPort {
-			return f.Outside, true
-		}
-	}
-	return netip.AddrPort{}, false
 }
 
 // keepsAddressLocked reports whether a session is one without NAT.
