@@ -221,8 +221,12 @@ func (s *shadow) expect(endpoints []nat.Endpoint) {
 	}
 }
 
-// ensureStatic reads the elements of the static maps if they are not known: by the keys that it
-// knows or expects, and if the kernel has others, all (BenchmarkStatic).
+// dumpedWhole is the number of elements up to which a dump of a map is faster than look-ups of
+// its keys (BenchmarkStatic).
+const dumpedWhole = 20_000
+
+// ensureStatic reads the elements of the static maps if they are not known. Many it reads by the
+// keys that it knows or expects, and only if the kernel has others, all.
 func (k *knownElements) ensureStatic(ctx context.Context) error {
 	k.static.asked = true
 	if !k.static.on || !k.static.unknown {
@@ -230,7 +234,7 @@ func (k *knownElements) ensureStatic(ctx context.Context) error {
 	}
 	in, out := map[portKey]portAt{}, map[portKey]portAt{}
 	inCount, outCount, err := k.countStatic(ctx)
-	if err == nil && (inCount > 0 || outCount > 0) {
+	if err == nil && max(inCount, outCount) > dumpedWhole {
 		err = k.readExpected(ctx, in, out)
 	}
 	if err == nil && (inCount != len(in) || outCount != len(out)) {

@@ -171,7 +171,7 @@ func (k *mappingKeeper) endDue(ctx context.Context, g *group) error {
 				return err // it is gone here, and compare removes it there
 			}
 		default:
-			k.log.Info("the lifetime of a mapping is over", "group", g.Name, "outside", m.Outside, "owner", m.Owner)
+			k.log.Info("the lifetime of a mapping is over", "group", g.Name, "outside", m.Outside, "owner", m.Owner.String())
 			if err := k.endLocked(ctx, g, &m); err != nil {
 				k.log.Debug("the end of a mapping is not stored yet", "group", g.Name, "outside", m.Outside, "error", err)
 			}
@@ -312,7 +312,7 @@ func (k *mappingKeeper) Load(ctx context.Context, name string) error {
 		if !g.Mappings.Put(*m) && !m.Ended() {
 			k.unsure[name] = true
 			k.log.Error("a stored mapping is given up: the configuration has its outside endpoint, or its owner's inside port, for another one",
-				"group", name, "outside", m.Outside, "owner", m.Owner, "inside_port", m.InsidePort)
+				"group", name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
 		}
 		mapped = append(mapped, m.Outside)
 		if !m.Ended() && !g.Mappings.Config().Has(m.Outside) {
@@ -351,7 +351,7 @@ func (k *mappingKeeper) create(ctx context.Context, m nat.Mapping, lifetime time
 	if err != nil {
 		return inspect.Mapping{}, err
 	}
-	k.log.Info("mapping created", "group", g.Name, "outside", m.Outside, "owner", m.Owner, "inside_port", m.InsidePort)
+	k.log.Info("mapping created", "group", g.Name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
 	err = k.await(ctx, inside)
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -432,7 +432,7 @@ func (k *mappingKeeper) remove(ctx context.Context, name string, e nat.Endpoint)
 	if err != nil {
 		return inspect.Mapping{}, 0, err
 	}
-	k.log.Info("mapping deleted", "group", g.Name, "outside", m.Outside, "owner", m.Owner, "inside_port", m.InsidePort)
+	k.log.Info("mapping deleted", "group", g.Name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
 	err = k.await(ctx, inside)
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -134,7 +134,7 @@ func TestStaticMappings_NAT02_DEL02_I6_I7(t *testing.T) {
 		t.Error("a host reaches a deleted mapping")
 	}
 	served(bob, "beside a deleted mapping")
-	if listed, err := w.Lab.CGN.Output(w.ctx, "conntrack", "-L"); err != nil || strings.Contains(string(listed), "dport="+game.outside().String()[strings.IndexByte(game.outside().String(), ':')+1:]+" ") {
+	if listed, err := w.Lab.CGN.Output(w.ctx, "conntrack", "-L", "-p", "udp"); err != nil || strings.Contains(string(listed), "dport="+game.outside().String()[strings.IndexByte(game.outside().String(), ':')+1:]+" ") {
 		t.Errorf("conntrack has entries of the deleted mapping: %s, %v", listed, err)
 	}
 	w.must(w.Offline(w.ctx, second))
