@@ -59,6 +59,7 @@ func (a *app) root() *cobra.Command {
 		daemonCommands{a}.reconcileCommand(),
 		removalCommands{a}.command(),
 		nasCommands{a}.command(),
+		mappingCommands{a}.command(),
 	)
 	root.Long = rootLong
 	root.Version = version

@@ -173,7 +173,14 @@ func (a bindingCommands) lookup(ctx context.Context, req *pb.LookupOutsideReques
 	if err != nil {
 		return err
 	}
-	return a.show(res.GetBinding())
+	if res.GetBinding() != nil {
+		return a.show(res.GetBinding())
+	}
+	out := newList(&a.printer, mappingHeader, a.mappingRow)
+	if err := out.addAll(res.GetMappings()); err != nil {
+		return err
+	}
+	return out.end()
 }
 
 func (a bindingCommands) show(b *pb.Binding) error {

@@ -146,6 +146,11 @@ func (c *connection) removals() (pb.RemovalServiceClient, error) {
 	return pb.NewRemovalServiceClient(conn), err
 }
 
+func (c *connection) mappings() (pb.MappingServiceClient, error) {
+	conn, err := c.connect()
+	return pb.NewMappingServiceClient(conn), err
+}
+
 func (c *connection) nases() (pb.NasServiceClient, error) {
 	conn, err := c.connect()
 	return pb.NewNasServiceClient(conn), err

@@ -64,6 +64,18 @@ func TestGolden(t *testing.T) {
 		"session_count_json":   "session count -o json",
 		"session_kill":         "session kill --remote 203.0.113.5:443 -y",
 		"session_kill_none":    "session kill --remote 203.0.113.5:80 --yes",
+		"mapping_list":         "mapping list",
+		"mapping_list_json":    "mapping list --owner alice -o json",
+		"mapping_list_none":    "mapping list --owner nobody",
+		"mapping_create":       "mapping create :22 --owner bob --protocol tcp --lifetime 24h",
+		"mapping_create_fixed": "mapping create 100.64.0.7:53 198.51.100.1:60053 --protocol udp -o json",
+		"mapping_create_taken": "mapping create :22 198.51.100.1:60022 --owner bob --protocol tcp",
+		"mapping_delete":       "mapping delete 198.51.100.1:60022 --protocol tcp --yes",
+		"mapping_delete_json":  "mapping delete 198.51.100.1:60022 --protocol tcp --yes -o json",
+		"mapping_delete_none":  "mapping delete 198.51.100.1:60001 --protocol tcp --yes",
+		"mapping_configured":   "mapping delete 198.51.100.1:60015 --protocol udp --yes",
+		"mapping_lookup":       "binding lookup 198.51.100.1:60022",
+		"help_mapping":         "mapping create --help",
 		"pool_list":            "pool list",
 		"pool_list_json":       "pool list -o json",
 		"drops":                "drops",
@@ -140,7 +152,7 @@ func golden(t *testing.T, name, got string, r result) {
 func TestJSONIsOneObjectALine(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), nil)
-	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "pool advise", "settings get", "status", "reconcile", "removal list", "nas list", "nas get bng2.example"} {
+	for _, line := range []string{"subscriber list", "binding list", "session list", "pool list", "pool advise", "settings get", "status", "reconcile", "removal list", "mapping list", "nas list", "nas get bng2.example"} {
 		r := ctl(t, server.Address, "", append(strings.Fields(line), "-o", "json")...)
 		for _, text := range strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n") {
 			var object map[string]any
@@ -155,56 +167,68 @@ func TestExitCodes(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), nil)
 	for line, want := range map[string]int{
-		"":                                           exitDone,
-		"--help":                                     exitDone,
-		"--version":                                  exitDone,
-		"completion bash":                            exitDone,
-		"status":                                     exitDone,
-		"subscriber list --user nobody":              exitDone,
-		"subscriber get 100.64.0.99":                 exitRefused,
-		"subscriber delete 100.64.0.7":               exitRefused, // no terminal to ask on
-		"subscriber delete -y --user x":              exitRefused, // no such subscriber
-		"session kill --inside 100.64.0.7":           exitRefused, // no terminal to ask on
-		"binding lookup 198.51.100.1:9":              exitRefused,
-		"subscriber put 10.0.0.1 --user u":           exitRefused, // no group
-		"nonsense":                                   exitUsage,
-		"subscriber":                                 exitUsage,
-		"subscriber nonsense":                        exitUsage,
-		"subscriber list extra":                      exitUsage,
-		"subscriber list --nonsense":                 exitUsage,
-		"subscriber list --inside x":                 exitUsage,
-		"subscriber get":                             exitUsage,
-		"subscriber get x":                           exitUsage,
-		"subscriber get 2001:db8::1":                 exitUsage,
-		"subscriber delete":                          exitUsage,
-		"subscriber delete -y":                       exitUsage,
-		"subscriber delete 1.1.1.1 --inside 1.1.1.1": exitUsage,
-		"subscriber put 100.64.1.1":                  exitUsage,
-		"pool drain 203.0.113.0/28":                  exitRefused,
-		"pool remove 198.51.100.0/28":                exitRefused, // no terminal to ask on
-		"pool remove -y 198.51.100.0/28":             exitRefused, // live bindings
-		"pool add 100.64.0.0/24":                     exitRefused, // inside
-		"pool add":                                   exitUsage,
-		"pool add x":                                 exitUsage,
-		"pool add 203.0.113.1/28":                    exitUsage, // host bits
-		"pool add 2001:db8::/64":                     exitUsage,
-		"pool remove -y 127.0.0.0/8":                 exitUsage,
-		"nas list --nas nobody":                      exitDone,
-		"nas get nobody":                             exitRefused,
-		"nas get bng1.example --client core":         exitRefused,
-		"nas get MikroTik":                           exitUsage, // several clients have such a NAS
-		"nas get":                                    exitUsage,
-		"nas get a b":                                exitUsage,
-		"nas":                                        exitUsage,
-		"nas list extra":                             exitUsage,
-		"nas list --addr 127.0.0.1:1":                exitUnreachable,
-		"removal list --reason odd":                  exitUsage,
-		"removal list --kind odd":                    exitUsage,
-		"removal list --inside x":                    exitUsage,
-		"removal confirm -y":                         exitUsage,
-		"removal refuse -y":                          exitUsage,
-		"removal confirm --group default":            exitRefused, // no terminal to ask on
-		"removal refuse -y --nas nobody":             exitRefused, // none held
+		"":                                               exitDone,
+		"--help":                                         exitDone,
+		"--version":                                      exitDone,
+		"completion bash":                                exitDone,
+		"status":                                         exitDone,
+		"subscriber list --user nobody":                  exitDone,
+		"subscriber get 100.64.0.99":                     exitRefused,
+		"subscriber delete 100.64.0.7":                   exitRefused, // no terminal to ask on
+		"subscriber delete -y --user x":                  exitRefused, // no such subscriber
+		"session kill --inside 100.64.0.7":               exitRefused, // no terminal to ask on
+		"binding lookup 198.51.100.1:9":                  exitRefused,
+		"subscriber put 10.0.0.1 --user u":               exitRefused, // no group
+		"nonsense":                                       exitUsage,
+		"subscriber":                                     exitUsage,
+		"subscriber nonsense":                            exitUsage,
+		"subscriber list extra":                          exitUsage,
+		"subscriber list --nonsense":                     exitUsage,
+		"subscriber list --inside x":                     exitUsage,
+		"subscriber get":                                 exitUsage,
+		"subscriber get x":                               exitUsage,
+		"subscriber get 2001:db8::1":                     exitUsage,
+		"subscriber delete":                              exitUsage,
+		"subscriber delete -y":                           exitUsage,
+		"subscriber delete 1.1.1.1 --inside 1.1.1.1":     exitUsage,
+		"subscriber put 100.64.1.1":                      exitUsage,
+		"pool drain 203.0.113.0/28":                      exitRefused,
+		"pool remove 198.51.100.0/28":                    exitRefused, // no terminal to ask on
+		"pool remove -y 198.51.100.0/28":                 exitRefused, // live bindings
+		"pool add 100.64.0.0/24":                         exitRefused, // inside
+		"mapping create :22 --protocol tcp":              exitUsage,   // whose
+		"mapping create 22 --owner a --protocol tcp":     exitUsage,   // no port
+		"mapping create :22 --owner a":                   exitUsage,   // no protocol
+		"mapping create 100.64.0.0/24:22 --protocol tcp": exitUsage,
+		"mapping create 100.64.0.7:22 --owner a --protocol tcp":      exitUsage,
+		"mapping create :22 198.51.100.1 --owner a --protocol tcp":   exitUsage,
+		"mapping create :22 --owner a --protocol tcp --lifetime -1s": exitUsage,
+		"mapping create :22 --owner a --protocol icmp":               exitUsage,
+		"mapping list --outside x":                                   exitUsage,
+		"mapping delete 198.51.100.1:60022 -y":                       exitUsage,
+		"mapping delete 198.51.100.1:60022 --protocol tcp":           exitRefused, // no terminal to ask on
+		"mapping delete -y 198.51.100.1:60001 --protocol tcp":        exitRefused,
+		"pool add":                           exitUsage,
+		"pool add x":                         exitUsage,
+		"pool add 203.0.113.1/28":            exitUsage, // host bits
+		"pool add 2001:db8::/64":             exitUsage,
+		"pool remove -y 127.0.0.0/8":         exitUsage,
+		"nas list --nas nobody":              exitDone,
+		"nas get nobody":                     exitRefused,
+		"nas get bng1.example --client core": exitRefused,
+		"nas get MikroTik":                   exitUsage, // several clients have such a NAS
+		"nas get":                            exitUsage,
+		"nas get a b":                        exitUsage,
+		"nas":                                exitUsage,
+		"nas list extra":                     exitUsage,
+		"nas list --addr 127.0.0.1:1":        exitUnreachable,
+		"removal list --reason odd":          exitUsage,
+		"removal list --kind odd":            exitUsage,
+		"removal list --inside x":            exitUsage,
+		"removal confirm -y":                 exitUsage,
+		"removal refuse -y":                  exitUsage,
+		"removal confirm --group default":    exitRefused, // no terminal to ask on
+		"removal refuse -y --nas nobody":     exitRefused, // none held
 		"subscriber put 100.64.1.1 --user u --expires-in -1s":     exitUsage,
 		"binding lookup 198.51.100.1":                             exitUsage,
 		"binding lookup 198.51.100.0/24:5":                        exitUsage,

@@ -34,10 +34,33 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 			FirstPort: nat.Port(g.FirstPort), LastPort: nat.Port(g.LastPort),
 			BlockSize: g.BlockSize, MaxBlocks: g.MaxBlocks, Hold: g.Hold, Deterministic: g.Deterministic,
 			Grace: g.Removal.Grace, GraceCauses: g.Removal.GraceCauses,
-			Limits: limits(g.Limits),
+			Limits: limits(g.Limits), Static: staticPorts(&g),
 		}
 	}
 	return configs
+}
+
+func staticPorts(g *config.Group) lsn.StaticPorts {
+	s := lsn.StaticPorts{First: nat.Port(g.Static.First), Last: nat.Port(g.Static.Last), PerOwner: g.Static.PerOwner}
+	for _, m := range g.Static.Mappings {
+		s.Mappings = append(s.Mappings, nat.Mapping{
+			Group: g.Name, Kind: nat.MappingStatic, Configured: true, Owner: nat.Owner{UserName: m.User, Inside: m.Inside},
+			InsidePort: nat.Port(m.InsidePort), Outside: nat.Endpoint{Protocol: protocols[m.Protocol], AddrPort: m.Outside},
+		})
+	}
+	return s
+}
+
+// staticOutside returns the ports of static mappings in the kernel at the start.
+func staticOutside(groups []config.Group) (list []nftnat.StaticPorts) {
+	for _, g := range groups {
+		if g.Static.First != 0 {
+			list = append(list, nftnat.StaticPorts{
+				Outside: slices.Concat(g.Outside, g.Draining), First: nat.Port(g.Static.First), Last: nat.Port(g.Static.Last),
+			})
+		}
+	}
+	return list
 }
 
 func limits(l config.Limits) nat.Limits {
@@ -106,7 +129,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		NoNAT:           noNAT(c.Groups),
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
 		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
-		Limits: limited, Mappings: mappings(c, c.NAT.MaxMappings),
+		Limits: limited, Mappings: mappings(c, c.NAT.MaxMappings), Static: staticOutside(c.Groups),
 		Timeouts: firstSettings(c.Settings).IdleTimeouts, GroupTimeouts: groupTimeouts(c.Groups), Logger: log,
 	}
 }

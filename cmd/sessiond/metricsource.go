@@ -5,6 +5,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/metrics"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/session"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -33,6 +34,7 @@ func (s source) Snapshot() metrics.Snapshot {
 	for _, u := range s.manager.Backend().LastPortUse() {
 		uses[u.Group] = &u
 	}
+	mapped := s.manager.Backend().MappingCounts()
 	for _, g := range status.Groups {
 		blocks := map[string]int{"used": 0, "held": 0, "free": 0}
 		for _, p := range pools {
@@ -50,6 +52,7 @@ func (s source) Snapshot() metrics.Snapshot {
 			Name: g.Name, Subscribers: g.Subscribers, Pending: g.Pending, FeedLag: g.FeedLag, Blocks: blocks,
 			FeedGaps: g.FeedGaps, FeedFill: g.FeedFill,
 			Bindings:     map[string]int{"active": g.Active, "draining": g.Draining, "cut": g.Cut, "held": g.Held},
+			Mappings:     map[string]int{nat.MappingStatic.String(): mapped[g.Name]},
 			RemovalsHeld: g.RemovalsHeld, Owner: s.manager.OwnsNAT(g.Name),
 			Ports: use.Total(), Users: use.Current, PeakUsers: use.Peaks,
 		})

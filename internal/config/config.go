@@ -172,6 +172,7 @@ type Group struct {
 	Removal   Removal
 	Guard     Guard
 	NoNAT     []NoNAT
+	Static    StaticPorts
 	Limits    Limits
 
 	IdleTimeouts IdleTimeouts // in the place of the live settings' where not zero

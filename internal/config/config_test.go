@@ -65,7 +65,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
 		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
 		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
-		"groups: [{guard: {x: 1}}]", "groups: [{no_nat: [{x: 1}]}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "groups: [{outside: [{x: 1}]}]", "log: {x: 1}",
+		"groups: [{guard: {x: 1}}]", "groups: [{no_nat: [{x: 1}]}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "groups: [{static_mappings: [{x: 1}]}]", "groups: [{outside: [{x: 1}]}]", "log: {x: 1}",
 	} {
 		_, _, err := Parse("test.yaml", []byte(section))
 		known := regexp.MustCompile(`x: unknown key; known here: (.*)`).FindStringSubmatch(err.Error())
@@ -191,6 +191,9 @@ func TestValues(t *testing.T) {
 		{"grace", "", "    removal: {grace: 30s}\n", func(c Config) any { return c.Groups[0].Removal.Grace }, 30 * time.Second},
 		{"no NAT", "", "    no_nat: [{prefix: 203.0.113.0/24}, {prefix: 192.0.2.1, protocol: udp, ports: 5060-5069}, {prefix: 192.0.2.2, protocol: tcp, ports: 443}]\n", func(c Config) any { return fmt.Sprint(c.Groups[0].NoNAT) }, "[{203.0.113.0/24  0 65535} {192.0.2.1/32 udp 5060 5069} {192.0.2.2/32 tcp 443 443}]"},
 		{"NAT for all", "", "    no_nat: []\n", func(c Config) any { return len(c.Groups[0].NoNAT) }, 0},
+		{"static ports", "", "    port_range: 1024-59999\n    static_ports: 60000-65535\n    static_mappings_per_owner: 4\n    static_mappings: [{user: alice, protocol: tcp, inside_port: 22, outside: '198.51.100.1:60022'}, {inside: 100.64.0.7, protocol: udp, inside_port: 53, outside: '198.51.100.1:60022'}]\n", func(c Config) any { return fmt.Sprint(c.Groups[0].Static) }, "{60000 65535 4 [{alice invalid IP tcp 22 198.51.100.1:60022} { 100.64.0.7 udp 53 198.51.100.1:60022}]}"},
+		{"well-known static ports", "", "    static_ports: 1-1023\n", func(c Config) any { return c.Groups[0].Static.Last }, uint16(1023)},
+		{"static ports behind the last whole block", "", "    port_range: 1024-60001\n    static_ports: 59904-60001\n", func(c Config) any { return c.Groups[0].Static.First }, uint16(59904)},
 		{"no ALG", "", "    alg: []\n", func(c Config) any { return len(c.Groups) }, 1},
 		{"grace causes", "", "    removal: {grace_causes: [lost-carrier, 19, User-Request]}\n", func(c Config) any { return fmt.Sprint(c.Groups[0].Removal.GraceCauses) }, "[2 19 1]"},
 		{"guard", "", "    guard: {minimum: 0, removed: 2.5%, expired: 0%, nas_restart: 50 %, window: 60s}\n", func(c Config) any { return c.Groups[0].Guard }, Guard{0, 0.025, 0, 0.5, time.Minute}},

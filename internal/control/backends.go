@@ -137,6 +137,28 @@ type Removals interface {
 	RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error)
 }
 
+// Mappings is the backend of MappingService: the mappings that outlive their sessions. All
+// methods return ErrNotReady until all state is restored after a start.
+type Mappings interface {
+	// CreateMapping makes a mapping, for a lifetime if that is not 0, and chooses its outside
+	// endpoint unless it has one. Its errors are those of package inspect, and ErrNotFound
+	// for an unknown group, ErrNoGroup where the group has to be named, ErrUnavailable.
+	CreateMapping(ctx context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error)
+
+	// DeleteMapping ends the mapping of an outside endpoint, in a group or with an empty name
+	// in any, and returns the number of its sessions that were ended. ErrNotFound,
+	// ErrMappingConfigured, ErrUnavailable.
+	DeleteMapping(ctx context.Context, group string, outside nat.Endpoint) (inspect.Mapping, int, error)
+
+	// Mappings returns up to limit mappings that match, in the order of
+	// inspect.MappingKey.Compare, after the key after (zero: from the first). Next is as in
+	// Subscribers.
+	Mappings(ctx context.Context, f inspect.MappingFilter, after inspect.MappingKey, limit int) (page []inspect.Mapping, next inspect.MappingKey, err error)
+
+	// MappingsAt returns the mappings of an outside port at a time, zero for now.
+	MappingsAt(ctx context.Context, outside netip.AddrPort, at time.Time) ([]inspect.Mapping, error)
+}
+
 // NASes is the backend of NasService: the NASes, as known from their
 // accounting.
 type NASes interface {

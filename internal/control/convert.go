@@ -350,6 +350,25 @@ func toRemoval(r *inspect.Removal) *pb.Removal {
 	}
 }
 
+var mappingKinds = map[nat.MappingKind]pb.MappingKind{nat.MappingStatic: pb.MappingKind_MAPPING_KIND_STATIC}
+
+func toMapping(m *inspect.Mapping) *pb.Mapping {
+	p := &pb.Mapping{
+		Group: m.Group, Kind: mappingKinds[m.Kind], Protocol: pb.Protocol(m.Outside.Protocol),
+		UserName: toText(m.Owner.UserName), InsidePort: uint32(m.InsidePort),
+		OutsideAddress: m.Outside.Addr().String(), OutsidePort: uint32(m.Outside.Port()),
+		CreatedAt: timestamp(m.CreatedAt), ExpiresAt: timestamp(m.ExpiresAt), HoldUntil: timestamp(m.HoldUntil),
+		Configured: m.Configured, InForce: m.InForce,
+	}
+	if m.Owner.Inside.IsValid() {
+		p.InsideAddress = m.Owner.Inside.String()
+	}
+	if m.Inside.IsValid() {
+		p.PresentAddress = m.Inside.String()
+	}
+	return p
+}
+
 func toNAS(n *inspect.NAS) *pb.Nas {
 	m := &pb.Nas{
 		Client:        toText(n.Client),

@@ -27,6 +27,7 @@ func TestEnumsAreComplete(t *testing.T) {
 	whole(t, "Proof", proofs, pb.Proof_name)
 	whole(t, "PoolOrigin", poolOrigins, pb.PoolOrigin_name)
 	whole(t, "PoolChange", poolChanges, pb.PoolChange_name)
+	whole(t, "MappingKind", mappingKinds, pb.MappingKind_name)
 }
 
 func whole[D comparable, P ~int32](t *testing.T, name string, m map[D]P, names map[int32]string) {

@@ -19,6 +19,7 @@
 //	controls.go    ControlService: settings, status, reconcile
 //	removals.go    RemovalService: removals that wait, and observed ones
 //	nases.go       NasService: BNGs
+//	mappings.go    MappingService: mappings that outlive their sessions
 //
 // Messages:
 //

@@ -38,6 +38,11 @@ var codings = []struct {
 	{inspect.ErrNotFound, codes.NotFound, "NOT_FOUND"},
 	{inspect.ErrNotCovered, codes.NotFound, "NOT_COVERED"},
 	{inspect.ErrNoGroup, codes.FailedPrecondition, "NO_GROUP"},
+	{inspect.ErrMappingExists, codes.AlreadyExists, "MAPPING_EXISTS"},
+	{inspect.ErrMappingFull, codes.ResourceExhausted, "NO_ROOM"},
+	{inspect.ErrMappingOutside, codes.InvalidArgument, "NOT_OF_GROUP"},
+	{inspect.ErrMappingConfigured, codes.FailedPrecondition, "MAPPING_CONFIGURED"},
+	{inspect.ErrNoStaticPorts, codes.FailedPrecondition, "NO_STATIC_PORTS"},
 	{inspect.ErrPoolConflict, codes.FailedPrecondition, "POOL_CONFLICT"},
 	{inspect.ErrConflict, codes.Aborted, "CONFLICT"},
 	{inspect.ErrLagging, codes.Aborted, "WATCHER_LAGGED"},
@@ -125,7 +130,9 @@ func details(err error, code codes.Code, reason string) []protoadapt.MessageV1 {
 		}})
 	}
 	if e := (*inspect.LiveBindingsError)(nil); errors.As(err, &e) {
-		all[0] = &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: map[string]string{"bindings": strconv.Itoa(e.Bindings)}}
+		all[0] = &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: map[string]string{
+			"bindings": strconv.Itoa(e.Bindings), "mappings": strconv.Itoa(e.Mappings),
+		}}
 		all = append(all, &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 			{Type: reason, Subject: e.Outside.String(), Description: e.Advice()},
 		}})

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -16,8 +17,9 @@ const clockSkew = time.Minute
 
 type natService struct {
 	pb.UnimplementedNatServiceServer
-	backend Nat
-	now     func() time.Time
+	backend  Nat
+	mappings Mappings
+	now      func() time.Time
 }
 
 func (s *natService) ListBindings(ctx context.Context, req *pb.ListBindingsRequest) (*pb.ListBindingsResponse, error) {
@@ -64,6 +66,11 @@ func (s *natService) LookupOutside(ctx context.Context, req *pb.LookupOutsideReq
 		return nil, err
 	}
 	binding, err := s.backend.LookupOutside(ctx, outside, nat.Port(port), at)
+	if errors.Is(err, inspect.ErrNotFound) || errors.Is(err, inspect.ErrNotCovered) {
+		if res, mapErr := s.mappingsAt(ctx, netip.AddrPortFrom(outside, port), at); res != nil || mapErr != nil {
+			return res, mapErr
+		}
+	}
 	if err != nil {
 		return nil, about("port", netip.AddrPortFrom(outside, port).String(), err)
 	}

@@ -107,6 +107,26 @@ func parseBindingToken(token string, f inspect.BindingFilter) (inspect.BindingKe
 	return inspect.BindingKey{Group: parts[0], Inside: inside, Outside: outside, First: nat.Port(first)}, nil
 }
 
+func mappingToken(f inspect.MappingFilter, k inspect.MappingKey) string {
+	return newToken(scopeOf("mappings", f), k.Group, k.Outside.AddrPort.String(), strconv.Itoa(int(k.Outside.Protocol)))
+}
+
+func parseMappingToken(token string, f inspect.MappingFilter) (inspect.MappingKey, error) {
+	if token == "" {
+		return inspect.MappingKey{}, nil
+	}
+	parts, err := parseToken(token, scopeOf("mappings", f), 3)
+	if err != nil {
+		return inspect.MappingKey{}, err
+	}
+	outside, errOutside := netip.ParseAddrPort(parts[1])
+	protocol, errProtocol := strconv.ParseUint(parts[2], 10, 8)
+	if errOutside != nil || errProtocol != nil {
+		return inspect.MappingKey{}, badToken()
+	}
+	return inspect.MappingKey{Group: parts[0], Outside: nat.Endpoint{Protocol: uint8(protocol), AddrPort: outside}}, nil
+}
+
 func removalToken(f inspect.RemovalFilter, k inspect.RemovalKey) string {
 	return newToken(scopeOf("removals", f),
 		k.Group, k.Inside.String(), strconv.Itoa(int(k.Kind)), k.Since.Format(time.RFC3339Nano))

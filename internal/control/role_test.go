@@ -69,6 +69,9 @@ func everyChange(ctx context.Context, conn *grpc.ClientConn) map[string]error {
 	_, errs["AddPool"] = pools.AddPool(ctx, &pb.AddPoolRequest{})
 	_, errs["DrainPool"] = pools.DrainPool(ctx, &pb.DrainPoolRequest{})
 	_, errs["RemovePool"] = pools.RemovePool(ctx, &pb.RemovePoolRequest{})
+	mappings := pb.NewMappingServiceClient(conn)
+	_, errs["CreateMapping"] = mappings.CreateMapping(ctx, &pb.CreateMappingRequest{})
+	_, errs["DeleteMapping"] = mappings.DeleteMapping(ctx, &pb.DeleteMappingRequest{})
 	_, errs["PutSubscriber"] = subscribers.PutSubscriber(ctx, &pb.PutSubscriberRequest{})
 	_, errs["DeleteSubscribers"] = subscribers.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{Nas: "nowhere"})
 	_, errs["TerminateSessions"] = sessions.TerminateSessions(ctx, &pb.TerminateSessionsRequest{})
@@ -86,6 +89,7 @@ func everyRead(ctx context.Context, conn *grpc.ClientConn) map[string]error {
 	_, errs["ListBindings"] = pb.NewNatServiceClient(conn).ListBindings(ctx, &pb.ListBindingsRequest{})
 	_, errs["Reconcile, dry run"] = pb.NewControlServiceClient(conn).Reconcile(ctx, &pb.ReconcileRequest{DryRun: true})
 	_, errs["ListNases"] = pb.NewNasServiceClient(conn).ListNases(ctx, &pb.ListNasesRequest{})
+	_, errs["ListMappings"] = pb.NewMappingServiceClient(conn).ListMappings(ctx, &pb.ListMappingsRequest{})
 	_, errs["WatchSubscribers"] = watch(ctx, conn)
 	return errs
 }
@@ -160,7 +164,7 @@ func TestEveryMethodIsReadOrChange(t *testing.T) {
 	var changes []string
 	for _, service := range []grpc.ServiceDesc{
 		pb.SubscriberService_ServiceDesc, pb.NatService_ServiceDesc, pb.SessionService_ServiceDesc,
-		pb.ControlService_ServiceDesc, pb.RemovalService_ServiceDesc, pb.NasService_ServiceDesc,
+		pb.ControlService_ServiceDesc, pb.RemovalService_ServiceDesc, pb.NasService_ServiceDesc, pb.MappingService_ServiceDesc,
 	} {
 		for _, m := range service.Methods {
 			if control.Changes("/"+service.ServiceName+"/"+m.MethodName, nil) {
@@ -174,7 +178,7 @@ func TestEveryMethodIsReadOrChange(t *testing.T) {
 		}
 	}
 	slices.Sort(changes)
-	want := "AddPool ConfirmRemovals DeleteSubscribers DrainPool PutSubscriber Reconcile RefuseRemovals RemovePool TerminateSessions UpdateSettings"
+	want := "AddPool ConfirmRemovals CreateMapping DeleteMapping DeleteSubscribers DrainPool PutSubscriber Reconcile RefuseRemovals RemovePool TerminateSessions UpdateSettings"
 	if got := strings.Join(changes, " "); got != want {
 		t.Errorf("changes are %s, want %s", got, want)
 	}

@@ -65,6 +65,7 @@ type Options struct {
 	Controls    Controls    // required
 	Removals    Removals    // required
 	NASes       NASes       // required
+	Mappings    Mappings    // required
 
 	Logger *slog.Logger     // required
 	Now    func() time.Time // optional; time.Now
@@ -86,6 +87,8 @@ func (o *Options) check() error {
 		return errors.New("control: Removals is required")
 	case o.NASes == nil:
 		return errors.New("control: NASes is required")
+	case o.Mappings == nil:
+		return errors.New("control: Mappings is required")
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
@@ -178,11 +181,12 @@ func (s *Server) openDoors(o *Options) (err error) {
 func (s *Server) register(o *Options) {
 	services := serviceRegistrar{s.grpc}
 	pb.RegisterSubscriberServiceServer(services, &subscriberService{backend: o.Subscribers, now: s.now})
-	pb.RegisterNatServiceServer(services, &natService{backend: o.Nat, now: s.now})
+	pb.RegisterNatServiceServer(services, &natService{backend: o.Nat, mappings: o.Mappings, now: s.now})
 	pb.RegisterSessionServiceServer(services, &sessionService{backend: o.Sessions})
 	pb.RegisterControlServiceServer(services, &controlService{backend: o.Controls})
 	pb.RegisterRemovalServiceServer(services, &removalService{backend: o.Removals})
 	pb.RegisterNasServiceServer(services, &nasService{backend: o.NASes})
+	pb.RegisterMappingServiceServer(services, &mappingService{backend: o.Mappings})
 	healthpb.RegisterHealthServer(services, s.health)
 	reflection.Register(services)
 }
@@ -214,6 +218,7 @@ func (s *Server) SetReady(ready bool) {
 		pb.ControlService_ServiceDesc.ServiceName,
 		pb.RemovalService_ServiceDesc.ServiceName,
 		pb.NasService_ServiceDesc.ServiceName,
+		pb.MappingService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, state)
 	}

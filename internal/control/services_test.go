@@ -26,13 +26,14 @@ var (
 	_ control.Controls    = (*controltest.Backend)(nil)
 	_ control.Removals    = (*controltest.Backend)(nil)
 	_ control.NASes       = (*controltest.Backend)(nil)
+	_ control.Mappings    = (*controltest.Backend)(nil)
 )
 
 // options are valid options, which a test may change.
 func options(listen string) control.Options {
 	b := controltest.Scene()
 	return control.Options{
-		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b,
+		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 }
@@ -44,6 +45,7 @@ type clients struct {
 	pb.ControlServiceClient
 	pb.RemovalServiceClient
 	pb.NasServiceClient
+	pb.MappingServiceClient
 }
 
 func serve(t *testing.T, b *controltest.Backend) clients {
@@ -52,7 +54,7 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 	return clients{
 		pb.NewSubscriberServiceClient(conn), pb.NewNatServiceClient(conn),
 		pb.NewSessionServiceClient(conn), pb.NewControlServiceClient(conn),
-		pb.NewRemovalServiceClient(conn), pb.NewNasServiceClient(conn),
+		pb.NewRemovalServiceClient(conn), pb.NewNasServiceClient(conn), pb.NewMappingServiceClient(conn),
 	}
 }
 
@@ -82,6 +84,15 @@ func TestBackendErrorsReachTheClient(t *testing.T) {
 		},
 		"DeleteSubscribers": func() error {
 			_, err := c.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{Nas: "n"})
+			return err
+		},
+		"ListMappings": func() error { _, err := c.ListMappings(ctx, nil); return err },
+		"CreateMapping": func() error {
+			_, err := c.CreateMapping(ctx, &pb.CreateMappingRequest{Protocol: pb.Protocol_PROTOCOL_TCP, UserName: "alice", InsidePort: 22})
+			return err
+		},
+		"DeleteMapping": func() error {
+			_, err := c.DeleteMapping(ctx, &pb.DeleteMappingRequest{Protocol: pb.Protocol_PROTOCOL_TCP, OutsideAddress: "198.51.100.1", OutsidePort: 60022})
 			return err
 		},
 		"ListBindings": func() error { _, err := c.ListBindings(ctx, nil); return err },

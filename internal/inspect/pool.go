@@ -41,18 +41,26 @@ const (
 // something else about it.
 var ErrPoolConflict = errors.New("the pools stay as they are")
 
-// LiveBindingsError refuses the removal of an outside prefix that has live bindings.
+// LiveBindingsError refuses the removal of an outside prefix that has live bindings, or ports
+// of mappings.
 type LiveBindingsError struct {
 	Outside  netip.Prefix
 	Bindings int
+	Mappings int // static ones
 }
 
 // Error implements error.
 func (e *LiveBindingsError) Error() string {
+	if e.Mappings > 0 {
+		return fmt.Sprintf("live bindings: %d, static mappings: %d", e.Bindings, e.Mappings)
+	}
 	return fmt.Sprintf("live bindings: %d", e.Bindings)
 }
 
 // Advice says what the caller can do.
 func (e *LiveBindingsError) Advice() string {
+	if e.Mappings > 0 {
+		return "drain it, delete its mappings, and remove it when the bindings have ended, or allow the disruption, which ends them all"
+	}
 	return "drain it and remove it when they have ended, or allow the disruption, which cuts them"
 }

@@ -68,6 +68,9 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 		s.over = &teardown{record: s.packed, reason: subscriber.ReasonStop, at: stored.ReleasedAt}
 		m.beginGrace(s, stored.GraceUntil) // one that is over already ends at the next Tick
 	}
+	if e.Forwards != (nat.Forwards{}) {
+		s.ports = &slotForwards{list: e.Forwards}
+	}
 	m.enter(s, phase)
 	m.slots.put(e.Inside, s)
 }
@@ -202,6 +205,7 @@ func (a Adoption) Claim(s *Slot, record *subscriber.Record, suspect bool, now ti
 		m.count(&s.packed, +1)
 		m.expire(s)
 	}
+	ForwardsOf(m).assign(s)
 }
 
 // Quarantine holds all free blocks of the group back for one hold time

@@ -30,6 +30,9 @@ type Effects interface {
 	// AskVacant asks whether the kernel has any session left in a block of an address, which
 	// no new session gets; [Growths.Vacated] reports the answer.
 	AskVacant(*Part)
+	// EndSessions requests the end of the sessions of an address through mappings that
+	// it no longer has.
+	EndSessions(inside netip.Addr, through nat.Forwards)
 	// LookUp requests a look-up in the database of a record that seems to be gone
 	// for the given reason.
 	LookUp(subscriber.Key, subscriber.Reason)

@@ -54,6 +54,7 @@ func (m *Machine) resume(s *Slot) {
 	s.boundTenure, s.over = s.tenure, nil
 	m.enter(s, Returned)
 	m.work(s)
+	ForwardsOf(m).assign(s)
 	m.store(Write{Binding: b, Slot: s})
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/portmap"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -20,6 +21,9 @@ type Group struct {
 	// again; nil otherwise. They show grace times whose Stop was not read.
 	Recent map[netip.Addr][]subscriber.Change
 
+	Mappings *portmap.Table        // those that outlive their sessions
+	users    map[string]netip.Addr // by User-Name, the address that has the mappings of the user
+
 	online      int // records in force
 	unconfirmed int // of these, records written back and not yet confirmed by a BNG
 	held        map[subscriber.Reason]int
@@ -29,7 +33,10 @@ type Group struct {
 
 // NewGroup returns a group without subscribers.
 func NewGroup(c lsn.GroupConfig, limits guard.Limits) *Group {
-	return &Group{Name: c.Name, Config: c, Inside: append([]netip.Prefix(nil), c.Inside...), Guard: guard.New(limits), held: map[subscriber.Reason]int{}}
+	return &Group{
+		Name: c.Name, Config: c, Inside: append([]netip.Prefix(nil), c.Inside...), Guard: guard.New(limits), held: map[subscriber.Reason]int{},
+		Mappings: portmap.New(MappingConfig(&c)), users: map[string]netip.Addr{},
+	}
 }
 
 // Online returns the number of records in force.

@@ -134,6 +134,7 @@ func (m *Machine) Evict(s *Slot, now time.Time) {
 	}
 	m.now = now
 	s.evict(now)
+	ForwardsOf(m).assign(s)
 	m.touch(s.packed.Group(), s.packed.Inside())
 	m.step(s)
 }
@@ -144,6 +145,7 @@ func (m *Machine) end(s *Slot, reason subscriber.Reason, at time.Time) {
 	m.recall(s)
 	m.engine.Forget(s.packed.Group(), s.packed.Inside())
 	m.emitChange(inspect.EventDeleted, reason, &s.packed)
+	ForwardsOf(m).assign(s)
 }
 
 // Stand puts a record in force, as read from the database, into the slot of its
@@ -212,6 +214,10 @@ func (m *Machine) refresh(s *Slot, r *subscriber.Packed) {
 	if b, err := m.engine.SetHolder(r.Group(), holder); err == nil {
 		m.store(Write{Binding: b})
 	}
+	if g := m.groups.named[r.Group()]; g != nil && before.UserName != holder.UserName {
+		ForwardsOf(m).assignUser(g, before.UserName)
+		ForwardsOf(m).assign(s)
+	}
 }
 
 // count adds a record to the counts and lists of records in force, or removes
@@ -262,7 +268,7 @@ type facts struct {
 	own      bool // the binding was allocated for the session of that record
 	stray    bool // the kernel state has no binding
 	evicted  bool // the outside address of the binding was taken away
-	resized  bool // the kernel takes the ports of new sessions from other blocks than it should
+	resized  bool // the kernel takes the ports of new sessions from other blocks than it should, or has other mappings
 	removal  bool // the toggle subscriber_session_removal is on
 	grace    bool // the grace time of the binding's subscriber runs
 	same     bool // and the record in force is of that subscriber
@@ -375,7 +381,7 @@ func (m *Machine) facts(s *Slot) facts {
 		own:     s.tenure == s.boundTenure && !s.stray,
 		stray:   s.stray,
 		evicted: s.over != nil && s.over.evicted,
-		resized: s.resize != unresized,
+		resized: s.resize != unresized || s.remapped(),
 		removal: m.removal == inspect.RemovalOn,
 		grace:   s.InGrace(m.now),
 	}
@@ -448,6 +454,7 @@ func (m *Machine) allocate(s *Slot) {
 		s.block, s.boundTenure, s.over, s.flushed = b.Range(), s.tenure, nil, false
 		m.enter(s, Saved)
 		m.work(s)
+		ForwardsOf(m).assign(s)
 		m.store(Write{Binding: b, Slot: s})
 	}
 }
@@ -474,6 +481,7 @@ func (m *Machine) drain(s *Slot) {
 		b = m.markGrace(s, until)
 	}
 	m.store(Write{Binding: b})
+	s.over.elements = 2 * s.Expected().Forwards.Len()
 	m.enter(s, Draining)
 	m.drains.begin(s.packed.Inside())
 	m.out.Close(m.work(s))
@@ -492,7 +500,7 @@ func (m *Machine) close(s *Slot) {
 		if _, err := m.engine.Cut(s.packed.Group(), s.packed.Inside(), s.over.at); err != nil {
 			m.out.Fault("cut binding", s.Key(), err)
 		}
-		s.over.elements = s.Expected().Elements()
+		s.over.elements += s.Expected().Elements()
 	}
 	delete(m.drains.at, s.packed.Inside())
 	m.enter(s, Cut)
@@ -512,6 +520,7 @@ func (m *Machine) Stored(w *Write, now time.Time) {
 	}
 	m.touch(b.Group, b.Inside)
 	if w.Slot != nil {
+		ForwardsOf(m).stored(w.Slot)
 		m.done(w.Slot)
 	}
 }
@@ -527,6 +536,7 @@ func (m *Machine) Programmed(s *Slot, now time.Time) {
 		m.out.Emit(Transition{Kind: inspect.EventBlockAdded, At: now, Slot: s, Growth: grew})
 	}
 	s.resize = unresized
+	ForwardsOf(m).done(s)
 	m.done(s)
 }
 
@@ -543,6 +553,7 @@ func (m *Machine) Closed(s *Slot, now time.Time) {
 	case Draining:
 		m.tellDrain(s)
 	}
+	ForwardsOf(m).done(s)
 	m.done(s)
 }
 

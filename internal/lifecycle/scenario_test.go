@@ -115,6 +115,9 @@ type player struct {
 	asks   []*Drain
 	parts  []*Part
 
+	entries map[*Slot]nat.Entry      // by slot, as its work was queued
+	kernel  map[netip.Addr]nat.Entry // programmed last
+
 	ports map[netip.Addr][]nat.Session // that Used is told of
 }
 
@@ -123,6 +126,7 @@ var scenarioGroup = lsn.GroupConfig{
 	Name: "g", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")},
 	Outside: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")}, FirstPort: 1024, LastPort: 3071, BlockSize: 1024,
 	Hold: 2 * time.Minute, Grace: 30 * time.Second, GraceCauses: []uint32{2},
+	Static: lsn.StaticPorts{First: 60000, Last: 60099},
 }
 
 func newPlayer(t *testing.T) *player {
@@ -132,7 +136,7 @@ func newPlayer(t *testing.T) *player {
 		t.Fatal(err)
 	}
 	p := &player{
-		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{}, opening: map[*Slot]uint64{}, ports: map[netip.Addr][]nat.Session{},
+		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{}, opening: map[*Slot]uint64{}, entries: map[*Slot]nat.Entry{}, kernel: map[netip.Addr]nat.Entry{}, ports: map[netip.Addr][]nat.Session{},
 		group: NewGroup(scenarioGroup, guard.Limits{}),
 	}
 	p.now = p.began
@@ -173,7 +177,7 @@ func (p *player) input(line string) {
 		"stored": p.stored, "programmed": p.programmed, "closed": p.closed, "reaped": p.reaped, "executors": p.executors,
 		"sessions": p.setSessions, "asked": p.asked, "tick": p.tick, "guard": p.guard, "gone": p.gone,
 		"adopt-entry": p.adoptEntry, "adopt-stored": p.adoptStored, "claim": p.claim, "step": p.step, "stray": p.stray,
-		"pool": p.pool, "evict": p.evict,
+		"pool": p.pool, "evict": p.evict, "map": p.makeMapping, "unmap": p.endMapping,
 		"group": p.regroup, "ports": p.setPorts, "look": p.look, "vacant": p.vacant,
 	}
 	do := inputs[verb]
@@ -285,9 +289,43 @@ func (p *player) stored([]string, map[string]string) {
 	}
 }
 
-func (p *player) programmed([]string, map[string]string) { p.done(&p.opens, p.m.Programmed) }
+func (p *player) programmed([]string, map[string]string) { p.program(&p.opens, p.m.Programmed) }
 
-func (p *player) closed([]string, map[string]string) { p.done(&p.closes, p.m.Closed) }
+func (p *player) closed([]string, map[string]string) { p.program(&p.closes, p.m.Closed) }
+
+// program makes the kernel's entries as they were when the work was queued.
+func (p *player) program(works *[]Work, report func(*Slot, time.Time)) {
+	for _, w := range *works {
+		p.kernel[w.Inside] = p.entries[w.Slot]
+	}
+	p.done(works, report)
+}
+
+// makeMapping maps an outside port to the inside port of the same number, of a user or of an
+// address.
+func (p *player) makeMapping(args []string, named map[string]string) {
+	p.t.Helper()
+	port := p.number(args[0])
+	m := nat.Mapping{
+		Group: "g", Kind: nat.MappingStatic, Owner: nat.Owner{UserName: named["user"]}, InsidePort: nat.Port(port),
+		Outside: nat.Endpoint{Protocol: nat.ProtocolTCP, AddrPort: netip.AddrPortFrom(scenarioGroup.Outside[0].Addr(), uint16(port))},
+	}
+	if named["inside"] != "" {
+		m.Owner.Inside = p.addr([]string{named["inside"]})
+	}
+	if p.group.Mappings.Put(m) {
+		ForwardsOf(p.m).Changed(p.group, m.Owner, p.now)
+	}
+}
+
+func (p *player) endMapping(args []string, _ map[string]string) {
+	p.t.Helper()
+	e := nat.Endpoint{Protocol: nat.ProtocolTCP, AddrPort: netip.AddrPortFrom(scenarioGroup.Outside[0].Addr(), uint16(p.number(args[0])))}
+	if m, ok := p.group.Mappings.At(e); ok {
+		p.group.Mappings.Remove(e)
+		ForwardsOf(p.m).Changed(p.group, m.Owner, p.now)
+	}
+}
 
 func (p *player) reaped([]string, map[string]string) {
 	p.done(&p.reaps, func(s *Slot, now time.Time) {
@@ -511,12 +549,14 @@ func (p *player) Store(w Write) {
 // Program implements Effects.
 func (p *player) Program(w Work) {
 	p.opens = append(p.opens, w)
-	p.tell("program %s: gate open, %s", last(w.Inside), ports(nat.Blocks{Block: w.Slot.block}))
+	p.entries[w.Slot] = w.Slot.Wanted()
+	p.tell("program %s: gate open, %s%s", last(w.Inside), ports(nat.Blocks{Block: w.Slot.block}), throughPorts(w.Slot.Wanted().Forwards))
 }
 
 // Close implements Effects.
 func (p *player) Close(w Work) {
 	p.closes = append(p.closes, w)
+	p.entries[w.Slot] = w.Slot.Wanted()
 	gate := map[nat.Gate]string{nat.GateClosed: "closed", nat.GateDraining: "draining", nat.GateOpen: "open"}[w.Slot.Wanted().Gate]
 	p.tell("program %s: gate %s", last(w.Inside), gate)
 }
@@ -531,6 +571,19 @@ func (p *player) Reap(w Work) {
 func (p *player) AskIdle(d *Drain) {
 	p.asks = append(p.asks, d)
 	p.tell("ask whether %s has sessions", last(d.Inside))
+}
+
+// EndSessions implements Effects.
+func (p *player) EndSessions(inside netip.Addr, through nat.Forwards) {
+	p.tell("end the sessions of %s%s", last(inside), throughPorts(through))
+}
+
+// throughPorts returns the outside ports of mappings, as scenarios write them.
+func throughPorts(f nat.Forwards) (text string) {
+	for one := range f.All() {
+		text += fmt.Sprintf(" through %d", one.Outside.Port())
+	}
+	return text
 }
 
 // AskVacant implements Effects.

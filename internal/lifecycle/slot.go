@@ -32,6 +32,8 @@ type Slot struct {
 	// nat.Blocks range; always blocks of it. Unset when idle.
 	block  nat.Block
 	resize resizing // the way in which block has changed, and is not programmed yet
+
+	ports *slotForwards // nil for no mappings
 }
 
 // resizing is a change of the ports for new sessions of an open gate.
@@ -90,7 +92,7 @@ type teardown struct {
 
 	graceUntil time.Time // the subscriber may resume its sessions until then; zero for no grace time
 	evicted    bool      // its outside address was taken away: it is cut in any case
-	elements   int       // number of map elements that its cut removes
+	elements   int       // number of map elements that its narrowing and its cut remove
 	cutAt      time.Time // when the gate had closed
 }
 
@@ -152,7 +154,7 @@ func (s *Slot) Awaited() bool { return s.phase == Saved || s.phase == Returned }
 // that the slot is going to.
 func (s *Slot) Wanted() nat.Entry {
 	if s.Awaited() {
-		return nat.Entry{Inside: s.packed.Inside(), Gate: nat.GateOpen, Block: s.block}
+		return nat.Entry{Inside: s.packed.Inside(), Gate: nat.GateOpen, Block: s.block, Forwards: s.Forwards()}
 	}
 	return s.Expected()
 }
@@ -163,7 +165,7 @@ func (s *Slot) Expected() nat.Entry {
 	e := nat.Entry{Inside: s.packed.Inside()}
 	switch s.phase {
 	case Open:
-		e.Gate, e.Block = nat.GateOpen, s.block
+		e.Gate, e.Block, e.Forwards = nat.GateOpen, s.block, s.Forwards()
 	case Draining, Returned:
 		e.Gate, e.Block = nat.GateDraining, s.block
 	}

@@ -15,7 +15,8 @@ import (
 
 // TestRandomWalk_I1_I5_DEL10: for inputs in any order, no block has two owners,
 // a slot has one piece of work at a time, and nothing contradicts the engine.
-// A subscriber may have several blocks. When all subscribers have left and the holds are over, nothing remains. The
+// A subscriber may have several blocks, and mappings: each mapping of a user is where its newest
+// binding is, and nowhere else. When all subscribers have left and the holds are over, nothing remains. The
 // same history has the same effects.
 func TestRandomWalk_I1_I5_DEL10(t *testing.T) {
 	for seed := range uint64(20) {
@@ -75,6 +76,18 @@ func walk(t *testing.T, seed uint64) []string {
 			do(after, "look %d", inside)
 			if r.IntN(2) == 0 {
 				do(after, "vacant")
+			}
+			continue
+		}
+		if r.IntN(8) == 0 {
+			port := 60000 + r.IntN(8)
+			switch r.IntN(5) {
+			case 0, 1:
+				do(after, "unmap %d", port)
+			case 2:
+				do(after, "map %d inside=%d", port, inside)
+			default:
+				do(after, "map %d user=user%d", port, r.IntN(3))
 			}
 			continue
 		}
@@ -147,6 +160,49 @@ func (p *player) mayOpen(s *Slot, b *nat.Binding) bool {
 	return b.Identity == s.packed.Identity()
 }
 
+// checkMappings compares the mappings of slots with those that the table, and a search for the
+// newest binding of each user, say.
+func (p *player) checkMappings(seed uint64, line string) {
+	p.t.Helper()
+	newest := map[string]netip.Addr{}
+	since := map[string]time.Time{}
+	for inside, s := range p.m.Slots().All() {
+		b, ok := p.engine.Live("g", inside)
+		if user := s.Packed().UserName(); ok && s.Online() && s.tenure == s.boundTenure && s.over == nil && !b.AllocatedAt.Before(since[user]) {
+			newest[user], since[user] = inside, b.AllocatedAt
+		}
+	}
+	at := map[nat.Endpoint]netip.Addr{}
+	for inside, s := range p.m.Slots().All() {
+		if s.Phase() != Open || !s.Online() || s.tenure != s.boundTenure || s.over != nil || s.stray {
+			continue
+		}
+		var want []nat.Forward
+		for m := range p.group.Mappings.From(nat.Endpoint{}) {
+			if m.Owner.Inside == inside || m.Owner.UserName != "" && m.Owner.UserName == s.Packed().UserName() && newest[m.Owner.UserName] == inside {
+				want = append(want, m.Forward())
+				at[m.Outside] = inside
+			}
+		}
+		if got := s.Forwards(); got != nat.NewForwards(want) {
+			p.t.Fatalf("seed %d: %s: %v has the mappings%s, want %v", seed, line, inside, throughPorts(got), want)
+		}
+		if has := p.kernel[inside]; !s.Busy() && has.Forwards != s.Forwards() {
+			p.t.Fatalf("seed %d: %s: the kernel has the mappings%s of %v at rest, want%s", seed, line, throughPorts(has.Forwards), inside, throughPorts(s.Forwards()))
+		}
+	}
+	for inside, e := range p.kernel {
+		if s := p.m.Slot(inside); s != nil && s.Busy() {
+			continue
+		}
+		for f := range e.Forwards.All() {
+			if at[f.Endpoint()] != inside {
+				p.t.Fatalf("seed %d: %s: the kernel has %v at %v, whose it is not", seed, line, f.Endpoint(), inside)
+			}
+		}
+	}
+}
+
 // check compares slots, work and counts.
 func (p *player) check(seed uint64, line string) {
 	p.t.Helper()
@@ -187,6 +243,7 @@ func (p *player) check(seed uint64, line string) {
 			p.t.Fatalf("seed %d: %s: %v is to be open without a block", seed, line, inside)
 		}
 	}
+	p.checkMappings(seed, line)
 	if busy != p.m.Busy() || online != p.group.Online() {
 		p.t.Fatalf("seed %d: %s: counted %d busy and %d online, there are %d and %d", seed, line, p.m.Busy(), p.group.Online(), busy, online)
 	}

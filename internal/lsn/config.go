@@ -29,6 +29,23 @@ type GroupConfig struct {
 	GraceCauses []uint32      // Acct-Terminate-Causes that grant it, see GraceFor
 
 	Limits nat.Limits // of each subscriber; kept by the kernel, not by the engine
+
+	Static StaticPorts // kept beside the engine, which gives no block with one of them
+}
+
+// StaticPorts are the ports of each outside address for mappings that outlive their sessions.
+type StaticPorts struct {
+	First, Last nat.Port // inclusive; 0 and 0 for none
+	PerOwner    int      // mappings of one owner; 0 for no bound
+	Mappings    []nat.Mapping
+}
+
+// overlaps reports whether a block has one of the ports.
+func (s *StaticPorts) overlaps(c *GroupConfig) bool {
+	size := nat.Port(c.BlockSize)
+	first := (int(c.FirstPort) + int(size) - 1) / int(size) * int(size)
+	last := first + int(shapeOf(c).count)*int(size) - 1
+	return s.First != 0 && int(s.First) <= last && first <= int(s.Last)
 }
 
 // AllOutside returns the outside prefixes, draining ones last.
@@ -79,6 +96,8 @@ func (c *GroupConfig) validate() error {
 		return fmt.Errorf("group %s: block size %d is not a power of two", c.Name, c.BlockSize)
 	case c.BlockSize > 1<<15 || shapeOf(c).count == 0:
 		return fmt.Errorf("group %s: no whole block of %d ports in %d-%d", c.Name, c.BlockSize, c.FirstPort, c.LastPort)
+	case c.Static.overlaps(c):
+		return fmt.Errorf("group %s: ports %d-%d of static mappings are ports of blocks", c.Name, c.Static.First, c.Static.Last)
 	case c.MaxBlocks < 0 || c.MaxBlocks > mostBlocks:
 		return fmt.Errorf("group %s: %d blocks for a subscriber are not within 0-%d", c.Name, c.MaxBlocks, mostBlocks)
 	case c.Deterministic && c.grows():

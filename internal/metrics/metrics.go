@@ -504,6 +504,7 @@ type Group struct {
 	FeedGaps    int            // times that the feed lost entries before they were applied
 	FeedFill    float64        // used share of the feed's maximum length
 	Bindings    map[string]int // by state: active, draining, cut, held
+	Mappings    map[string]int // in force, by kind: static
 	Blocks      map[string]int // by state: used, held, free
 
 	Ports     nat.PortUse    // in use by all subscribers together
@@ -519,6 +520,7 @@ var (
 	subscribers = desc("subscribers", "Subscribers online, by group.", "group")
 	pending     = desc("subscribers_pending", "Subscribers online that wait for a block, by group.", "group")
 	bindings    = desc("bindings", "Bindings, by group and state.", "group", "state")
+	mapped      = desc("mappings", "Mappings that outlive their sessions, by group and kind.", "group", "kind")
 	blocks      = desc("blocks", "Port blocks, by group and state.", "group", "state")
 	ports       = desc("ports_in_use", "Ports that subscribers use, by group and protocol: inside ports with a mapping.", "group", "protocol")
 	portUsers   = desc("subscriber_ports", "Subscribers that use a port, by their number of ports in use of the protocol with the most; a histogram of the present, not of the past.", "group")
@@ -564,7 +566,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, blocks, ports, portUsers, portPeaks, sessions, entries, entryLimit, learned, learnedMost, full, strays, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, mapped, blocks, ports, portUsers, portPeaks, sessions, entries, entryLimit, learned, learnedMost, full, strays, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -598,6 +600,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(feedLag, prometheus.GaugeValue, g.FeedLag.Seconds(), g.Name)
 		ch <- prometheus.MustNewConstMetric(feedGaps, prometheus.CounterValue, float64(g.FeedGaps), g.Name)
 		ch <- prometheus.MustNewConstMetric(feedFill, prometheus.GaugeValue, g.FeedFill, g.Name)
+		for kind, n := range g.Mappings {
+			gauge(mapped, n, g.Name, kind)
+		}
 		for state, n := range g.Bindings {
 			gauge(bindings, n, g.Name, state)
 		}

@@ -34,7 +34,7 @@ func used() *Metrics {
 		Drops:   []nat.DropCount{{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 8}},
 		Groups: []Group{{
 			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond, FeedGaps: 2, FeedFill: 0.25,
-			Bindings: map[string]int{"active": 2}, Blocks: map[string]int{"free": 9},
+			Bindings: map[string]int{"active": 2}, Mappings: map[string]int{"static": 4}, Blocks: map[string]int{"free": 9},
 			Ports: nat.PortUse{UDP: 300}, Users: countsOf(300), PeakUsers: countsOf(300, 40),
 		}},
 	})
@@ -99,6 +99,7 @@ func TestContract(t *testing.T) {
 		`sessiond_subscribers{group="default"} 3`,
 		`sessiond_bindings{group="default",state="active"} 2`,
 		`sessiond_blocks{group="default",state="free"} 9`,
+		`sessiond_mappings{group="default",kind="static"} 4`,
 		`sessiond_removals_total{group="default",reason="stop"} 1`,
 		`sessiond_removals_observed_total{group="default",reason="stop"} 1`,
 		`sessiond_growths_total{group="default",result="in_place"} 1`,

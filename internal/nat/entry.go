@@ -24,23 +24,29 @@ type Entry struct {
 	// adjoin each other (Blocks.Range). Established sessions are translated by conntrack,
 	// and keep their ports. It is unset when the gate is closed.
 	Block
+
+	// Forwards are the mappings of the address. Only an open gate has any: what others begin
+	// through a mapping is a new session.
+	Forwards Forwards
 }
 
 // Elements returns the number of map elements of the entry: one of the gate
-// map, one of the block map.
+// map, one of the block map, two of each mapping.
 func (e Entry) Elements() int {
 	if e.Gate == GateClosed {
 		return 0
 	}
-	return 2
+	return 2 + 2*e.Forwards.Len()
 }
 
 // Check returns an error if the kernel cannot have the entry: an address is not IPv4, the gate
-// is unknown, or a gate that is not closed has no block.
+// is unknown, a gate that is not closed has no block, or one that is not open has mappings.
 func (e *Entry) Check() error {
 	switch {
 	case !e.Inside.Is4():
 		return fmt.Errorf("nat: inside address %v is not IPv4", e.Inside)
+	case e.Gate != GateOpen && e.Forwards != (Forwards{}):
+		return fmt.Errorf("nat: the gate of %v is not open, but it has mappings", e.Inside)
 	case e.Gate == GateClosed:
 		return nil
 	case e.Gate > GateDraining:

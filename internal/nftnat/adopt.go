@@ -31,6 +31,11 @@ func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (chang
 	r.counters = k.dropCounts.counters()
 	var b wire.Batch
 	fresh, err := r.plan(actual, &b)
+	_, kept := actual.sets[mapStaticIn]
+	if _, both := actual.sets[mapStaticOut]; !both {
+		kept = false
+	}
+	on := hasStatic(&k.options)
 	if actual.exists {
 		k.unused = actual.unused()
 	}
@@ -39,11 +44,13 @@ func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (chang
 	}
 	if !fresh {
 		if b.Empty() {
+			k.known.converged(on, kept, false)
 			return false, k.known.identify(ctx)
 		}
 		k.logProgramming(actual, fresh)
 		err := k.conn.Commit(ctx, &b)
 		if err == nil {
+			k.known.converged(on, kept, false)
 			return true, k.known.identify(ctx)
 		}
 		if !errors.Is(err, unix.EBUSY) {
@@ -63,6 +70,7 @@ func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (chang
 	if k.unused = k.unused && k.known.len() == 0; k.unused {
 		r.addSet(unusedMark, &b)
 	}
+	k.known.converged(on, kept, true)
 	k.logProgramming(actual, true)
 	if err := k.unheard(ctx, func() (int, error) { return k.fillAll(ctx, &b) }); err != nil {
 		return true, err
@@ -127,6 +135,10 @@ const liveBatch = 300 << 10
 // number of transactions.
 func (k *Kernel) fillAll(ctx context.Context, b *wire.Batch) (transactions int, err error) {
 	if transactions, err = k.putBack(ctx, b, lostMaps{gate: true, block: true}); err != nil {
+		return transactions, k.notFilled(transactions, err)
+	}
+	more, err := k.fillStatic(ctx)
+	if transactions += more; err != nil {
 		return transactions, k.notFilled(transactions, err)
 	}
 	k.known.settled()

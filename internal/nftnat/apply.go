@@ -32,14 +32,15 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 	if k.removed {
 		return errors.New("nftnat: the table was removed")
 	}
-	err = k.programAll(ctx, list)
+	static := wantedStatic(entries)
+	err = k.programAll(ctx, list, static)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // the table differs from the shadow
 		k.log.Warn("nftables table was changed by others, reading it again", "table", k.options.Table, "error", err)
 		for _, c := range list {
 			k.known.suspect(c.inside)
 		}
-		k.known.unsettled = true
-		err = k.programAll(ctx, list)
+		k.known.unsettled, k.known.static.unknown = true, true
+		err = k.programAll(ctx, list, static)
 	}
 	if err != nil {
 		return fmt.Errorf("program nftables table %s: %w", k.options.Table, err)
@@ -51,6 +52,7 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 type change struct {
 	inside   address
 	from, to cell
+	static   uint32 // size of the change of its mappings in a batch, 0 for none
 }
 
 // wanted checks entries and turns them into changes, one for each address, in order.
@@ -89,8 +91,11 @@ func wanted(entries []nat.Entry) ([]change, error) {
 
 // programAll takes the maps from their present elements, which it looks up where they are not
 // known, to the wanted ones.
-func (k *Kernel) programAll(ctx context.Context, wanted []change) error {
+func (k *Kernel) programAll(ctx context.Context, wanted []change, static map[address]nat.Forwards) error {
 	if err := k.hear(ctx); err != nil {
+		return err
+	}
+	if err := k.known.ensureStatic(ctx); err != nil {
 		return err
 	}
 	if !k.known.exact() {
@@ -104,15 +109,15 @@ func (k *Kernel) programAll(ctx context.Context, wanted []change) error {
 			}
 		}
 	}
-	changes := k.known.missing(wanted)
-	if len(changes) == 0 {
-		return nil
-	}
-	if len(changes) <= heardChanges {
-		_, err := k.programChanges(ctx, changes)
+	changes, err := k.known.withStatic(k.known.missing(wanted), wanted, static)
+	if err != nil || len(changes) == 0 {
 		return err
 	}
-	return k.unheard(ctx, func() (int, error) { return k.programChanges(ctx, changes) })
+	if len(changes) <= heardChanges {
+		_, err := k.programChanges(ctx, changes, static)
+		return err
+	}
+	return k.unheard(ctx, func() (int, error) { return k.programChanges(ctx, changes, static) })
 }
 
 // missing lists those of the wanted changes that are not in force, from their present cells:
@@ -137,19 +142,22 @@ func (s *shadow) missing(wanted []change) []change {
 	return slices.Concat(filter(kept, cut), slices.DeleteFunc(kept, cut))
 }
 
-// programChanges makes the changes and returns the number of transactions.
-func (k *Kernel) programChanges(ctx context.Context, changes []change) (transactions int, err error) {
+// programChanges makes the changes, those of mappings included, and returns the number of
+// transactions.
+func (k *Kernel) programChanges(ctx context.Context, changes []change, static map[address]nat.Forwards) (transactions int, err error) {
 	var b wire.Batch
 	if k.unused {
 		dropUnused(&b, k.options.Table)
 	}
 	for _, part := range split(changes, k.conn.Limit()-b.Size()) {
 		program(&b, k.options.Table, part)
+		ops := k.known.programStatic(&b, part, static)
 		if err := k.conn.Commit(ctx, &b); err != nil {
 			return transactions, err
 		}
 		transactions++
 		k.known.apply(part)
+		k.known.applyStatic(ops)
 		k.unused = false
 		b.Reset()
 	}
@@ -190,9 +198,9 @@ func split(changes []change, limit int) [][]change {
 // wireBytes is the largest size of a change in a batch.
 func (c change) wireBytes() int {
 	if c.to == (cell{}) {
-		return 2 * removalBytes
+		return 2*removalBytes + int(c.static)
 	}
-	return wholeBytes
+	return wholeBytes + int(c.static)
 }
 
 // removalBytes is the size of one element's removal, wholeBytes that of the replacement of

@@ -54,6 +54,8 @@ type Contract interface {
 	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
 	Refusals(ctx context.Context) ([]nat.Refusal, error)
 	SetMappings(ctx context.Context, m Mappings) error
+	SetStatic(ctx context.Context, list []StaticPorts) error
+	ExpectStatic(endpoints []nat.Endpoint)
 }
 
 // A Twin is a Kernel or a memnat.NAT with traffic through it.
@@ -119,6 +121,7 @@ func (n Twin) Body(t *testing.T) {
 		{"drops", drops_NAT39},
 		{"no NAT", noNAT_NAT29},
 		{"mapped", mapped_NAT07_DEL02},
+		{"static mappings", static_DEL02_DEL03},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
 			return
@@ -693,6 +696,95 @@ func mapped_NAT07_DEL02(t *testing.T, n Twin) {
 		}
 	}
 	if err := n.SetMappings(testContext(t), Mappings{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// static_DEL02_DEL03: a mapping of an entry lets everybody in, gives the flows of its inside
+// port its outside port, and goes with the gate.
+func static_DEL02_DEL03(t *testing.T, n Twin) {
+	mapped := func(e nat.Entry, list ...nat.Forward) nat.Entry {
+		e.Forwards = nat.NewForwards(list)
+		return e
+	}
+	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(eip, port) }
+	game := nat.Forward{Protocol: unix.IPPROTO_UDP, InsidePort: 5200, Outside: at(61000)}
+	inside := netip.AddrPortFrom(alice, 5200)
+	open := blockOf(alice, nat.GateOpen, 0)
+	if err := n.Apply(testContext(t), []nat.Entry{mapped(open, game)}); err == nil {
+		t.Error("a mapping was accepted without ports for it")
+	}
+	if err := n.SetStatic(testContext(t), []StaticPorts{{Outside: []netip.Prefix{pool}, First: 61001, Last: 61000}}); err == nil {
+		t.Error("a range without ports was accepted")
+	}
+	if err := n.SetStatic(testContext(t), []StaticPorts{{Outside: []netip.Prefix{pool}, First: 61000, Last: 61999}}); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, n, open, nat.Entry{Inside: bob})
+	if err := n.Reach(inside, game.Outside); err == nil {
+		t.Error("another host reaches a port without a mapping")
+	}
+	apply(t, n, mapped(open, game))
+	wantEntries(t, n, mapped(open, game))
+	if err := n.Reach(inside, game.Outside); err != nil {
+		t.Errorf("another host does not reach the mapping: %v", err)
+	}
+	if seen := mustAsk(t, n, inside); seen != game.Outside {
+		t.Errorf("a flow of the mapped port is seen from %v, want %v", seen, game.Outside)
+	}
+	if seen := mustAsk(t, n, netip.AddrPortFrom(alice, 5201)); !open.Contains(seen.Addr(), nat.Port(seen.Port())) {
+		t.Errorf("a flow of another port is seen from %v, want the block", seen)
+	}
+
+	moved := game
+	moved.Outside = at(61001)
+	apply(t, n, mapped(open, moved))
+	wantEntries(t, n, mapped(open, moved))
+	if err := n.Reach(inside, game.Outside); err == nil {
+		t.Error("the former port of a mapping is still open")
+	}
+	if err := n.Reach(inside, moved.Outside); err != nil {
+		t.Errorf("another host does not reach the moved mapping: %v", err)
+	}
+
+	apply(t, n, mapped(blockOf(bob, nat.GateOpen, 1), moved)) // an endpoint is taken over
+	wantEntries(t, n, open, mapped(blockOf(bob, nat.GateOpen, 1), moved))
+	if err := n.Reach(netip.AddrPortFrom(bob, 5200), moved.Outside); err != nil {
+		t.Errorf("another host does not reach the new holder: %v", err)
+	}
+	apply(t, n, mapped(open, game, moved), blockOf(bob, nat.GateOpen, 1)) // one inside port has one mapping
+	wantEntries(t, n, mapped(open, game), blockOf(bob, nat.GateOpen, 1))
+	apply(t, n, mapped(open, game), nat.Entry{Inside: bob})
+
+	n.Tamper(mapped(open))
+	<-n.Changed()
+	wantEntries(t, n, open)
+	apply(t, n, mapped(open, game))
+	n.Tamper(mapped(open, moved))
+	<-n.Changed()
+	wantEntries(t, n, mapped(open, moved))
+	apply(t, n, mapped(open, game))
+
+	if err := n.Apply(testContext(t), []nat.Entry{mapped(blockOf(alice, nat.GateDraining, 0), game)}); err == nil {
+		t.Error("a draining gate may have mappings")
+	}
+	apply(t, n, blockOf(alice, nat.GateDraining, 0))
+	if err := n.Reach(inside, game.Outside); err == nil {
+		t.Error("another host reaches a draining subscriber")
+	}
+	apply(t, n, mapped(open, game))
+	apply(t, n, nat.Entry{Inside: alice})
+	wantEntries(t, n)
+	if err := n.Reach(inside, game.Outside); err == nil {
+		t.Error("another host reaches a cut subscriber")
+	}
+	for _, a := range []netip.Addr{alice, bob} {
+		if _, err := n.Reap(testContext(t), []netip.Addr{a}); err != nil {
+			t.Fatal(err)
+		}
+		wantSessions(t, n, a, 0)
+	}
+	if err := n.SetStatic(testContext(t), nil); err != nil {
 		t.Fatal(err)
 	}
 }

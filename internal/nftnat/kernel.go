@@ -36,6 +36,7 @@ type Kernel struct {
 	icmp    *icmpTimeout
 	SessionTable
 	boundKeeper
+	staticKeeper
 	MappingTable
 	known knownElements
 	sweep chan struct{} // signalled when the table was put right
@@ -81,6 +82,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		return k.conn.Commit(ctx, b)
 	}
 	k.boundKeeper.kernel, k.told.log = k, o.Logger
+	k.staticKeeper.kernel = k
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
@@ -405,6 +407,7 @@ type Options struct {
 	NoNAT             []nat.NoNAT         // sessions that keep their inside address
 	OutsideToOthers   bool                // outside hosts may begin flows to networks that are neither inside nor outside
 	Mappings          Mappings            // none: conntrack alone chooses ports
+	Static            []StaticPorts       // none: entries have no mappings
 	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger        // required
 
@@ -428,7 +431,7 @@ func (o Options) validate() error {
 	if err := errors.Join(CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes), o.Mappings.Check()); err != nil {
 		return err
 	}
-	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts), checkNoNAT(o.NoNAT))
+	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts), checkNoNAT(o.NoNAT), CheckStatic(o.Static))
 }
 
 // maxInterfaceName is IFNAMSIZ less the terminating zero.

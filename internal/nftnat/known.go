@@ -53,7 +53,7 @@ func (k *Kernel) Learn(ctx context.Context, inside []netip.Addr) error {
 	for first := true; first || len(inside) > 0; first = false {
 		n := min(len(inside), 16*lookChunk)
 		err := k.inTurn(ctx, func() error {
-			err := k.known.count(ctx)
+			err := errors.Join(k.known.count(ctx), k.known.ensureStatic(ctx))
 			list = k.known.unsureOf(list[:0], inside[:n])
 			return err
 		})
@@ -84,7 +84,7 @@ func (k *Kernel) LearnRest(ctx context.Context) error {
 		done := false
 		err := k.inTurn(ctx, func() (err error) {
 			_, done, err = k.known.completeStep(ctx, lookChunk)
-			return err
+			return errors.Join(err, k.known.ensureStatic(ctx))
 		})
 		if err != nil {
 			return fmt.Errorf("read nftables table %s: %w", k.options.Table, err)
@@ -135,7 +135,7 @@ func (k *Kernel) EntriesFrom(_ context.Context, from netip.Addr, n int) (entries
 }
 
 // Elements returns the number of addresses with known elements.
-func (k *Kernel) Elements() int { return k.known.len() }
+func (k *Kernel) Elements() int { return k.known.len() + k.known.lone() }
 
 // On the way to an exact shadow.
 

@@ -66,11 +66,21 @@ func (o others) change(entries ...nat.Entry) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	if len(changes) == 0 {
-		return
-	}
 	var b wire.Batch
 	program(&b, testTable, changes)
+	known := &knownElements{conn: o.conn, table: testTable, changed: make(chan struct{}, 1)}
+	known.static = staticElements{on: true, unknown: true}
+	if err := known.ensureStatic(testContext(o.t)); err != nil {
+		o.t.Fatal(err)
+	}
+	for _, e := range entries {
+		ops := known.static.opsOf(e.Inside.As4(), e.Forwards)
+		addStaticOps(&b, testTable, mapStaticIn, ops)
+		addStaticOps(&b, testTable, mapStaticOut, ops)
+	}
+	if b.Empty() {
+		return
+	}
 	if err := o.conn.Commit(testContext(o.t), &b); err != nil {
 		o.t.Fatal(err)
 	}

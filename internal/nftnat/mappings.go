@@ -223,20 +223,21 @@ func mappingRules(o Options) []rule {
 	}
 	for _, p := range learnedProtocols(o) {
 		rules = append(rules, rule{p.learn(), "", then(isReply(), goTo(p.answer()))})
-		rules = append(rules, p.learnRules(p.learn(), p.remember(), senderInside, senderOutside)...)
-		rules = append(rules, p.learnRules(p.answer(), p.rememberAnswer(), answererInside, answererOutside)...)
+		rules = append(rules, p.learnRules(&o, p.learn(), p.remember(), senderInside, senderOutside)...)
+		rules = append(rules, p.learnRules(&o, p.answer(), p.rememberAnswer(), answererInside, answererOutside)...)
 	}
 	return rules
 }
 
 // learnRules are the rules for the packets of one direction. inside and outside are the
 // subscriber's endpoints.
-func (p learnedProtocol) learnRules(learn, remember string, inside, outside endpoint) []rule {
+func (p learnedProtocol) learnRules(o *Options, learn, remember string, inside, outside endpoint) []rule {
 	rules := []rule{{learn, "", p.then(inside.in(setFresh), leave())}}
 	if p.number == unix.IPPROTO_TCP {
 		rules = append(rules, rule{learn, "", p.then(isReset(), leave())})
 	}
 	rules = append(rules, rule{learn, "", p.then(pairIn(setPairs, inside, outside), goTo(remember))})
+	rules = append(rules, p.notLearned(o, learn, outside)...)
 	if inside == senderInside {
 		rules = append(rules,
 			rule{learn, "port of another mapping", p.then(slices.Concat(outside.in(setTaken), isNewFlow(), in(loadSource, setStrict)), countedDrop(nat.DropPortTaken, nat.DropOut)...)},

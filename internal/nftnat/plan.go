@@ -55,6 +55,7 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	r.dropCounters(s, b)
 	r.dropLimitSets(s, b)
 	r.dropUnlearned(s, b)
+	r.dropStatic(s, b)
 	return false, nil
 }
 
@@ -432,7 +433,7 @@ type actualRule struct {
 
 type actualSet struct {
 	shape
-	members []member // in order of key; not read for gate, block and those that packets make
+	members []member // in order of key; not read for gate, block, static maps and those that packets make
 }
 
 // readActual reads the table. A table that is not there is no error.
@@ -507,7 +508,7 @@ func (s *actualRuleset) readSets(ctx context.Context, conn *wire.Conn, table str
 		return err
 	}
 	for name, set := range s.sets {
-		if name == mapGate || name == mapBlock || set.countedByPackets() {
+		if name == mapGate || name == mapBlock || isStaticMap(name) || set.countedByPackets() {
 			continue
 		}
 		err := elements(ctx, conn, table, name, func() { set.members = nil }, func(attrs []byte) {

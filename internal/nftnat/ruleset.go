@@ -69,7 +69,7 @@ type rule struct {
 	exprs   []expr.Any
 }
 
-// ruleset is the whole table except the elements of gate and block.
+// ruleset is the whole table except the elements of gate, block and the static maps.
 type ruleset struct {
 	table    string
 	sets     []set
@@ -86,8 +86,8 @@ func newRuleset(o Options) *ruleset {
 		sets:     append(newSets(o), t.sets...),
 		counters: newCounters(nil),
 		policies: t.policies,
-		chains:   slices.Concat(newChains(o), t.chains, limitChains(&o), mappingChains(o)),
-		rules:    slices.Concat(establishedRules(o), forwardRules(o), leavingRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), mappingRules(o)),
+		chains:   slices.Concat(newChains(o), t.chains, limitChains(&o), mappingChains(o), staticChains(&o)),
+		rules:    slices.Concat(establishedRules(o), forwardRules(o), leavingRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), staticRules(&o), mappingRules(o)),
 	}
 }
 
@@ -257,8 +257,10 @@ func natRules(o Options) []rule {
 		rules = append(rules, noNATRules(o.NoNAT)...)
 	}
 	rules = slices.Concat(rules,
+		natByStatic(&o, unix.IPPROTO_TCP),
 		natByMapping(o, unix.IPPROTO_TCP),
 		[]rule{{chainTranslate, "", then(protocolIs(unix.IPPROTO_TCP), translateBy(mapBlock)...)}},
+		natByStatic(&o, unix.IPPROTO_UDP),
 		natByMapping(o, unix.IPPROTO_UDP),
 		[]rule{
 			{chainTranslate, "", then(protocolIs(unix.IPPROTO_UDP), translateBy(mapBlock)...)},

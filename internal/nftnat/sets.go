@@ -46,8 +46,8 @@ type shape struct {
 	size     uint32 // largest number of elements; 0 for no limit
 }
 
-// A set or map of the table. The members of gate and block are not listed, nor those that
-// packets make.
+// A set or map of the table. The members of gate, block and the static maps are not listed, nor
+// those that packets make.
 type set struct {
 	name string
 	shape
@@ -91,7 +91,7 @@ func newSets(o Options) []set {
 			shape:    shape{keyType: nftables.TypeICMPType.GetNFTMagic(), keyLen: icmpTypeLen},
 			userdata: byteOrders(orderBig), members: obsoleteICMP(),
 		},
-	}, fullSets(&o), limitSets(&o), mappingSets(o.Mappings))
+	}, fullSets(&o), limitSets(&o), mappingSets(o.Mappings), staticSets(&o))
 }
 
 var gateShape = shape{

@@ -23,6 +23,7 @@ type shadow struct {
 	unsure   int // cells that are not sure
 	complete bool
 	used     usedBlocks // of addresses whose mappings are not deleted yet
+	static   staticElements
 }
 
 // held is 12 octets long, for there is one for each subscriber.
@@ -44,14 +45,18 @@ func (s *shadow) entryAt(inside netip.Addr) (nat.Entry, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	h, ok := s.cells.At(inside)
-	if !ok || h.cell == (cell{}) {
-		return nat.Entry{}, false
+	if ok = ok && h.cell != (cell{}); ok || s.static.inside.Len() > 0 && inside.Is4() {
+		e := h.entry(inside.As4())
+		e.Forwards = s.static.forwards(inside.As4())
+		if ok || e.Forwards != (nat.Forwards{}) {
+			return e, true
+		}
 	}
-	return h.entry(inside.As4()), true
+	return nat.Entry{}, false
 }
 
-// entriesFrom lists up to n entries from an address on, and returns the address to go on with:
-// the zero address at the end.
+// entriesFrom lists up to n entries from an address on, besides those that have mappings and
+// nothing else, and returns the address to go on with: the zero address at the end.
 func (s *shadow) entriesFrom(from netip.Addr, n int) (entries []nat.Entry, next netip.Addr) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -61,11 +66,11 @@ func (s *shadow) entriesFrom(from netip.Addr, n int) (entries []nat.Entry, next 
 			continue
 		}
 		if len(entries) == n {
-			return entries, inside
+			return s.addForwards(entries, from, inside), inside
 		}
 		entries = append(entries, h.entry(inside.As4()))
 	}
-	return entries, netip.Addr{}
+	return s.addForwards(entries, from, netip.Addr{}), netip.Addr{}
 }
 
 // len returns the number of addresses with a cell.

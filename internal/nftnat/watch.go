@@ -101,7 +101,16 @@ func (k *Kernel) check(ctx context.Context, whatever bool) error {
 	}
 	k.barrier.Restore()
 	k.known.unsettled = k.known.unsettled || whatever
-	return k.hear(ctx)
+	if err := k.hear(ctx); err != nil {
+		return err
+	}
+	if !k.known.static.asked {
+		return nil // a start names the expected mappings first
+	}
+	if err := k.known.ensureStatic(ctx); err != nil || !whatever {
+		return err
+	}
+	return k.known.checkStaticCount(ctx)
 }
 
 func (k *Kernel) restoreBarrier(ctx context.Context) error {
@@ -128,10 +137,12 @@ const (
 
 // news is the content of the notices drained at once, about the table.
 type news struct {
-	table   bool      // something except elements of gate and block changed
+	table   bool      // something except elements of gate, block and the static maps changed
 	quiet   string    // the table of a new rule that masks conntrack events
 	gone    bool      // rules were deleted
 	touched []address // addresses whose elements changed
+
+	staticIn, staticOut []portKey // elements of the static maps that changed
 }
 
 func (n *news) note(table string, x wire.Notice) {
@@ -150,6 +161,12 @@ func (n *news) note(table string, x wire.Notice) {
 	}
 	switch nlmsg.String(nlmsg.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_SET)) {
 	case mapGate, mapBlock:
+	case mapStaticIn:
+		n.staticIn = appendKeys(n.staticIn, x)
+		return
+	case mapStaticOut:
+		n.staticOut = appendKeys(n.staticOut, x)
+		return
 	default:
 		n.table = true
 		return
@@ -159,6 +176,16 @@ func (n *news) note(table string, x wire.Notice) {
 			n.touched = append(n.touched, address(key))
 		}
 	}
+}
+
+// appendKeys appends the keys of the elements of a static map that a notice is about.
+func appendKeys(keys []portKey, x wire.Notice) []portKey {
+	for _, e := range nlmsg.Attrs(nlmsg.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		if key, ok := parsePortKey(e); ok {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // hear processes the changes of others since its last call, and puts the table right. It
@@ -181,6 +208,9 @@ func (k *Kernel) hear(ctx context.Context) error {
 		if err := k.settle(ctx); err != nil {
 			return err
 		}
+	}
+	if err := k.known.hearStatic(ctx, n.staticIn, n.staticOut); err != nil {
+		return err
 	}
 	if lost || len(n.touched) > lookChunk {
 		if err := k.refill(ctx); err != nil {
@@ -218,6 +248,7 @@ func (k *Kernel) settle(ctx context.Context) error {
 func (k *knownElements) doubt(why string) {
 	k.log.Warn("elements of the nftables table are looked at again", "table", k.table, "reason", why)
 	k.shadow.suspectAll()
+	k.static.unknown = true
 	k.search.reset()
 	k.unsettled = true
 	k.tell()

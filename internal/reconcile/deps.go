@@ -45,6 +45,14 @@ type Settings interface {
 	StoreAll(ctx context.Context) error
 }
 
+// Mappings are those that outlive their sessions.
+type Mappings interface {
+	// Load takes the stored mappings of a group over, before its slots.
+	Load(ctx context.Context, group string) error
+	// StoreAll makes the stored mappings of a group those in force.
+	StoreAll(ctx context.Context, group string) error
+}
+
 // Served knows the drained prefixes that are served beside the configuration.
 type Served interface {
 	// RetireLocked makes the engine free the unused rest of a group's drained

@@ -155,7 +155,7 @@ func (p *pass) slotViewRLocked(s *lifecycle.Slot) drift.Slot {
 		Online: s.Online(), Identity: drift.IdentityOf(&r), Version: r.Version,
 		Pending: s.Phase() == lifecycle.Idle && s.Online() && p.life.Engine().IsPending(s.Group(), s.Inside()),
 		Bound:   s.Phase() != lifecycle.Idle, Stray: s.Stray(),
-		Element: s.Expected(), Blocks: b.Blocks,
+		Element: s.Expected(), Blocks: b.Blocks, Forwards: s.Forwards(),
 	}
 }
 

@@ -36,6 +36,7 @@ type Options struct {
 	Kernel   Kernel
 	Feed     Feed
 	Settings Settings
+	Mappings Mappings
 	Served   Served
 	Leases   Leases
 	Health   Health
@@ -57,6 +58,7 @@ type Reconciler struct {
 	feed        Feed
 	absent      *absences
 	settings    Settings
+	mappings    Mappings
 	served      Served
 	leases      Leases
 	health      Health
@@ -82,7 +84,7 @@ type Reconciler struct {
 func New(o Options) *Reconciler {
 	r := &Reconciler{
 		mu: o.Lock, reconciling: o.Turn, life: o.Life, groups: o.Groups, store: o.Store, kernel: o.Kernel, feed: o.Feed,
-		settings: o.Settings, served: o.Served, leases: o.Leases, health: o.Health, observer: o.Observer,
+		settings: o.Settings, mappings: o.Mappings, served: o.Served, leases: o.Leases, health: o.Health, observer: o.Observer,
 		log: o.Logger, node: o.Node, every: o.Every, now: o.Now, nudge: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 	}
 	r.absent = &absences{

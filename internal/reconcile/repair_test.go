@@ -68,6 +68,7 @@ func (s *scene) Program(w lifecycle.Work)                       { s.opens = appe
 func (*scene) Close(lifecycle.Work)                             {}
 func (*scene) Reap(lifecycle.Work)                              {}
 func (*scene) AskIdle(*lifecycle.Drain)                         {}
+func (*scene) EndSessions(netip.Addr, nat.Forwards)             {}
 func (*scene) AskVacant(*lifecycle.Part)                        {}
 func (s *scene) LookUp(k subscriber.Key, why subscriber.Reason) { s.Reconciler.LookUp(k, why) }
 func (*scene) WakeTimers()                                      {}

@@ -48,6 +48,11 @@ func (r *Reconciler) resync(ctx context.Context, g *Group) (rebuilt bool, err er
 		return false, err
 	}
 	suspect := r.checkSuspect(g, l)
+	if !r.adopted(g) {
+		if err := r.mappings.Load(ctx, g.Name); err != nil {
+			return suspect, err
+		}
+	}
 	p := r.newPass(g, Comparison{})
 	p.anew, p.alone = true, true
 	if err := p.resync(ctx, suspect, lost); err != nil {

@@ -70,7 +70,7 @@ func (r *Reconciler) complete(ctx context.Context, g *Group, o *databaseState, s
 	return nil
 }
 
-// storeAll writes all bindings of the group and the live settings.
+// storeAll writes all bindings and mappings of the group, and the live settings.
 func (r *Reconciler) storeAll(ctx context.Context, g *Group) error {
 	var list []nat.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
@@ -78,6 +78,9 @@ func (r *Reconciler) storeAll(ctx context.Context, g *Group) error {
 		if err := r.store.SaveBindings(ctx, g.Name, list, nil); err != nil {
 			return err
 		}
+	}
+	if err := r.mappings.StoreAll(ctx, g.Name); err != nil {
+		return err
 	}
 	return r.settings.StoreAll(ctx)
 }

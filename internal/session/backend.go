@@ -50,6 +50,7 @@ type Backend struct {
 	served     *servedGroups
 	reconciler *reconcile.Reconciler
 	ports      *portWatch
+	mappings   *mappingKeeper
 	configured func() []lsn.GroupConfig
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -46,20 +47,22 @@ type servedStore interface {
 type prefixKernel interface {
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
+	SetStatic(ctx context.Context, list []nftnat.StaticPorts) error
 }
 
 // servedGroups keeps the groups that are served: the configuration, and the
 // draining remains of older ones.
 type servedGroups struct {
 	*sharedState
-	store   servedStore
-	kernel  prefixKernel
-	health  *databaseHealth
-	leases  *groupLeases
-	timers  *lifeTimers
-	by      string       // this daemon's name, which stays the same after a restart
-	discard bool         // end bindings that the configuration does not cover
-	follow  func(*group) // starts following the feed of a new group; called with the lock held
+	store    servedStore
+	kernel   prefixKernel
+	health   *databaseHealth
+	leases   *groupLeases
+	timers   *lifeTimers
+	mappings *mappingKeeper
+	by       string       // this daemon's name, which stays the same after a restart
+	discard  bool         // end bindings that the configuration does not cover
+	follow   func(*group) // starts following the feed of a new group; called with the lock held
 
 	regrouping sync.Mutex // serializes changes of the served groups; taken before reconciling
 
@@ -68,6 +71,7 @@ type servedGroups struct {
 	changes         map[string]poolChanges     // of its outside prefixes at run time, by group
 	configs         []lsn.GroupConfig          // the configuration with these changes, in the engine
 	inside, outside []netip.Prefix             // in the kernel
+	static          []nftnat.StaticPorts       // in the kernel
 	unadopted       map[string]lsn.GroupConfig // groups with their drains, until their bindings are in the engine
 	prepared        bool                       // start has determined the groups to serve
 	guards          map[string]guard.Limits    // by group name
@@ -141,19 +145,25 @@ func (sg *servedGroups) adoptServed(ctx context.Context) error {
 	if err := sg.kernel.SetLimits(ctx, limitsOf(configs)); err != nil {
 		return err
 	}
+	static := staticOf(configs)
+	if err := sg.kernel.SetStatic(ctx, static); err != nil {
+		return err
+	}
 	if err := sg.store.Serve(moreGroups(plans)); err != nil {
 		return err
 	}
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
-	sg.inside, sg.outside = inside, outside
+	sg.inside, sg.outside, sg.static = inside, outside, static
 	sg.life.SetEngine(engine)
 	sg.unadopted = map[string]lsn.GroupConfig{}
 	for i := range plans {
 		sg.serveLocallyLocked(&plans[i])
 	}
 	for _, c := range sg.configs {
-		sg.groups[c.Name].Config = c
+		g := sg.groups[c.Name]
+		g.Config = c
+		sg.mapLocked(g)
 	}
 	return nil
 }

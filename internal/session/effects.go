@@ -23,6 +23,7 @@ type effects struct {
 	idle     *idleWatch
 	growth   *growthWatch
 	timers   *lifeTimers
+	mappings *mappingKeeper
 	lookUp   func(subscriber.Key, subscriber.Reason)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/queue"
 	"github.com/sessiond/sessiond/internal/reconcile"
@@ -63,6 +64,7 @@ type Manager struct {
 	alarms     *alarmWatch
 	limits     *limitWatch
 	served     *servedGroups
+	mappings   *mappingKeeper
 	follower   *feedFollower
 	reconciler *reconcile.Reconciler
 	backend    *Backend
@@ -81,6 +83,7 @@ type Store interface {
 	settingsStore
 	markerStore
 	servedStore
+	mappingStore
 	reconcile.Store
 	backendStore
 }
@@ -96,6 +99,7 @@ type Kernel interface {
 	portKernel
 	timeoutKernel
 	prefixKernel
+	mappingKernel
 	reconcile.Kernel
 	backendKernel
 }
@@ -134,14 +138,14 @@ func New(o Options) (*Manager, error) {
 	s := &sharedState{log: o.Logger, now: o.Now, groups: map[string]*group{}, ready: make(chan struct{})}
 	m := &Manager{sharedState: s}
 	m.compose(&o)
-	s.life = lifecycle.New(engine, &effects{m.reports, m.executors, m.idle, m.growth, m.timers, m.lookUp}, o.Kernel.SessionCount)
+	s.life = lifecycle.New(engine, &effects{m.reports, m.executors, m.idle, m.growth, m.timers, m.mappings, m.lookUp}, o.Kernel.SessionCount)
 	s.life.SetRemoval(o.Settings.Removal)
 	m.reconciler = m.newReconciler(&o)
 	m.follower.reconciler = m.reconciler
 	m.backend = &Backend{
 		shared: s, store: o.Store, kernel: o.Kernel, node: o.Node, readiness: m.readiness,
 		reports: m.reports, settings: m.settings, follower: m.follower, served: m.served, reconciler: m.reconciler,
-		ports: m.ports, configured: m.served.configured,
+		ports: m.ports, mappings: m.mappings, configured: m.served.configured,
 	}
 	for _, c := range o.Groups {
 		s.addGroupLocked(c, o.Guards[c.Name])
@@ -170,8 +174,12 @@ func (m *Manager) compose(o *Options) {
 	m.watchdog = &watchdog{sharedState: s, store: o.Store, health: m.health, settings: m.settings, compareSoon: m.compareSoon}
 	m.alarms = &alarmWatch{sharedState: s, store: o.Store}
 	m.limits = &limitWatch{sharedState: s, kernel: o.Kernel, observer: o.Observer, reports: m.reports, told: map[netip.Addr]limitTold{}}
+	m.mappings = &mappingKeeper{
+		sharedState: s, store: o.Store, kernel: o.Kernel, leases: m.leases, ends: queue.New[sessionEnd](batchMost),
+		endsLeft: map[netip.Addr]int{}, ended: map[nat.Endpoint]int{}, unsure: map[string]bool{},
+	}
 	m.served = &servedGroups{
-		sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
+		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
 	}
 	m.follower = &feedFollower{
@@ -184,7 +192,7 @@ func (m *Manager) newReconciler(o *Options) *reconcile.Reconciler {
 	s := m.sharedState
 	return reconcile.New(reconcile.Options{
 		Lock: &s.mu, Turn: &s.reconciling, Life: s.life, Groups: s, Store: o.Store, Kernel: o.Kernel,
-		Feed: m.follower, Settings: m.settings, Served: m.served, Leases: m.leases, Health: m.health,
+		Feed: m.follower, Mappings: m.mappings, Settings: m.settings, Served: m.served, Leases: m.leases, Health: m.health,
 		Observer: o.Observer, Logger: o.Logger, Node: o.Node, Every: o.ReconcileEvery, Now: o.Now,
 	})
 }
@@ -205,7 +213,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run,
+		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}

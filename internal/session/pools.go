@@ -202,11 +202,15 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	if err != nil {
 		return name, 0, err
 	}
-	if live := sg.liveIn(name, o.outside); o.kind == subscriberdb.PoolRemoved && len(live) > 0 {
-		return name, 0, &inspect.LiveBindingsError{Outside: o.outside, Bindings: len(live)}
+	live, mapped := sg.liveIn(name, o.outside), sg.mappedIn(name, o.outside)
+	if o.kind == subscriberdb.PoolRemoved && len(live)+mapped > 0 {
+		return name, 0, &inspect.LiveBindingsError{Outside: o.outside, Bindings: len(live), Mappings: mapped}
 	}
 	if slices.Equal(before, next) {
 		return name, 0, nil
+	}
+	if err := sg.endMapped(ctx, name, o); err != nil {
+		return name, 0, err
 	}
 	if err := sg.carryOut(ctx, name, before, next); err != nil {
 		return name, 0, err
@@ -216,6 +220,19 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	}
 	sg.log.Info("outside prefix changed at run time", "group", name, "outside", o.outside, "change", o.kind, "bindings_cut", cut)
 	return name, cut, nil
+}
+
+// endMapped ends the mappings in a prefix that is removed with all that it has.
+func (sg *servedGroups) endMapped(ctx context.Context, name string, o poolOrder) error {
+	sg.mu.RLock()
+	g := sg.groups[name]
+	sg.mu.RUnlock()
+	if o.kind != subscriberdb.PoolCut || g == nil {
+		return nil
+	}
+	sg.mappings.changing.Lock()
+	defer sg.mappings.changing.Unlock()
+	return sg.mappings.endIn(ctx, g, o.outside)
 }
 
 // carryOut stores the changes of a group's pools, and puts them in force. After an error

@@ -40,6 +40,9 @@ func (sg *servedGroups) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		sg.keepPools(ctx)
+		if err := sg.keepStatic(ctx); err != nil && ctx.Err() == nil {
+			sg.log.Debug("ports that no group sets apart any more are still in the kernel", "error", err)
+		}
 		if round%int(formulaEvery/serveEvery) == 0 {
 			sg.tellFormulas(sg.configured())
 		}
@@ -297,8 +300,14 @@ func servedAs(stored []subscriberdb.Served, group string) *subscriberdb.Served {
 // time, and follows the feeds of new groups.
 func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, plans []plan) error {
 	configs := sg.combine(file)
+	sg.mappings.changing.Lock()
+	defer sg.mappings.changing.Unlock()
 	sg.mu.Lock()
 	before := sg.configs
+	if err := sg.mayMapRLocked(configs); err != nil {
+		sg.mu.Unlock()
+		return err
+	}
 	if err := sg.staysLocked(configs); err != nil {
 		sg.mu.Unlock()
 		return err
@@ -310,10 +319,14 @@ func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, pla
 	}
 	inside, outside := sg.prefixesLocked(full)
 	limits := sg.limitsLocked(full)
+	static := widened(sg.static, staticOf(full)) // keepStatic takes out the rest of the former ones
 	sg.mu.Unlock()
 	err := sg.kernel.SetPrefixes(ctx, inside, outside)
 	if err == nil {
 		err = sg.kernel.SetLimits(ctx, limits)
+	}
+	if err == nil {
+		err = sg.kernel.SetStatic(ctx, static)
 	}
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
@@ -322,6 +335,7 @@ func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, pla
 	}
 	sg.tellChangedLocked(sg.configs, configs)
 	sg.file, sg.configs, sg.inside, sg.outside = file, configs, inside, outside
+	sg.static = static
 	for _, g := range sg.groups {
 		g.stored = nil // the store's additions to it may have changed too
 	}
@@ -329,6 +343,7 @@ func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, pla
 	for _, c := range configs {
 		if g := sg.groups[c.Name]; g != nil {
 			g.Config = c
+			sg.mapLocked(g)
 			continue
 		}
 		sg.addGroupLocked(c, sg.guards[c.Name])
@@ -338,6 +353,33 @@ func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, pla
 		sg.serveLocallyLocked(&plans[i])
 		sg.follow(sg.groups[plans[i].config.Name])
 	}
+	return nil
+}
+
+// keepStatic takes ports out of the kernel that no group sets apart any more, once no executor
+// works for a slot: its entry might have mappings of them.
+func (sg *servedGroups) keepStatic(ctx context.Context) error {
+	sg.regrouping.Lock()
+	defer sg.regrouping.Unlock()
+	sg.mu.RLock()
+	configs := slices.Clone(sg.configs)
+	for name, g := range sg.groups {
+		if _, configured := sg.configuredRLocked(name); !configured {
+			configs = append(configs, g.Config)
+		}
+	}
+	wanted, busy := staticOf(configs), sg.life.Busy() > 0
+	same := reflect.DeepEqual(wanted, sg.static)
+	sg.mu.RUnlock()
+	if same || busy {
+		return nil
+	}
+	if err := sg.kernel.SetStatic(ctx, wanted); err != nil {
+		return err
+	}
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
+	sg.static = wanted
 	return nil
 }
 

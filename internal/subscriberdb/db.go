@@ -83,6 +83,7 @@ type DB struct {
 	*removalWatcher // records that other programs remove
 	*restartSweeper // sessions that restarts of NASes end
 	*bindingStore   // bindings, see package bindings
+	*mappingStore   // mappings that outlive their sessions
 
 	txns      *txn.Engine
 	nases     *nases.Registry
@@ -169,7 +170,7 @@ func assemble(o *Options) *DB {
 	guards := &restartGuards{}
 	return &DB{
 		shared: common, clientSet: clients, prober: probe, changeFeed: feed,
-		nasStore: nases.NewStore(known, common.client, logger, o.Now), valueStore: &valueStore{common}, keyTypes: &keyTypes{common},
+		nasStore: nases.NewStore(known, common.client, logger, o.Now), valueStore: &valueStore{common}, mappingStore: &mappingStore{common}, keyTypes: &keyTypes{common},
 		recordReader: reader, recordWriter: writer, absences: &absences{common, feed, txns, o.TombstoneTTL},
 		suspensions: &suspensions{common, reader, writer, guards},
 		removalWatcher: removals.New(removals.Options{

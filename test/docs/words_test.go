@@ -17,7 +17,7 @@ type meaning struct {
 // oneMeaning has the words that had several meanings. In another package, another word says
 // more: docs/glossary.md has the words of each.
 var oneMeaning = map[string]meaning{
-	"hold":      {"the quarantine of a block", []string{"lsn", "nat", "config", "rig", "subscriberdb/codec"}},
+	"hold":      {"the quarantine of a block, or of a port of a mapping", []string{"lsn", "nat", "config", "rig", "subscriberdb/codec", "portmap"}},
 	"observe":   {"the removal mode that changes nothing", []string{"inspect"}},
 	"observed":  {"a removal that was not carried out", []string{"inspect", "metrics", "session"}},
 	"ending":    {"the deletion of a record", []string{"subscriber"}},

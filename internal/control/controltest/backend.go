@@ -34,6 +34,7 @@ type Backend struct {
 	Differs []inspect.Drift
 	Waiting []inspect.Removal
 	Routers []inspect.NAS
+	Mapped  []inspect.Mapping
 	Inside  netip.Prefix // inside prefix of group "default"; Put elsewhere is ErrNoGroup
 	Err     error
 	Pages   int // number of requested pages
@@ -334,6 +335,65 @@ func (b *Backend) decide(f inspect.RemovalFilter) (int, error) {
 	f.Kind = inspect.RemovalHeld
 	b.Waiting = slices.DeleteFunc(b.Waiting, func(r inspect.Removal) bool { return f.Match(&r) })
 	return before - len(b.Waiting), b.Err
+}
+
+// CreateMapping implements control.Mappings. It chooses the port 60100.
+func (b *Backend) CreateMapping(_ context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Err != nil {
+		return inspect.Mapping{}, b.Err
+	}
+	if !m.Outside.IsValid() {
+		m.Outside.AddrPort = netip.MustParseAddrPort("198.51.100.1:60100")
+	}
+	if slices.ContainsFunc(b.Mapped, func(has inspect.Mapping) bool { return has.Outside == m.Outside }) {
+		return inspect.Mapping{}, fmt.Errorf("%v is mapped: %w", m.Outside, inspect.ErrMappingExists)
+	}
+	m.Group, m.CreatedAt = "default", Now
+	if lifetime > 0 {
+		m.ExpiresAt = Now.Add(lifetime)
+	}
+	made := inspect.Mapping{Mapping: m, Inside: m.Owner.Inside, InForce: m.Owner.Inside.IsValid()}
+	b.Mapped = append(b.Mapped, made)
+	return made, nil
+}
+
+// DeleteMapping implements control.Mappings.
+func (b *Backend) DeleteMapping(_ context.Context, _ string, outside nat.Endpoint) (inspect.Mapping, int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.IndexFunc(b.Mapped, func(m inspect.Mapping) bool { return m.Outside == outside && !m.Ended() })
+	switch {
+	case b.Err != nil:
+		return inspect.Mapping{}, 0, b.Err
+	case i < 0:
+		return inspect.Mapping{}, 0, inspect.ErrNotFound
+	case b.Mapped[i].Configured:
+		return inspect.Mapping{}, 0, inspect.ErrMappingConfigured
+	}
+	b.Mapped[i].HoldUntil, b.Mapped[i].Inside, b.Mapped[i].InForce = Now.Add(2*time.Minute), netip.Addr{}, false
+	return b.Mapped[i], 2, nil
+}
+
+// Mappings implements control.Mappings.
+func (b *Backend) Mappings(_ context.Context, f inspect.MappingFilter, after inspect.MappingKey, limit int) ([]inspect.Mapping, inspect.MappingKey, error) {
+	return page(b, b.Mapped, func(m *inspect.Mapping) inspect.MappingKey { return inspect.MappingKeyOf(&m.Mapping) }, inspect.MappingKey.Compare,
+		func(m *inspect.Mapping) bool {
+			return (f.Group == "" || f.Group == m.Group) && f.Match(&m.Mapping)
+		}, after, limit)
+}
+
+// MappingsAt implements control.Mappings.
+func (b *Backend) MappingsAt(_ context.Context, outside netip.AddrPort, _ time.Time) (found []inspect.Mapping, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.Mapped {
+		if m.Outside.AddrPort == outside && !m.Ended() {
+			found = append(found, m)
+		}
+	}
+	return found, b.Err
 }
 
 // NASes implements control.NASes.

@@ -56,6 +56,7 @@ func Scene() *Backend {
 		Glance:  glance(),
 		Waiting: waits(),
 		Routers: routers(),
+		Mapped:  mapped(),
 		Differs: []inspect.Drift{{Kind: inspect.DriftElementOrphaned, Group: "default", Inside: netip.MustParseAddr("100.64.9.9"), What: "gate is open without a binding; remove it"}},
 	}
 }
@@ -83,6 +84,25 @@ func blockSizes() []inspect.BlockSizes {
 		s.Overflowed, s.Share = n, float64(n)/float64(b.Bindings)
 	}
 	return []inspect.BlockSizes{b}
+}
+
+// mapped are a mapping of alice, one of the configuration, and one that has ended.
+func mapped() []inspect.Mapping {
+	at := func(protocol uint8, port uint16) nat.Endpoint {
+		return nat.Endpoint{Protocol: protocol, AddrPort: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), port)}
+	}
+	ssh := inspect.Mapping{Mapping: nat.Mapping{
+		Group: "default", Kind: nat.MappingStatic, Owner: nat.Owner{UserName: "alice"}, InsidePort: 22, Outside: at(nat.ProtocolTCP, 60022),
+		CreatedAt: Now.Add(-time.Hour), ExpiresAt: Now.Add(23 * time.Hour),
+	}, Inside: netip.MustParseAddr("100.64.0.7"), InForce: true}
+	game := inspect.Mapping{Mapping: nat.Mapping{
+		Group: "default", Kind: nat.MappingStatic, Configured: true, Owner: nat.Owner{Inside: netip.MustParseAddr("100.64.0.8")}, InsidePort: 27015, Outside: at(nat.ProtocolUDP, 60015),
+	}}
+	web := inspect.Mapping{Mapping: nat.Mapping{
+		Group: "default", Kind: nat.MappingStatic, Owner: nat.Owner{UserName: "carol"}, InsidePort: 80, Outside: at(nat.ProtocolTCP, 60080),
+		CreatedAt: Now.Add(-2 * time.Hour), HoldUntil: Now.Add(time.Minute),
+	}}
+	return []inspect.Mapping{game, ssh, web}
 }
 
 // waits are removals of each kind.

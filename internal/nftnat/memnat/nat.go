@@ -5,6 +5,7 @@ package memnat
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -30,6 +31,8 @@ type NAT struct {
 	noNAT    []nat.NoNAT
 	mappings nftnat.Mappings
 	learned  map[endpoint]netip.AddrPort // outside endpoint by inside endpoint
+	static   []nftnat.StaticPorts
+	forwards
 
 	ready   chan struct{}
 	running sync.Once
@@ -51,8 +54,8 @@ type cell struct {
 	first, last nat.Port
 }
 
-func (c cell) entry(inside netip.Addr) nat.Entry {
-	return nat.Entry{Inside: inside, Gate: c.gate, Block: nat.Block{Outside: netip.AddrFrom4(c.outside), First: c.first, Last: c.last}}
+func (c cell) entry(inside netip.Addr, f nat.Forwards) nat.Entry {
+	return nat.Entry{Inside: inside, Gate: c.gate, Forwards: f, Block: nat.Block{Outside: netip.AddrFrom4(c.outside), First: c.first, Last: c.last}}
 }
 
 // New returns a NAT without elements or sessions, for the subscribers of some IPv4 prefixes.
@@ -69,6 +72,7 @@ func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
 		flows:    make(map[conntrack.Tuple]flow),
 		dropped:  make(map[nat.Drop]uint64),
 		learned:  make(map[endpoint]netip.AddrPort),
+		forwards: forwards{of: make(map[netip.Addr]nat.Forwards)},
 		ready:    make(chan struct{}),
 		idle:     make(chan netip.Addr),
 		ended:    make(map[netip.Addr]bool),
@@ -165,6 +169,19 @@ func (n *NAT) SetNoNAT(ctx context.Context, list []nat.NoNAT) error {
 	return ctx.Err()
 }
 
+// SetStatic is as that of nftnat.Kernel.
+func (n *NAT) SetStatic(ctx context.Context, list []nftnat.StaticPorts) error {
+	if err := nftnat.CheckStatic(list); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.static = slices.Clone(list); len(list) == 0 {
+		clear(n.forwards.of)
+	}
+	return ctx.Err()
+}
+
 // SetMappings is as that of nftnat.Kernel.
 func (n *NAT) SetMappings(ctx context.Context, m nftnat.Mappings) error {
 	if err := m.Check(); err != nil {
@@ -219,7 +236,7 @@ func (n *NAT) EntryAt(inside netip.Addr) (nat.Entry, bool) {
 	if !ok {
 		return nat.Entry{}, false
 	}
-	return c.entry(inside), true
+	return c.entry(inside, n.forwards.of[inside]), true
 }
 
 // EntriesFrom is as that of nftnat.Kernel.
@@ -230,7 +247,7 @@ func (n *NAT) EntriesFrom(_ context.Context, from netip.Addr, most int) (entries
 		if len(entries) == most {
 			return entries, inside
 		}
-		entries = append(entries, c.entry(inside))
+		entries = append(entries, c.entry(inside, n.forwards.of[inside]))
 	}
 	return entries, netip.Addr{}
 }
@@ -276,6 +293,9 @@ func (n *NAT) setLocked(entries []nat.Entry) error {
 		if err := e.Check(); err != nil {
 			return err
 		}
+		if e.Forwards != (nat.Forwards{}) && len(n.static) == 0 {
+			return errors.New("memnat: an entry has mappings, but there are no ports for them")
+		}
 	}
 	for _, e := range entries {
 		if e.Gate == nat.GateClosed {
@@ -283,6 +303,7 @@ func (n *NAT) setLocked(entries []nat.Entry) error {
 		} else {
 			n.cells.Put(e.Inside, cell{e.Gate, e.Outside.As4(), e.First, e.Last})
 		}
+		n.forwards.set(e.Inside, e.Forwards)
 	}
 	return nil
 }

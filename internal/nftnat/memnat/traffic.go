@@ -49,11 +49,18 @@ func inOne(prefixes []netip.Prefix, a netip.Addr) bool {
 }
 
 // Reach simulates a packet from a remote host to an outside endpoint that has no session with
-// it: by a learned mapping, where filtering is endpoint-independent. It returns ErrDropped
+// it: by a static mapping, or by a learned one, where filtering is endpoint-independent. It returns ErrDropped
 // without one, and when the subscriber's gate does not let a new session in.
 func (n *NAT) Reach(protocol uint8, remote, outside netip.AddrPort) (nftnat.Session, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for inside, has := range n.forwards.of {
+		for f := range has.All() {
+			if f.Endpoint() == (nat.Endpoint{Protocol: protocol, AddrPort: outside}) {
+				return n.enterLocked(protocol, remote, outside, netip.AddrPortFrom(inside, uint16(f.InsidePort)))
+			}
+		}
+	}
 	if !inOne(n.mappings.Open, outside.Addr()) {
 		return nftnat.Session{}, n.dropLocked(nat.DropNoMapping, nat.DropIn, outside.Addr())
 	}
@@ -61,21 +68,26 @@ func (n *NAT) Reach(protocol uint8, remote, outside netip.AddrPort) (nftnat.Sess
 		if inside.protocol != protocol || at != outside {
 			continue
 		}
-		switch c, _ := n.cells.At(inside.Addr()); c.gate {
-		case nat.GateClosed:
-			return nftnat.Session{}, n.dropLocked(nat.DropNoGate, nat.DropIn, inside.Addr())
-		case nat.GateDraining:
-			return nftnat.Session{}, n.dropLocked(nat.DropDraining, nat.DropIn, inside.Addr())
-		}
-		t := conntrack.Tuple{Src: remote.Addr(), SrcPort: remote.Port(), Dst: outside.Addr(), DstPort: outside.Port(), Protocol: protocol}
-		f := n.beginLocked(t, outside)
-		f.Status |= conntrack.StatusDestinationTranslated
-		f.Reply = conntrack.Tuple{Src: inside.Addr(), SrcPort: inside.Port(), Dst: remote.Addr(), DstPort: remote.Port(), Protocol: protocol}
-		f.Packets++
-		n.flows[t] = f
-		return nftnat.SessionsIn(f.Entry, []netip.Prefix{netip.PrefixFrom(inside.Addr(), 32)})[0], nil
+		return n.enterLocked(protocol, remote, outside, inside.AddrPort)
 	}
 	return nftnat.Session{}, n.dropLocked(nat.DropNoMapping, nat.DropIn, outside.Addr())
+}
+
+// enterLocked begins a session of a remote host through a mapping, if the gate lets it in.
+func (n *NAT) enterLocked(protocol uint8, remote, outside, inside netip.AddrPort) (nftnat.Session, error) {
+	switch c, _ := n.cells.At(inside.Addr()); c.gate {
+	case nat.GateClosed:
+		return nftnat.Session{}, n.dropLocked(nat.DropNoGate, nat.DropIn, inside.Addr())
+	case nat.GateDraining:
+		return nftnat.Session{}, n.dropLocked(nat.DropDraining, nat.DropIn, inside.Addr())
+	}
+	t := conntrack.Tuple{Src: remote.Addr(), SrcPort: remote.Port(), Dst: outside.Addr(), DstPort: outside.Port(), Protocol: protocol}
+	f := n.beginLocked(t, outside)
+	f.Status |= conntrack.StatusDestinationTranslated
+	f.Reply = conntrack.Tuple{Src: inside.Addr(), SrcPort: inside.Port(), Dst: remote.Addr(), DstPort: remote.Port(), Protocol: protocol}
+	f.Packets++
+	n.flows[t] = f
+	return nftnat.SessionsIn(f.Entry, []netip.Prefix{netip.PrefixFrom(inside.Addr(), 32)})[0], nil
 }
 
 // Send simulates a packet from a subscriber. It begins a session if there is none and the gate
@@ -105,16 +117,20 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 			f = n.beginLocked(t, inside)
 			break
 		}
-		port, ok := n.portLocked(t, c)
-		if !ok {
-			return nftnat.Session{}, n.dropLocked(nat.DropBlockFull, nat.DropOut, inside.Addr())
+		outside, static := n.forwards.source(t)
+		if !static {
+			port, ok := n.portLocked(t, c)
+			if !ok {
+				return nftnat.Session{}, n.dropLocked(nat.DropBlockFull, nat.DropOut, inside.Addr())
+			}
+			outside = netip.AddrPortFrom(netip.AddrFrom4(c.outside), port)
 		}
-		f = n.beginLocked(t, netip.AddrPortFrom(netip.AddrFrom4(c.outside), port))
+		f = n.beginLocked(t, outside)
 		n.flows[t] = f
 		if n.begun.least > 0 {
 			n.begun.grew(inside.Addr(), n.countLocked(inside.Addr()))
 		}
-		if n.mapsLocked(protocol, f.outside.Addr()) && len(n.learned) < n.mappings.Most {
+		if !static && n.mapsLocked(protocol, f.outside.Addr()) && len(n.learned) < n.mappings.Most {
 			n.learned[endpoint{protocol, inside}] = f.outside
 		}
 	}

@@ -142,7 +142,9 @@ func (d *differ) bindings() {
 func closed(e *nat.Entry) bool { return e.Gate == nat.GateClosed }
 
 // nothing reports whether the kernel has no element of the address.
-func nothing(e *nat.Entry) bool { return closed(e) && !e.Outside.IsValid() }
+func nothing(e *nat.Entry) bool {
+	return closed(e) && !e.Outside.IsValid() && e.Forwards == nat.Forwards{}
+}
 
 // alike reports whether database and engine agree on a binding in the fields
 // that matter.
@@ -161,7 +163,7 @@ func (d *differ) session(s Session) {
 
 // Misplaced returns the kind of drift of a session that its address's slot, the
 // zero Slot for none, does not explain: the address has no blocks, or the port
-// is outside them (NAT-40). Sessions with the CGN itself are not translated, so
+// is outside them and of no mapping of the address (NAT-40). Sessions with the CGN itself are not translated, so
 // they are ignored.
 func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 	switch {
@@ -169,7 +171,8 @@ func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 		return "", false
 	case !slot.Bound && !slot.Stray:
 		return inspect.DriftSessionOrphaned, true
-	case !slot.Stray && !slot.Blocks.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())):
+	case !slot.Stray && !slot.Blocks.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())) &&
+		!slot.Forwards.Reaches(nat.Endpoint{Protocol: s.Protocol, AddrPort: s.Outside}):
 		return inspect.DriftSessionOutOfBlock, true
 	}
 	return "", false
@@ -203,10 +206,14 @@ func elementDiffers(o *Operation) string {
 // elementText describes the kernel's entry of an address, which may lack its
 // block.
 func elementText(e *nat.Entry) string {
-	if !e.Outside.IsValid() {
-		return fmt.Sprintf("no block, gate %d", e.Gate)
+	mappings := ""
+	if n := e.Forwards.Len(); n > 0 {
+		mappings = fmt.Sprintf(", mappings: %d", n)
 	}
-	return fmt.Sprintf("%s ports %d-%d, gate %d", e.Outside, e.First, e.Last, e.Gate)
+	if !e.Outside.IsValid() {
+		return fmt.Sprintf("no block, gate %d%s", e.Gate, mappings)
+	}
+	return fmt.Sprintf("%s ports %d-%d, gate %d%s", e.Outside, e.First, e.Last, e.Gate, mappings)
 }
 
 func elementMissing(*Operation) string {

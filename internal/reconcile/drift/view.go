@@ -45,6 +45,7 @@ type Slot struct {
 	Stray    bool      // the kernel's elements have no binding, and are being removed
 	Element  nat.Entry // the entry that the kernel should hold
 	Blocks   nat.Blocks
+	Forwards nat.Forwards // mappings whose sessions may go on
 }
 
 // Identity identifies the session and subscriber of a record.

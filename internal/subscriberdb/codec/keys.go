@@ -142,6 +142,10 @@ func ServedKey(group string) string { return groupKey(group, "served") }
 // at run time.
 func PoolsKey(group string) string { return groupKey(group, "pools") }
 
+// MappingsKey returns the key of the hash with the mappings of the group that outlive their
+// sessions, by outside endpoint.
+func MappingsKey(group string) string { return groupKey(group, "mappings") }
+
 // AppendSessionRef appends a session's identity as one word:
 // <client>/<nas>/<Acct-Session-Id>, each escaped, and /<inside address> if several sessions
 // share the identifier.
@@ -194,7 +198,7 @@ func OwnKeys(group string) []TypedKey {
 	keys := []TypedKey{
 		{ReadersKey(group), "hash"}, {RestartsKey(group), "set"}, {MarkerKey(group), "string"},
 		{OwnerKey(group), "string"}, {ServedKey(group), "string"}, {PoolsKey(group), "string"},
-		{OldBindingsKey(group), "hash"},
+		{OldBindingsKey(group), "hash"}, {MappingsKey(group), "hash"},
 	}
 	for part := range BindingParts {
 		keys = append(keys, TypedKey{BindingsKey(group, uint8(part)), "hash"})

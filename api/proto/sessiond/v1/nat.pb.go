@@ -1127,8 +1127,10 @@ func (x *LookupOutsideRequest) GetAt() *timestamppb.Timestamp {
 // LookupOutsideResponse has the holder.
 type LookupOutsideResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The binding that has the port in one of its blocks.
-	Binding       *Binding `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
+	// The binding that has the port in one of its blocks; absent for a port of mappings.
+	Binding *Binding `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
+	// The mappings of the port: of TCP and UDP at most one each. No block has such a port.
+	Mappings      []*Mapping `protobuf:"bytes,2,rep,name=mappings,proto3" json:"mappings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1166,6 +1168,13 @@ func (*LookupOutsideResponse) Descriptor() ([]byte, []int) {
 func (x *LookupOutsideResponse) GetBinding() *Binding {
 	if x != nil {
 		return x.Binding
+	}
+	return nil
+}
+
+func (x *LookupOutsideResponse) GetMappings() []*Mapping {
+	if x != nil {
+		return x.Mappings
 	}
 	return nil
 }
@@ -1649,8 +1658,8 @@ type RemovePoolRequest struct {
 	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// A public prefix of the group, or a part of one, draining ones included. Required.
 	OutsidePrefix string `protobuf:"bytes,2,opt,name=outside_prefix,json=outsidePrefix,proto3" json:"outside_prefix,omitempty"`
-	// Cut the live bindings of the prefix. Their subscribers stay online, lose their
-	// sessions, and get blocks of other prefixes, or wait for one.
+	// Cut the live bindings of the prefix, and delete its static mappings. Their subscribers
+	// stay online, lose their sessions, and get blocks of other prefixes, or wait for one.
 	AllowDisruption bool `protobuf:"varint,3,opt,name=allow_disruption,json=allowDisruption,proto3" json:"allow_disruption,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2088,7 +2097,7 @@ var File_sessiond_v1_nat_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\n" +
-	"\x15sessiond/v1/nat.proto\x12\vsessiond.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x02\n" +
+	"\x15sessiond/v1/nat.proto\x12\vsessiond.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sessiond/v1/mapping.proto\"\xb2\x02\n" +
 	"\aReceipt\x121\n" +
 	"\x06cut_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05cutAt\x127\n" +
 	"\treaped_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\breapedAt\x12;\n" +
@@ -2172,9 +2181,10 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x14LookupOutsideRequest\x12'\n" +
 	"\x0foutside_address\x18\x01 \x01(\tR\x0eoutsideAddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12*\n" +
-	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"G\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"y\n" +
 	"\x15LookupOutsideResponse\x12.\n" +
-	"\abinding\x18\x01 \x01(\v2\x14.sessiond.v1.BindingR\abinding\"(\n" +
+	"\abinding\x18\x01 \x01(\v2\x14.sessiond.v1.BindingR\abinding\x120\n" +
+	"\bmappings\x18\x02 \x03(\v2\x14.sessiond.v1.MappingR\bmappings\"(\n" +
 	"\x10ListPoolsRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\"<\n" +
 	"\x11ListPoolsResponse\x12'\n" +
@@ -2313,6 +2323,7 @@ var file_sessiond_v1_nat_proto_goTypes = []any{
 	(*BlockSizeAdvice)(nil),         // 27: sessiond.v1.BlockSizeAdvice
 	(*BlockSizeOutcome)(nil),        // 28: sessiond.v1.BlockSizeOutcome
 	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
+	(*Mapping)(nil),                 // 30: sessiond.v1.Mapping
 }
 var file_sessiond_v1_nat_proto_depIdxs = []int32{
 	29, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
@@ -2339,36 +2350,37 @@ var file_sessiond_v1_nat_proto_depIdxs = []int32{
 	6,  // 21: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
 	29, // 22: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
 	6,  // 23: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
-	9,  // 24: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	16, // 25: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
-	9,  // 26: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
-	9,  // 27: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
-	9,  // 28: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
-	27, // 29: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
-	29, // 30: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
-	29, // 31: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
-	28, // 32: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
-	10, // 33: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	12, // 34: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	14, // 35: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	17, // 36: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
-	19, // 37: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
-	21, // 38: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
-	23, // 39: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
-	25, // 40: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
-	11, // 41: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	13, // 42: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	15, // 43: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	18, // 44: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
-	20, // 45: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
-	22, // 46: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
-	24, // 47: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
-	26, // 48: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
-	41, // [41:49] is the sub-list for method output_type
-	33, // [33:41] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	30, // 24: sessiond.v1.LookupOutsideResponse.mappings:type_name -> sessiond.v1.Mapping
+	9,  // 25: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
+	16, // 26: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
+	9,  // 27: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 28: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 29: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
+	27, // 30: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
+	29, // 31: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
+	29, // 32: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
+	28, // 33: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
+	10, // 34: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	12, // 35: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	14, // 36: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	17, // 37: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
+	19, // 38: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
+	21, // 39: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
+	23, // 40: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
+	25, // 41: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
+	11, // 42: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	13, // 43: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	15, // 44: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	18, // 45: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
+	20, // 46: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
+	22, // 47: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
+	24, // 48: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
+	26, // 49: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
+	42, // [42:50] is the sub-list for method output_type
+	34, // [34:42] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }
@@ -2376,6 +2388,7 @@ func file_sessiond_v1_nat_proto_init() {
 	if File_sessiond_v1_nat_proto != nil {
 		return
 	}
+	file_sessiond_v1_mapping_proto_init()
 	file_sessiond_v1_nat_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

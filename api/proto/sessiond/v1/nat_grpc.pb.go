@@ -40,7 +40,8 @@ type NatServiceClient interface {
 	// ListBindings returns bindings in every state, by group, inside address,
 	// outside address and first port.
 	ListBindings(ctx context.Context, in *ListBindingsRequest, opts ...grpc.CallOption) (*ListBindingsResponse, error)
-	// LookupOutside returns the holder of a public port, now or at a given time.
+	// LookupOutside returns the holder of a public port, now or at a given time: a binding, or
+	// the owners of its mappings.
 	// NOT_FOUND when there was none, and with reason NOT_COVERED when the time lies
 	// before the present bindings.
 	LookupOutside(ctx context.Context, in *LookupOutsideRequest, opts ...grpc.CallOption) (*LookupOutsideResponse, error)
@@ -62,8 +63,8 @@ type NatServiceClient interface {
 	DrainPool(ctx context.Context, in *DrainPoolRequest, opts ...grpc.CallOption) (*DrainPoolResponse, error)
 	// RemovePool takes a public prefix, or a part of one, away from a group. Its route and
 	// rules go when the quarantine of its last block is over. FAILED_PRECONDITION with
-	// reason LIVE_BINDINGS, their number as metadata "bindings", where it has live
-	// bindings and allow_disruption is not set. NOT_FOUND where the group does not have
+	// reason LIVE_BINDINGS, their number as metadata "bindings" and that of static mappings
+	// as "mappings", where it has any and allow_disruption is not set. NOT_FOUND where the group does not have
 	// the prefix.
 	RemovePool(ctx context.Context, in *RemovePoolRequest, opts ...grpc.CallOption) (*RemovePoolResponse, error)
 	// AdviseBlockSize says for each block size which share of the bindings observed
@@ -169,7 +170,8 @@ type NatServiceServer interface {
 	// ListBindings returns bindings in every state, by group, inside address,
 	// outside address and first port.
 	ListBindings(context.Context, *ListBindingsRequest) (*ListBindingsResponse, error)
-	// LookupOutside returns the holder of a public port, now or at a given time.
+	// LookupOutside returns the holder of a public port, now or at a given time: a binding, or
+	// the owners of its mappings.
 	// NOT_FOUND when there was none, and with reason NOT_COVERED when the time lies
 	// before the present bindings.
 	LookupOutside(context.Context, *LookupOutsideRequest) (*LookupOutsideResponse, error)
@@ -191,8 +193,8 @@ type NatServiceServer interface {
 	DrainPool(context.Context, *DrainPoolRequest) (*DrainPoolResponse, error)
 	// RemovePool takes a public prefix, or a part of one, away from a group. Its route and
 	// rules go when the quarantine of its last block is over. FAILED_PRECONDITION with
-	// reason LIVE_BINDINGS, their number as metadata "bindings", where it has live
-	// bindings and allow_disruption is not set. NOT_FOUND where the group does not have
+	// reason LIVE_BINDINGS, their number as metadata "bindings" and that of static mappings
+	// as "mappings", where it has any and allow_disruption is not set. NOT_FOUND where the group does not have
 	// the prefix.
 	RemovePool(context.Context, *RemovePoolRequest) (*RemovePoolResponse, error)
 	// AdviseBlockSize says for each block size which share of the bindings observed

@@ -1,0 +1,420 @@
+package portmap
+
+import (
+	"container/heap"
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/addrtable"
+	"github.com/sessiond/sessiond/internal/nat"
+)
+
+// A Table has the mappings of one group: those in force, and those that have ended and whose
+// endpoints are in quarantine. It is not safe for concurrent use.
+type Table struct {
+	config  Config
+	outside addrtable.Table[*addressPorts]
+	owners  map[nat.Owner][]*nat.Mapping // in force
+	due     dueTimes
+	inForce int
+	stored  int                  // mappings that are not configured, ended ones included
+	cursor  map[uint8]netip.Addr // by protocol, the outside address that gave the last port
+}
+
+// addressPorts are the mappings of one outside address.
+type addressPorts struct {
+	at     map[protocolPort]*nat.Mapping
+	used   map[uint8]int      // mappings by protocol, ended ones included
+	cursor map[uint8]nat.Port // by protocol, the port that was given last
+}
+
+type protocolPort struct {
+	protocol uint8
+	port     nat.Port
+}
+
+func portOf(e nat.Endpoint) protocolPort { return protocolPort{e.Protocol, nat.Port(e.Port())} }
+
+// New returns a Table with the configured mappings.
+func New(c Config) *Table {
+	t := &Table{owners: map[nat.Owner][]*nat.Mapping{}, cursor: map[uint8]netip.Addr{}}
+	_, _ = t.Configure(c) // nothing is in its way
+	return t
+}
+
+// Config returns the bounds in force.
+func (t *Table) Config() *Config { return &t.config }
+
+// Len returns the number of mappings in force.
+func (t *Table) Len() int { return t.inForce }
+
+// Stored returns the number of mappings that are not the configuration's, ended ones included.
+func (t *Table) Stored() int { return t.stored }
+
+// Empty reports whether the table has no mapping, and no endpoint in quarantine.
+func (t *Table) Empty() bool { return t.outside.Len() == 0 }
+
+// At returns the mapping of an outside endpoint, in force or ended.
+func (t *Table) At(e nat.Endpoint) (nat.Mapping, bool) {
+	if m := t.at(e); m != nil {
+		return *m, true
+	}
+	return nat.Mapping{}, false
+}
+
+func (t *Table) at(e nat.Endpoint) *nat.Mapping {
+	if ports, ok := t.outside.At(e.Addr()); ok {
+		return ports.at[portOf(e)]
+	}
+	return nil
+}
+
+// Of yields the mappings in force of an owner that the configuration has room for, in the
+// order in which they were made.
+func (t *Table) Of(o nat.Owner) iter.Seq[nat.Mapping] {
+	return func(yield func(nat.Mapping) bool) {
+		for _, m := range t.owners[o] {
+			if t.config.Has(m.Outside) && !yield(*m) {
+				return
+			}
+		}
+	}
+}
+
+// Owns reports whether an owner has a mapping in force.
+func (t *Table) Owns(o nat.Owner) bool { return len(t.owners[o]) > 0 }
+
+// Owners yields the owners of mappings in force, in no order.
+func (t *Table) Owners() iter.Seq[nat.Owner] { return maps.Keys(t.owners) }
+
+// From yields all mappings, ended ones included, by outside address, port and protocol, from
+// an endpoint on, inclusive. The table must not change meanwhile.
+func (t *Table) From(e nat.Endpoint) iter.Seq[nat.Mapping] {
+	return func(yield func(nat.Mapping) bool) {
+		for outside, ports := range t.outside.From(e.Addr()) {
+			list := slices.SortedFunc(maps.Values(ports.at), func(a, b *nat.Mapping) int { return a.Outside.Compare(b.Outside) })
+			for _, m := range list {
+				if outside == e.Addr() && m.Outside.Compare(e) < 0 {
+					continue
+				}
+				if !yield(*m) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// In returns the number of mappings in force with a port of an outside prefix.
+func (t *Table) In(outside netip.Prefix) (n int) {
+	for a, ports := range t.outside.From(outside.Masked().Addr()) {
+		if !outside.Contains(a) {
+			break
+		}
+		for _, m := range ports.at {
+			if !m.Ended() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Changes.
+
+// Plan completes a mapping that is to be made: without an outside endpoint it chooses one, of
+// the address prefer if that has a free port, else of any (RFC 6888 REQ-2). taken reports
+// whether somebody else has an endpoint. Plan changes nothing but where the next search
+// begins; Put makes the mapping.
+func (t *Table) Plan(m nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) bool) (nat.Mapping, error) {
+	if err := t.config.checkOwn(&m); err != nil {
+		return m, err
+	}
+	own := t.owners[m.Owner]
+	for _, has := range own {
+		if has.Outside.Protocol == m.Outside.Protocol && has.InsidePort == m.InsidePort {
+			return m, fmt.Errorf("%s port %d of %v is mapped to %v: %w; delete that mapping first", nat.ProtocolName(m.Outside.Protocol), m.InsidePort, m.Owner, has.Outside.AddrPort, ErrExists)
+		}
+	}
+	if t.config.PerOwner > 0 && len(own) >= t.config.PerOwner {
+		return m, fmt.Errorf("%v has %d mappings, %w for more; delete one, or raise static_mappings_per_owner", m.Owner, len(own), ErrFull)
+	}
+	if m.Outside.IsValid() {
+		return m, t.mayHave(&m, taken)
+	}
+	e, ok := t.choose(&m, prefer, taken)
+	if !ok {
+		return m, fmt.Errorf("all %d %s ports of each outside address are mapped or in quarantine, %w; widen static_ports, or add an outside prefix", t.config.Range.Len(), nat.ProtocolName(m.Outside.Protocol), ErrFull)
+	}
+	m.Outside = e
+	return m, nil
+}
+
+// mayHave returns an error unless the mapping's outside endpoint is free for its owner.
+func (t *Table) mayHave(m *nat.Mapping, taken func(nat.Endpoint) bool) error {
+	switch has := t.at(m.Outside); {
+	case has != nil && !has.Ended():
+		return fmt.Errorf("%v is mapped to port %d of %v: %w; name another port, or none", m.Outside, has.InsidePort, has.Owner, ErrExists)
+	case has != nil && has.Owner != m.Owner:
+		return fmt.Errorf("%v was of %v, and is in quarantine until %s (hold): %w; name another port, or none", m.Outside, has.Owner, has.HoldUntil.UTC().Format(time.RFC3339), ErrExists)
+	case taken(m.Outside):
+		return fmt.Errorf("%v is in a block that a subscriber got before static_ports: %w; name another port, or none", m.Outside, ErrExists)
+	}
+	return nil
+}
+
+// choose returns a free outside endpoint: that of the owner's mapping of the same inside port
+// of another protocol, if it is free, else the next one on the preferred address, else the
+// next one on any.
+func (t *Table) choose(m *nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) bool) (nat.Endpoint, bool) {
+	for _, has := range t.owners[m.Owner] {
+		e := nat.Endpoint{Protocol: m.Outside.Protocol, AddrPort: has.Outside.AddrPort}
+		if has.InsidePort == m.InsidePort && in(t.config.Outside, e.Addr()) && t.at(e) == nil && !taken(e) {
+			return e, true
+		}
+	}
+	if prefer.Is4() && in(t.config.Outside, prefer) {
+		if e, ok := t.freeOf(prefer, m.Outside.Protocol, taken); ok {
+			return e, true
+		}
+	}
+	for a := range t.addressesFrom(t.cursor[m.Outside.Protocol]) {
+		if e, ok := t.freeOf(a, m.Outside.Protocol, taken); ok {
+			t.cursor[m.Outside.Protocol] = a
+			return e, true
+		}
+	}
+	return nat.Endpoint{}, false
+}
+
+// addressesFrom yields each address that gives ports once, beginning with one.
+func (t *Table) addressesFrom(from netip.Addr) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		at := max(0, slices.IndexFunc(t.config.Outside, func(p netip.Prefix) bool { return from.IsValid() && p.Contains(from) }))
+		for i := range len(t.config.Outside) + 1 { // the part of the first prefix before from comes last
+			p := t.config.Outside[(at+i)%len(t.config.Outside)].Masked()
+			a := p.Addr()
+			if i == 0 && from.IsValid() && p.Contains(from) {
+				a = from
+			}
+			for ; p.Contains(a) && (i < len(t.config.Outside) || a != from); a = a.Next() {
+				if !yield(a) {
+					return
+				}
+			}
+			if !from.IsValid() && i+1 == len(t.config.Outside) {
+				return
+			}
+		}
+	}
+}
+
+// freeOf returns the next free endpoint of an outside address.
+func (t *Table) freeOf(a netip.Addr, protocol uint8, taken func(nat.Endpoint) bool) (nat.Endpoint, bool) {
+	r := t.config.Range
+	ports, ok := t.outside.At(a)
+	if !ok {
+		ports = &addressPorts{}
+	}
+	if ports.used[protocol] >= r.Len() {
+		return nat.Endpoint{}, false
+	}
+	next := int(ports.cursor[protocol]) + 1
+	if !r.contains(nat.Port(next)) || next > int(r.Last) {
+		next = int(r.First)
+	}
+	for range r.Len() {
+		e := nat.Endpoint{Protocol: protocol, AddrPort: netip.AddrPortFrom(a, uint16(next))}
+		if ports.at[portOf(e)] == nil && !taken(e) {
+			return e, true
+		}
+		if next++; next > int(r.Last) {
+			next = int(r.First)
+		}
+	}
+	return nat.Endpoint{}, false
+}
+
+// Put makes a mapping, or puts back one that was stored, ended ones too. It returns false, and
+// changes nothing, where another one has its endpoint, or its owner's inside port. Its own
+// endpoint in quarantine it takes back.
+func (t *Table) Put(m nat.Mapping) bool {
+	if has := t.at(m.Outside); has != nil {
+		if !has.Ended() || has.Owner != m.Owner && !m.Configured {
+			return false
+		}
+		t.Remove(m.Outside)
+	}
+	if !m.Ended() && slices.ContainsFunc(t.owners[m.Owner], func(has *nat.Mapping) bool {
+		return has.Outside.Protocol == m.Outside.Protocol && has.InsidePort == m.InsidePort
+	}) {
+		return false
+	}
+	ports, ok := t.outside.At(m.Outside.Addr())
+	if !ok {
+		ports = &addressPorts{at: map[protocolPort]*nat.Mapping{}, used: map[uint8]int{}, cursor: map[uint8]nat.Port{}}
+		t.outside.Put(m.Outside.Addr(), ports)
+	}
+	ports.at[portOf(m.Outside)] = &m
+	ports.used[m.Outside.Protocol]++
+	if !m.Configured {
+		t.stored++
+	}
+	ports.cursor[m.Outside.Protocol] = nat.Port(m.Outside.Port())
+	if !m.Ended() {
+		t.owners[m.Owner] = append(t.owners[m.Owner], &m)
+		t.inForce++
+	}
+	t.await(&m)
+	return true
+}
+
+// End ends a mapping in force: its endpoint goes into quarantine. It returns the ended one.
+func (t *Table) End(e nat.Endpoint, now time.Time) (nat.Mapping, bool) {
+	m := t.at(e)
+	if m == nil || m.Ended() {
+		return nat.Mapping{}, false
+	}
+	t.disown(m)
+	m.HoldUntil = now.Add(t.config.Hold)
+	t.await(m)
+	return *m, true
+}
+
+// disown takes a mapping in force from its owner.
+func (t *Table) disown(m *nat.Mapping) {
+	t.inForce--
+	left := slices.DeleteFunc(t.owners[m.Owner], func(x *nat.Mapping) bool { return x == m })
+	if len(left) == 0 {
+		delete(t.owners, m.Owner)
+		return
+	}
+	t.owners[m.Owner] = left
+}
+
+// Remove forgets a mapping, and frees its endpoint.
+func (t *Table) Remove(e nat.Endpoint) {
+	m := t.at(e)
+	if m == nil {
+		return
+	}
+	if !m.Ended() {
+		t.disown(m)
+	}
+	if !m.Configured {
+		t.stored--
+	}
+	ports, _ := t.outside.At(e.Addr())
+	delete(ports.at, portOf(e))
+	if ports.used[e.Protocol]--; len(ports.at) == 0 {
+		t.outside.Remove(e.Addr())
+	}
+}
+
+// Configure replaces the bounds and the configured mappings. It returns those in force that
+// end, and those that begin. An error names a mapping in the way, with what to do, and nothing
+// has changed then.
+func (t *Table) Configure(c Config) (changed Changes, err error) {
+	if err := t.MayConfigure(c); err != nil {
+		return changed, err
+	}
+	wanted := make(map[nat.Endpoint]*nat.Mapping, len(c.Configured))
+	for i := range c.Configured {
+		wanted[c.Configured[i].Outside] = &c.Configured[i]
+	}
+	for m := range t.From(nat.Endpoint{}) {
+		if want := wanted[m.Outside]; !m.Configured || m.Ended() || want != nil && *want == m {
+			continue
+		}
+		changed.Ended = append(changed.Ended, m)
+	}
+	for i := range changed.Ended {
+		t.Remove(changed.Ended[i].Outside)
+	}
+	t.config = c
+	for i := range c.Configured {
+		if t.Put(c.Configured[i]) {
+			changed.Begun = append(changed.Begun, c.Configured[i])
+		}
+	}
+	return changed, nil
+}
+
+// Changes are the configured mappings that a configuration took away and added.
+type Changes struct{ Ended, Begun []nat.Mapping }
+
+// MayConfigure returns the error that Configure would return.
+func (t *Table) MayConfigure(c Config) error {
+	for m := range t.From(nat.Endpoint{}) {
+		if !m.Configured && !m.Ended() && !c.Has(m.Outside) {
+			return fmt.Errorf("%v of %v would have no port of the group any more; delete it first (sessionctl mapping delete), or keep its outside prefix and static_ports", m.Outside, m.Owner)
+		}
+	}
+	for i := range c.Configured {
+		want := &c.Configured[i]
+		if err := c.checkOwn(want); err != nil {
+			return fmt.Errorf("configured mapping %v of %v: %w", want.Outside, want.Owner, err)
+		}
+		if has := t.at(want.Outside); has != nil && !has.Configured && !has.Ended() {
+			return fmt.Errorf("configured mapping %v of %v: the endpoint is mapped to %v since %s; delete that mapping first, or write another port", want.Outside, want.Owner, has.Owner, has.CreatedAt.UTC().Format(time.RFC3339))
+		}
+		for _, has := range t.owners[want.Owner] {
+			if !has.Configured && has.Outside.Protocol == want.Outside.Protocol && has.InsidePort == want.InsidePort {
+				return fmt.Errorf("configured mapping %v of %v: its inside port %d is mapped to %v already; delete that mapping first, or take this one out", want.Outside, want.Owner, want.InsidePort, has.Outside.AddrPort)
+			}
+		}
+	}
+	return nil
+}
+
+// Time.
+
+// dueTimes is a heap of the times at which mappings have to be looked at; some may be outdated.
+type dueTimes []dueTime
+
+type dueTime struct {
+	at      time.Time
+	outside nat.Endpoint
+}
+
+func (d dueTimes) Len() int           { return len(d) }
+func (d dueTimes) Less(i, j int) bool { return d[i].at.Before(d[j].at) }
+func (d dueTimes) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d *dueTimes) Push(x any)        { *d = append(*d, x.(dueTime)) }
+func (d *dueTimes) Pop() any {
+	last := len(*d) - 1
+	x := (*d)[last]
+	*d = (*d)[:last]
+	return x
+}
+
+// dueAt returns when the mapping has to be looked at: the end of its quarantine or lifetime;
+// zero for never.
+func dueAt(m *nat.Mapping) time.Time {
+	if m.Ended() {
+		return m.HoldUntil
+	}
+	return m.ExpiresAt
+}
+
+func (t *Table) await(m *nat.Mapping) {
+	if at := dueAt(m); !at.IsZero() {
+		heap.Push(&t.due, dueTime{at, m.Outside})
+	}
+}
+
+// Due returns a mapping whose lifetime, or whose quarantine if it has ended, is over at a
+// time. Each is returned once; End or Remove it.
+func (t *Table) Due(now time.Time) (nat.Mapping, bool) {
+	for len(t.due) > 0 && !t.due[0].at.After(now) {
+		d := heap.Pop(&t.due).(dueTime)
+		if m := t.at(d.outside); m != nil && dueAt(m).Equal(d.at) {
+			return *m, true
+		}
+	}
+	return nat.Mapping{}, false
+}

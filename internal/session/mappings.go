@@ -1,0 +1,669 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/queue"
+)
+
+// Mappings that outlive their sessions are stored before they are programmed, and taken out of
+// the database before they are taken out of the kernel. sessiond alone writes them: what the
+// database has otherwise is written again as it is here, so that an empty one loses nothing.
+
+// mappingStore keeps mappings in the database.
+type mappingStore interface {
+	Mappings(ctx context.Context, group string, yield func([]nat.Mapping) error) error
+	CountMappings(ctx context.Context, group string) (int, error)
+	SaveMappings(ctx context.Context, group string, put []nat.Mapping, remove []nat.Endpoint) error
+}
+
+// mappingKernel takes mappings over at a start, and ends the sessions through one.
+type mappingKernel interface {
+	ExpectStatic(endpoints []nat.Endpoint) // of mappings that an earlier run programmed
+	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
+	KillSession(ctx context.Context, s nftnat.Session) error
+}
+
+const (
+	mappingsEvery    = time.Second      // between looks for lifetimes and quarantines that are over
+	mappingsCompared = 10 * time.Second // between comparisons of the number of stored mappings
+	mappingLook      = 5 * time.Millisecond
+	endedAgain       = 20 * time.Millisecond // a packet that was being processed is through by then
+)
+
+// mappingKeeper makes mappings and ends them.
+type mappingKeeper struct {
+	*sharedState
+	store  mappingStore
+	kernel mappingKernel
+	leases *groupLeases
+	ends   *queue.Queue[sessionEnd]
+
+	changing sync.Mutex // serializes changes of mappings; taken after regrouping and before mu
+
+	// Guarded by mu.
+	endsLeft map[netip.Addr]int // addresses whose sessions through former mappings are being ended
+	ended    map[nat.Endpoint]int
+	unsure   map[string]bool // groups whose stored mappings may differ from those in force
+}
+
+// sessionEnd is the order to end the sessions of an address through former mappings.
+type sessionEnd struct {
+	inside  netip.Addr
+	through nat.Forwards
+}
+
+// EndSessions implements lifecycle.Effects.
+func (e *effects) EndSessions(inside netip.Addr, through nat.Forwards) {
+	e.mappings.endsLeft[inside]++
+	enqueue(&e.mu, e.mappings.ends, sessionEnd{inside, through})
+}
+
+// runEnds ends the sessions through former mappings.
+func (k *mappingKeeper) runEnds(ctx context.Context) error {
+	for batch := []sessionEnd(nil); ; {
+		var err error
+		if batch, err = k.ends.Dequeue(ctx, batch); err != nil {
+			return err
+		}
+		for _, end := range batch {
+			err := retry(ctx, k.log, "end the sessions through a mapping", logErrors, func(ctx context.Context) error {
+				return k.endAll(ctx, end)
+			})
+			if err != nil {
+				return err
+			}
+			k.mu.Lock()
+			if k.endsLeft[end.inside]--; k.endsLeft[end.inside] == 0 {
+				delete(k.endsLeft, end.inside)
+			}
+			k.mu.Unlock()
+		}
+	}
+}
+
+// endAll ends sessions until it finds none twice: the second time after a packet that met the
+// mapping before it went has made its conntrack entry.
+func (k *mappingKeeper) endAll(ctx context.Context, end sessionEnd) error {
+	for clean := 0; clean < 2; clean++ {
+		if clean > 0 {
+			if err := clock.Sleep(ctx, endedAgain); err != nil {
+				return err
+			}
+		}
+		var through []nftnat.Session
+		err := k.kernel.SessionsOf(ctx, netip.PrefixFrom(end.inside, 32), func(s nftnat.Session) error {
+			if s.Inside.Addr() == end.inside && end.through.Reaches(nat.Endpoint{Protocol: s.Protocol, AddrPort: s.Outside}) {
+				through = append(through, s)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, s := range through {
+			if err := k.kernel.KillSession(ctx, s); err != nil {
+				return err
+			}
+			k.mu.Lock()
+			if n, asked := k.ended[nat.Endpoint{Protocol: s.Protocol, AddrPort: s.Outside}]; asked {
+				k.ended[nat.Endpoint{Protocol: s.Protocol, AddrPort: s.Outside}] = n + 1
+			}
+			k.mu.Unlock()
+			clean = -1
+		}
+	}
+	return nil
+}
+
+// run ends mappings whose lifetime is over, frees endpoints whose quarantine is over, and
+// writes mappings again that the database lost.
+func (k *mappingKeeper) run(ctx context.Context) error {
+	tick := time.NewTicker(mappingsEvery)
+	defer tick.Stop()
+	for compared := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		whatever := time.Since(compared) >= mappingsCompared
+		if whatever {
+			compared = time.Now()
+		}
+		for _, g := range k.syncedGroups() {
+			if err := errors.Join(k.endDue(ctx, g), k.compare(ctx, g, whatever)); err != nil && ctx.Err() == nil {
+				k.log.Debug("mappings are not as they should be in the database yet", "group", g.Name, "error", err)
+			}
+		}
+	}
+}
+
+// endDue ends and frees what is due.
+func (k *mappingKeeper) endDue(ctx context.Context, g *group) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	for ctx.Err() == nil {
+		k.mu.Lock()
+		m, ok := g.Mappings.Due(k.now())
+		if ok && m.Ended() {
+			g.Mappings.Remove(m.Outside)
+		}
+		k.mu.Unlock()
+		switch {
+		case !ok:
+			return nil
+		case m.Ended():
+			if err := k.save(ctx, g, nil, []nat.Endpoint{m.Outside}); err != nil {
+				return err // it is gone here, and compare removes it there
+			}
+		default:
+			k.log.Info("the lifetime of a mapping is over", "group", g.Name, "outside", m.Outside, "owner", m.Owner.String())
+			if err := k.endLocked(ctx, g, &m); err != nil {
+				k.log.Debug("the end of a mapping is not stored yet", "group", g.Name, "outside", m.Outside, "error", err)
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// save writes mappings, or has them compared later.
+func (k *mappingKeeper) save(ctx context.Context, g *group, put []nat.Mapping, remove []nat.Endpoint) error {
+	err := k.leases.Check(ctx, g.Name)
+	if err == nil {
+		err = k.store.SaveMappings(ctx, g.Name, put, remove)
+	}
+	if err != nil {
+		k.mu.Lock()
+		k.unsure[g.Name] = true
+		k.mu.Unlock()
+		return unavailable(err)
+	}
+	return nil
+}
+
+// endLocked ends a mapping here even if that cannot be stored: its time is over, or its prefix
+// goes. changing is held.
+func (k *mappingKeeper) endLocked(ctx context.Context, g *group, m *nat.Mapping) error {
+	k.mu.Lock()
+	ended, ok := g.Mappings.End(m.Outside, k.now())
+	if ok {
+		lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, k.now())
+	}
+	k.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	return k.save(ctx, g, []nat.Mapping{ended}, nil)
+}
+
+// Comparison with the database.
+
+// compare makes the stored mappings of a group those in force, if they may differ: a write
+// failed, or their number is another one.
+func (k *mappingKeeper) compare(ctx context.Context, g *group, count bool) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	k.mu.RLock()
+	unsure, known := k.unsure[g.Name], g.Mappings.Stored()
+	k.mu.RUnlock()
+	if count && !unsure {
+		n, err := k.store.CountMappings(ctx, g.Name)
+		if err != nil {
+			return err
+		}
+		unsure = n != known
+	}
+	if !unsure {
+		return nil
+	}
+	k.mu.RLock()
+	want := k.storedRLocked(g)
+	k.mu.RUnlock()
+	k.log.Warn("stored mappings may differ from those in force, and are written again", "group", g.Name, "mappings", len(want))
+	return k.storeAll(ctx, g, want)
+}
+
+// storedRLocked returns the mappings of a group that the database should have.
+func (k *mappingKeeper) storedRLocked(g *group) map[nat.Endpoint]nat.Mapping {
+	want := map[nat.Endpoint]nat.Mapping{}
+	for m := range g.Mappings.From(nat.Endpoint{}) {
+		if !m.Configured {
+			want[m.Outside] = m
+		}
+	}
+	return want
+}
+
+// storeAll writes the wanted mappings, and removes all others.
+func (k *mappingKeeper) storeAll(ctx context.Context, g *group, want map[nat.Endpoint]nat.Mapping) error {
+	missing, stale := maps.Clone(want), []nat.Endpoint(nil)
+	err := k.store.Mappings(ctx, g.Name, func(list []nat.Mapping) error {
+		for _, has := range list {
+			m, ok := want[has.Outside]
+			switch {
+			case !ok:
+				stale = append(stale, has.Outside)
+			case sameMapping(&m, &has):
+				delete(missing, has.Outside)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := k.save(ctx, g, slices.Collect(maps.Values(missing)), stale); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.unsure, g.Name)
+	return nil
+}
+
+// sameMapping compares times by the instant: the database gives back another form of them.
+func sameMapping(a, b *nat.Mapping) bool {
+	x, y := *a, *b
+	x.CreatedAt, y.CreatedAt, x.ExpiresAt, y.ExpiresAt, x.HoldUntil, y.HoldUntil = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	return x == y && a.CreatedAt.Equal(b.CreatedAt) && a.ExpiresAt.Equal(b.ExpiresAt) && a.HoldUntil.Equal(b.HoldUntil)
+}
+
+// Load implements reconcile.Mappings. Where the configuration has the endpoint of a stored
+// mapping, or its owner's inside port, the stored one is given up: somebody has said what holds.
+func (k *mappingKeeper) Load(ctx context.Context, name string) error {
+	var all []nat.Mapping
+	err := k.store.Mappings(ctx, name, func(list []nat.Mapping) error {
+		all = append(all, list...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g := k.groups[name]
+	if g == nil {
+		return nil
+	}
+	var mapped []nat.Endpoint
+	for m := range g.Mappings.From(nat.Endpoint{}) {
+		mapped = append(mapped, m.Outside)
+	}
+	outside := 0
+	for i := range all {
+		m := &all[i]
+		if has, known := g.Mappings.At(m.Outside); known && sameMapping(&has, m) {
+			continue // an earlier attempt has read it
+		}
+		if !g.Mappings.Put(*m) && !m.Ended() {
+			k.unsure[name] = true
+			k.log.Error("a stored mapping is given up: the configuration has its outside endpoint, or its owner's inside port, for another one",
+				"group", name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
+		}
+		mapped = append(mapped, m.Outside)
+		if !m.Ended() && !g.Mappings.Config().Has(m.Outside) {
+			outside++
+		}
+	}
+	k.kernel.ExpectStatic(mapped)
+	if outside > 0 {
+		k.log.Warn("stored mappings have ports that the configuration does not set apart; they are kept, and not in force", "group", name, "mappings", outside)
+	}
+	return nil
+}
+
+// StoreAll implements reconcile.Mappings.
+func (k *mappingKeeper) StoreAll(ctx context.Context, name string) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	k.mu.RLock()
+	g := k.groups[name]
+	var want map[nat.Endpoint]nat.Mapping
+	if g != nil {
+		want = k.storedRLocked(g)
+	}
+	k.mu.RUnlock()
+	if g == nil {
+		return nil
+	}
+	return k.storeAll(ctx, g, want)
+}
+
+// Orders of callers.
+
+// create makes a mapping, and returns once the kernel has it if its owner is online.
+func (k *mappingKeeper) create(ctx context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
+	g, m, inside, err := k.add(ctx, m, lifetime)
+	if err != nil {
+		return inspect.Mapping{}, err
+	}
+	k.log.Info("mapping created", "group", g.Name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
+	err = k.await(ctx, inside)
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.viewRLocked(g, &m), err
+}
+
+// add makes a mapping, and returns the address at which its owner is online, zero for none.
+func (k *mappingKeeper) add(ctx context.Context, m nat.Mapping, lifetime time.Duration) (*group, nat.Mapping, netip.Addr, error) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	g, m, err := k.plan(m)
+	if err != nil {
+		return nil, m, netip.Addr{}, err
+	}
+	m.CreatedAt = k.now().UTC().Truncate(time.Microsecond)
+	if lifetime > 0 {
+		m.ExpiresAt = m.CreatedAt.Add(lifetime)
+	}
+	if err := k.save(ctx, g, []nat.Mapping{m}, nil); err != nil {
+		return nil, m, netip.Addr{}, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g.Mappings.Put(m)
+	lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, k.now())
+	return g, m, lifecycle.ForwardsOf(k.life).Online(g.Group.Group, m.Owner), nil
+}
+
+// plan completes a mapping, and finds its group.
+func (k *mappingKeeper) plan(m nat.Mapping) (*group, nat.Mapping, error) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	g, err := k.groupRLocked(m.Group, m.Owner)
+	if err != nil {
+		return nil, m, err
+	}
+	m.Group = g.Name
+	var prefer netip.Addr
+	if inside := lifecycle.ForwardsOf(k.life).Online(g.Group.Group, m.Owner); inside.IsValid() {
+		if b, ok := k.life.Engine().Live(g.Name, inside); ok {
+			prefer = b.Outside
+		}
+	}
+	m, err = g.Mappings.Plan(m, prefer, func(e nat.Endpoint) bool {
+		_, taken := k.life.Engine().AtOutside(e.Addr(), nat.Port(e.Port()))
+		return taken
+	})
+	return g, m, err
+}
+
+// groupRLocked returns the named group; without a name the only one, or that of the owner's
+// address.
+func (k *mappingKeeper) groupRLocked(name string, o nat.Owner) (*group, error) {
+	if !k.settled {
+		return nil, inspect.ErrNotReady
+	}
+	switch g := k.groups[name]; {
+	case g != nil:
+		return g, nil
+	case name != "":
+		return nil, fmt.Errorf("group %q: %w", name, inspect.ErrNotFound)
+	case o.Inside.IsValid():
+		if g := k.groupOfRLocked(o.Inside); g != nil {
+			return g, nil
+		}
+		return nil, fmt.Errorf("inside address %v: %w", o.Inside, inspect.ErrNoGroup)
+	case len(k.groups) == 1:
+		for _, g := range k.groups {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("there are %d groups, and a user may be of any: name one: %w", len(k.groups), inspect.ErrNoGroup)
+}
+
+// remove ends a mapping, and returns once the kernel has neither it nor a session through it.
+func (k *mappingKeeper) remove(ctx context.Context, name string, e nat.Endpoint) (inspect.Mapping, int, error) {
+	g, m, inside, err := k.end(ctx, name, e)
+	if err != nil {
+		return inspect.Mapping{}, 0, err
+	}
+	k.log.Info("mapping deleted", "group", g.Name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
+	err = k.await(ctx, inside)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	sessions := k.ended[e]
+	delete(k.ended, e)
+	return k.viewRLocked(g, &m), sessions, err
+}
+
+// end ends a mapping, and returns the address that had it, zero for none.
+func (k *mappingKeeper) end(ctx context.Context, name string, e nat.Endpoint) (*group, nat.Mapping, netip.Addr, error) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	g, m, err := k.find(name, e)
+	if err != nil {
+		return nil, m, netip.Addr{}, err
+	}
+	at := k.now()
+	ended := m
+	ended.HoldUntil = at.Add(g.Mappings.Config().Hold)
+	if err := k.save(ctx, g, []nat.Mapping{ended}, nil); err != nil {
+		return nil, m, netip.Addr{}, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended[e] = 0
+	inside, _ := lifecycle.ForwardsOf(k.life).At(g.Group.Group, &m)
+	m, _ = g.Mappings.End(e, at)
+	lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, at)
+	return g, m, inside, nil
+}
+
+// find returns the mapping in force of an endpoint that may be deleted.
+func (k *mappingKeeper) find(name string, e nat.Endpoint) (*group, nat.Mapping, error) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if !k.settled {
+		return nil, nat.Mapping{}, inspect.ErrNotReady
+	}
+	for _, g := range k.groups {
+		m, ok := g.Mappings.At(e)
+		switch {
+		case !ok || m.Ended() || name != "" && name != g.Name:
+		case m.Configured:
+			return nil, m, inspect.ErrMappingConfigured
+		default:
+			return g, m, nil
+		}
+	}
+	return nil, nat.Mapping{}, inspect.ErrNotFound
+}
+
+// await waits until an address, zero for none, has its mappings in the kernel, and no session
+// through former ones.
+func (k *mappingKeeper) await(ctx context.Context, inside netip.Addr) error {
+	for inside.IsValid() {
+		k.mu.RLock()
+		pending := k.endsLeft[inside] > 0 || lifecycle.ForwardsOf(k.life).Pending(inside)
+		k.mu.RUnlock()
+		if !pending {
+			return nil
+		}
+		if err := clock.Sleep(ctx, mappingLook); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *mappingKeeper) viewRLocked(g *group, m *nat.Mapping) inspect.Mapping {
+	view := inspect.Mapping{Mapping: *m}
+	if !m.Ended() {
+		view.Inside, view.InForce = lifecycle.ForwardsOf(k.life).At(g.Group.Group, m)
+	}
+	return view
+}
+
+// endIn ends all mappings of a group in an outside prefix that is taken away. changing is held.
+func (k *mappingKeeper) endIn(ctx context.Context, g *group, outside netip.Prefix) error {
+	k.mu.RLock()
+	var list []nat.Mapping
+	for m := range g.Mappings.From(nat.Endpoint{}) {
+		if outside.Contains(m.Outside.Addr()) && !m.Ended() && !m.Configured {
+			list = append(list, m)
+		}
+	}
+	k.mu.RUnlock()
+	for i := range list {
+		if err := k.endLocked(ctx, g, &list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CreateMapping makes a mapping.
+func (v *Backend) CreateMapping(ctx context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
+	return v.mappings.create(ctx, m, lifetime)
+}
+
+// DeleteMapping ends a mapping and its sessions, and returns their number.
+func (v *Backend) DeleteMapping(ctx context.Context, group string, outside nat.Endpoint) (inspect.Mapping, int, error) {
+	return v.mappings.remove(ctx, group, outside)
+}
+
+// Mappings returns up to limit mappings after the key after, those in quarantine too, and the
+// key to continue after, which is zero at the end.
+func (v *Backend) Mappings(_ context.Context, f inspect.MappingFilter, after inspect.MappingKey, limit int) (views []inspect.Mapping, next inspect.MappingKey, err error) {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
+		return nil, next, err
+	}
+	looks := 0
+	for _, name := range lifecycle.NamesFrom(maps.Keys(v.shared.groups), f.Group, after.Group) {
+		g, from := v.shared.groups[name], nat.Endpoint{}
+		if name == after.Group {
+			from = after.Outside
+		}
+		for m := range g.Mappings.From(from) {
+			key := inspect.MappingKeyOf(&m)
+			if key.Compare(after) <= 0 {
+				continue
+			}
+			if looks++; looks > looksPerCall {
+				return views, after, nil
+			}
+			if f.Match(&m) {
+				if len(views) == limit {
+					return views, after, nil
+				}
+				views = append(views, v.mappings.viewRLocked(g, &m))
+			}
+			after = key
+		}
+	}
+	return views, inspect.MappingKey{}, nil
+}
+
+// MappingsAt returns the mappings of an outside port that are in force, or were at a time, zero
+// for now.
+func (v *Backend) MappingsAt(_ context.Context, outside netip.AddrPort, at time.Time) (views []inspect.Mapping, err error) {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
+		return nil, err
+	}
+	for _, protocol := range []uint8{nat.ProtocolTCP, nat.ProtocolUDP} {
+		for _, g := range v.shared.groups {
+			m, ok := g.Mappings.At(nat.Endpoint{Protocol: protocol, AddrPort: outside})
+			if ok && !m.Ended() && (at.IsZero() || !at.Before(m.CreatedAt)) {
+				views = append(views, v.mappings.viewRLocked(g, &m))
+			}
+		}
+	}
+	return views, nil
+}
+
+// MappingCounts returns the number of mappings in force by group.
+func (v *Backend) MappingCounts() map[string]int {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	counts := make(map[string]int, len(v.shared.groups))
+	for name, g := range v.shared.groups {
+		counts[name] = g.Mappings.Len()
+	}
+	return counts
+}
+
+// Ports of mappings in the kernel, and a changed configuration.
+
+// staticOf returns the ports that groups set apart.
+func staticOf(configs []lsn.GroupConfig) (list []nftnat.StaticPorts) {
+	for i := range configs {
+		if s := configs[i].Static; s.First != 0 {
+			list = append(list, nftnat.StaticPorts{Outside: configs[i].AllOutside(), First: s.First, Last: s.Last})
+		}
+	}
+	return list
+}
+
+// widened returns ports that have room for mappings of two configurations, so that none is
+// without a map while one follows the other.
+func widened(now, next []nftnat.StaticPorts) []nftnat.StaticPorts {
+	wide := slices.Clone(next)
+	for _, old := range now {
+		i := slices.IndexFunc(wide, func(s nftnat.StaticPorts) bool {
+			return slices.ContainsFunc(s.Outside, func(p netip.Prefix) bool { return slices.ContainsFunc(old.Outside, p.Overlaps) })
+		})
+		if i < 0 {
+			wide = append(wide, old)
+			continue
+		}
+		wide[i] = nftnat.StaticPorts{
+			Outside: merge(slices.Clone(wide[i].Outside), old.Outside), First: min(wide[i].First, old.First), Last: max(wide[i].Last, old.Last),
+		}
+	}
+	return wide
+}
+
+// mayMapRLocked returns an error if a mapping is in the way of a new configuration.
+func (sg *servedGroups) mayMapRLocked(configs []lsn.GroupConfig) error {
+	for i := range configs {
+		g := sg.groups[configs[i].Name]
+		if g == nil {
+			continue
+		}
+		if err := g.Mappings.MayConfigure(lifecycle.MappingConfig(&configs[i])); err != nil {
+			return fmt.Errorf("group %s: %w", g.Name, err)
+		}
+	}
+	return nil
+}
+
+// mapLocked puts the bounds and the configured mappings of a group in force.
+func (sg *servedGroups) mapLocked(g *group) {
+	changed, err := g.Mappings.Configure(lifecycle.MappingConfig(&g.Config))
+	if err != nil {
+		sg.log.Error("the mappings of a group stay as they are", "group", g.Name, "error", err)
+		return
+	}
+	for _, m := range slices.Concat(changed.Ended, changed.Begun) {
+		lifecycle.ForwardsOf(sg.life).Changed(g.Group.Group, m.Owner, sg.now())
+	}
+}
+
+// mappedIn returns the number of mappings of a group in an outside prefix.
+func (sg *servedGroups) mappedIn(name string, outside netip.Prefix) int {
+	sg.mu.RLock()
+	defer sg.mu.RUnlock()
+	if g := sg.groups[name]; g != nil {
+		return g.Mappings.In(outside)
+	}
+	return 0
+}

@@ -1,0 +1,455 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// mappedGroup is testGroup with ports set apart.
+func mappedGroup() lsn.GroupConfig {
+	g := testGroup
+	g.LastPort, g.Static = 59903, lsn.StaticPorts{First: 60000, Last: 60099, PerOwner: 4}
+	return g
+}
+
+var visitor = netip.MustParseAddrPort("203.0.113.20:5555")
+
+// udpOf is a mapping to make, of a user's UDP port.
+func udpOf(user string, port nat.Port) nat.Mapping {
+	return nat.Mapping{Kind: nat.MappingStatic, Owner: nat.Owner{UserName: user}, InsidePort: port, Outside: nat.Endpoint{Protocol: nat.ProtocolUDP}}
+}
+
+func (w *world) mapped(m nat.Mapping, lifetime time.Duration) inspect.Mapping {
+	w.t.Helper()
+	made, err := w.CreateMapping(context.Background(), m, lifetime)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return made
+}
+
+// reach lets a visitor send to a mapping.
+func (w *world) reach(m nat.Mapping) (nftnat.Session, error) {
+	return w.nat.Reach(m.Outside.Protocol, visitor, m.Outside.AddrPort)
+}
+
+func (w *world) mappings() []inspect.Mapping {
+	w.t.Helper()
+	list, next, err := w.Mappings(context.Background(), inspect.MappingFilter{}, inspect.MappingKey{}, 1000)
+	if err != nil || next != (inspect.MappingKey{}) {
+		w.t.Fatal(next, err)
+	}
+	return list
+}
+
+// storedMappings returns the stored mappings.
+func (w *world) storedMappings() map[nat.Endpoint]nat.Mapping {
+	w.t.Helper()
+	stored := map[nat.Endpoint]nat.Mapping{}
+	err := w.db.Mappings(context.Background(), "default", func(list []nat.Mapping) error {
+		for _, m := range list {
+			stored[m.Outside] = m
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return stored
+}
+
+// TestMapping_NAT02_I7: a mapping of a user is at whatever address the user has, on the outside
+// address of its binding, and the same after a crash. It goes with the gate, and its own end
+// takes its sessions.
+func TestMapping_NAT02_I7(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	w.send(subscriber.EventStart, alice, "a", "1")
+	b := w.awaitState(alice, nat.Active)
+	m := w.mapped(udpOf("a", 53), 0)
+	if m.Outside.Addr() != b.Outside || m.Inside != alice || !m.InForce {
+		t.Fatalf("made %+v, want it in force at %v on %v", m, alice, b.Outside)
+	}
+	s, err := w.reach(m.Mapping)
+	if err != nil || s.Inside != netip.AddrPortFrom(alice, 53) {
+		t.Fatalf("a visitor reaches %v, %v", s.Inside, err)
+	}
+	if s := w.flow(alice, 53); s.Outside != m.Outside.AddrPort {
+		t.Errorf("a flow of the mapped port leaves by %v", s.Outside)
+	}
+	at, err := w.MappingsAt(context.Background(), m.Outside.AddrPort, time.Time{})
+	if err != nil || len(at) != 1 || at[0].Owner.UserName != "a" {
+		t.Errorf("a lookup finds %+v, %v", at, err)
+	}
+	if drifts, err := w.Reconcile(context.Background(), true); err != nil || len(drifts) > 0 {
+		t.Errorf("an audit finds %+v, %v", drifts, err)
+	}
+
+	w.send(subscriber.EventStop, alice, "a", "1")
+	w.nothingLeft(alice)
+	if _, err := w.reach(m.Mapping); err == nil {
+		t.Error("a visitor reaches a subscriber that is offline")
+	}
+	if held := w.awaitState(alice, nat.Held); held.Receipt.Elements != 4 || held.Receipt.Deleted != 2 {
+		t.Errorf("the receipt is %+v, want 4 elements and 2 sessions", held.Receipt)
+	}
+	if list := w.mappings(); len(list) != 1 || list[0].Inside.IsValid() || list[0].InForce {
+		t.Errorf("listed offline: %+v", list)
+	}
+
+	w.halt()
+	w.boot()
+	w.send(subscriber.EventStart, bob, "a", "2")
+	w.awaitState(bob, nat.Active)
+	if s, err := w.reach(m.Mapping); err != nil || s.Inside != netip.AddrPortFrom(bob, 53) {
+		t.Errorf("after the reconnect a visitor reaches %v, %v", s.Inside, err)
+	}
+	gone, sessions, err := w.DeleteMapping(context.Background(), "", m.Outside)
+	if err != nil || sessions != 1 || !gone.Ended() {
+		t.Errorf("deleted: %+v, %d sessions, %v", gone, sessions, err)
+	}
+	if _, err := w.reach(m.Mapping); err == nil || w.nat.SessionCount(bob) != 0 {
+		t.Errorf("behind its end: %v, %d sessions", err, w.nat.SessionCount(bob))
+	}
+	if _, _, err := w.DeleteMapping(context.Background(), "", m.Outside); !errors.Is(err, inspect.ErrNotFound) {
+		t.Errorf("deleted again: %v", err)
+	}
+	w.until("the quarantine to end", func() bool { return len(w.mappings()) == 0 && len(w.storedMappings()) == 0 })
+	w.check()
+}
+
+// TestMappingFollowsTheUser: the newest session of a user has its mapping, with the end of the
+// sessions that the other one had through it.
+func TestMappingFollowsTheUser(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	m := w.mapped(udpOf("a", 53), 0)
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	if _, err := w.reach(m.Mapping); err != nil {
+		t.Fatal(err)
+	}
+	w.flow(alice, 4000)
+	w.send(subscriber.EventStart, bob, "a", "2")
+	w.until("the mapping to follow", func() bool {
+		list := w.mappings()
+		return list[0].Inside == bob && list[0].InForce
+	})
+	w.until("the sessions of the former address to end", func() bool { return w.nat.SessionCount(alice) == 1 })
+	w.send(subscriber.EventStop, bob, "a", "2")
+	w.until("the mapping to come back", func() bool { return w.mappings()[0].Inside == alice })
+	w.nothingLeft(bob)
+	w.check()
+}
+
+// TestMappingErrors: what cannot be made is refused, with the reason.
+func TestMappingErrors(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	first := w.mapped(udpOf("a", 1), 0)
+	taken := udpOf("b", 1)
+	taken.Outside = first.Outside
+	wrong := udpOf("b", 1)
+	wrong.Outside.AddrPort = netip.AddrPortFrom(first.Outside.Addr(), 1024)
+	nowhere, stranger := udpOf("b", 1), udpOf("", 1)
+	nowhere.Group = "nowhere"
+	stranger.Owner = nat.Owner{Inside: netip.MustParseAddr("192.0.2.1")}
+	for what, tt := range map[string]struct {
+		m    nat.Mapping
+		want error
+	}{
+		"its own port again": {udpOf("a", 1), inspect.ErrMappingExists},
+		"another's endpoint": {taken, inspect.ErrMappingExists},
+		"a port of a block":  {wrong, inspect.ErrMappingOutside},
+		"no such group":      {nowhere, inspect.ErrNotFound},
+		"no group's address": {stranger, inspect.ErrNoGroup},
+	} {
+		if _, err := w.CreateMapping(context.Background(), tt.m, 0); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", what, err, tt.want)
+		}
+	}
+	for port := nat.Port(2); port <= 4; port++ {
+		w.mapped(udpOf("a", port), 0)
+	}
+	if _, err := w.CreateMapping(context.Background(), udpOf("a", 5), 0); !errors.Is(err, inspect.ErrMappingFull) {
+		t.Errorf("a fifth of one owner: %v", err)
+	}
+	if n := w.MappingCounts()["default"]; n != 4 {
+		t.Errorf("%d are counted", n)
+	}
+	w.server.Kill()
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := w.CreateMapping(ctx, udpOf("c", 5), 0); err == nil {
+		t.Error("one was made without a database")
+	}
+	if _, _, err := w.DeleteMapping(ctx, "", first.Outside); err == nil {
+		t.Error("one was deleted without a database")
+	}
+	if n := w.MappingCounts()["default"]; n != 4 {
+		t.Errorf("%d are counted after the refusals", n)
+	}
+}
+
+// TestMappingExpires: a lifetime ends a mapping with its sessions, and a restart does not
+// forget that.
+func TestMappingExpires(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	m := w.mapped(udpOf("a", 53), 1500*time.Millisecond)
+	if _, err := w.reach(m.Mapping); err != nil {
+		t.Fatal(err)
+	}
+	w.halt()
+	w.boot()
+	w.until("the lifetime to end", func() bool { return w.nat.SessionCount(alice) == 0 })
+	if _, err := w.reach(m.Mapping); err == nil {
+		t.Error("a visitor comes in after the end")
+	}
+	w.until("nothing to be left", func() bool { return len(w.mappings())+len(w.storedMappings()) == 0 })
+	w.check()
+}
+
+// TestMappingsOutliveTheDatabase_I6: mappings that the daemon knows are in a database that came
+// back empty, or that somebody changed, as they were.
+func TestMappingsOutliveTheDatabase_I6(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	m := w.mapped(udpOf("a", 53), 0)
+	want := w.storedMappings()
+	if err := w.client.FlushAll(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the mapping to be stored again", func() bool { return maps.Equal(w.storedMappings(), want) })
+	if _, err := w.reach(m.Mapping); err != nil {
+		t.Errorf("after the loss: %v", err)
+	}
+	w.until("the database to be whole", func() bool { return w.NotReady() == nil })
+	w.halt()
+	w.boot()
+	if list := w.mappings(); len(list) != 1 || list[0].Outside != m.Outside {
+		t.Errorf("after a restart: %+v", list)
+	}
+	if _, err := w.reach(m.Mapping); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+}
+
+// TestMappingDrift: elements of mappings that others take out, add or change are put right, and
+// counted as drift.
+func TestMappingDrift(t *testing.T) {
+	w := newWorld(t, mappedGroup(), func(w *world) { w.every = 50 * time.Millisecond })
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	m := w.mapped(udpOf("a", 53), 0)
+	right := w.entry(alice)
+	other := m.Forward()
+	other.Outside = netip.AddrPortFrom(other.Outside.Addr(), 60099)
+	for what, f := range map[string][]nat.Forward{
+		"taken out": nil, "changed": {other}, "added": {m.Forward(), {Protocol: nat.ProtocolTCP, InsidePort: 22, Outside: other.Outside}},
+	} {
+		wrong := right
+		wrong.Forwards = nat.NewForwards(f)
+		if err := w.nat.Tamper(wrong); err != nil {
+			t.Fatal(err)
+		}
+		w.until(what+" to be put right", func() bool { return w.entry(alice) == right })
+	}
+	w.seen.mu.Lock()
+	defer w.seen.mu.Unlock()
+	if n := w.seen.drifts[string(inspect.DriftElementDiffers)]; n < 3 {
+		t.Errorf("%d differences were counted, want 3", n)
+	}
+}
+
+// TestConfiguredMapping: a reload adds and takes away mappings, and is refused where one made at
+// run time is in the way, or would lose its port.
+func TestConfiguredMapping(t *testing.T) {
+	g := mappedGroup()
+	w := newWorld(t, g)
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	web := nat.Mapping{Group: "default", Kind: nat.MappingStatic, Configured: true, Owner: nat.Owner{Inside: alice}, InsidePort: 80,
+		Outside: nat.Endpoint{Protocol: nat.ProtocolTCP, AddrPort: netip.MustParseAddrPort("198.51.100.2:60080")}}
+	g.Static.Mappings = []nat.Mapping{web}
+	set := func(g lsn.GroupConfig) error { return w.SetGroups(context.Background(), []lsn.GroupConfig{g}) }
+	if err := set(g); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the configured mapping to be in force", func() bool { return w.entry(alice).Forwards.Has(web.Forward()) })
+	if _, err := w.reach(web); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := w.DeleteMapping(context.Background(), "", web.Outside); !errors.Is(err, inspect.ErrMappingConfigured) {
+		t.Errorf("deleted: %v", err)
+	}
+	if len(w.storedMappings()) != 0 {
+		t.Error("a configured mapping is stored")
+	}
+	made := w.mapped(udpOf("a", 53), 0)
+	clash := g
+	clash.Static.Mappings = append(slices.Clone(g.Static.Mappings), nat.Mapping{Group: "default", Kind: nat.MappingStatic, Configured: true,
+		Owner: nat.Owner{UserName: "b"}, InsidePort: 1, Outside: made.Outside})
+	if err := set(clash); err == nil || !strings.Contains(err.Error(), "delete that mapping first") {
+		t.Errorf("a reload with an endpoint that is taken: %v", err)
+	}
+	none := testGroup
+	none.LastPort = g.LastPort
+	if err := set(none); err == nil || !strings.Contains(err.Error(), "sessionctl mapping delete") {
+		t.Errorf("a reload without the ports: %v", err)
+	}
+	if _, _, err := w.DeleteMapping(context.Background(), "", made.Outside); err != nil {
+		t.Fatal(err)
+	}
+	if err := set(none); err != nil {
+		t.Fatal(err)
+	}
+	w.until("no mapping to be left", func() bool { return w.entry(alice).Forwards == nat.Forwards{} })
+	w.until("its session to end", func() bool { return w.nat.SessionCount(alice) == 0 })
+	if _, err := w.CreateMapping(context.Background(), udpOf("a", 53), 0); !errors.Is(err, inspect.ErrNoStaticPorts) {
+		t.Errorf("made without ports: %v", err)
+	}
+	w.check()
+}
+
+// TestPoolWithMappings_NAT27: a prefix with mappings is removed only with allow_disruption,
+// which ends them.
+func TestPoolWithMappings_NAT27(t *testing.T) {
+	g := mappedGroup()
+	g.Outside = append(slices.Clone(g.Outside), netip.MustParsePrefix("203.0.113.0/30"))
+	w := newWorld(t, g)
+	m := udpOf("a", 53)
+	m.Outside.AddrPort = netip.MustParseAddrPort("203.0.113.1:60000")
+	w.mapped(m, 0)
+	ctx, prefix := context.Background(), g.Outside[1]
+	if _, err := w.DrainPool(ctx, "", prefix); err != nil {
+		t.Fatal(err)
+	}
+	if list := w.mappings(); len(list) != 1 || list[0].Ended() {
+		t.Errorf("draining: %+v", list)
+	}
+	other := udpOf("b", 53)
+	other.Outside.AddrPort = netip.MustParseAddrPort("203.0.113.1:60001")
+	if _, err := w.CreateMapping(ctx, other, 0); !errors.Is(err, inspect.ErrMappingOutside) {
+		t.Errorf("a draining prefix gives a port: %v", err)
+	}
+	live := (*inspect.LiveBindingsError)(nil)
+	if _, _, err := w.RemovePool(ctx, "", prefix, false); !errors.As(err, &live) || live.Mappings != 1 {
+		t.Errorf("removed: %v", err)
+	}
+	if _, _, err := w.RemovePool(ctx, "", prefix, true); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the mapping to be gone", func() bool { return len(w.mappings())+len(w.storedMappings()) == 0 })
+}
+
+// TestRandomMappings_I1_I7: whatever subscribers and persons do, and however often sessiond
+// crashes or its database is emptied, no endpoint has two owners, the database has what is in
+// force, and a visitor reaches whom the mapping names.
+func TestRandomMappings_I1_I7(t *testing.T) {
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { randomMappings(t, rand.New(rand.NewPCG(seed, 7))) })
+	}
+}
+
+func randomMappings(t *testing.T, r *rand.Rand) {
+	g := mappedGroup()
+	g.Hold = 20 * time.Millisecond
+	g.Static.Last = 60009
+	w := newWorld(t, g)
+	ctx := context.Background()
+	want := map[nat.Endpoint]nat.Mapping{} // in force, by the answers
+	online := map[netip.Addr]string{}
+	number := 0
+	for range 120 {
+		user, inside := fmt.Sprint("u", r.IntN(4)), netip.AddrFrom4([4]byte{100, 64, 1, byte(r.IntN(5))})
+		switch r.IntN(12) {
+		case 0, 1, 2:
+			number++
+			if online[inside] == "" {
+				w.send(subscriber.EventStart, inside, user, fmt.Sprint("s", number))
+				online[inside] = user + "/" + fmt.Sprint("s", number)
+			}
+		case 3, 4:
+			if u, id, ok := strings.Cut(online[inside], "/"); ok {
+				w.send(subscriber.EventStop, inside, u, id)
+				delete(online, inside)
+			}
+		case 5, 6, 7, 8:
+			m := udpOf(user, nat.Port(1+r.IntN(3)))
+			if r.IntN(4) == 0 {
+				m.Owner = nat.Owner{Inside: inside}
+			}
+			made, err := w.CreateMapping(ctx, m, 0)
+			if err == nil {
+				if has, taken := want[made.Outside]; taken {
+					t.Fatalf("%v was given to %v, it is of %v", made.Outside, m.Owner, has.Owner)
+				}
+				want[made.Outside] = made.Mapping
+			} else if !errors.Is(err, inspect.ErrMappingExists) && !errors.Is(err, inspect.ErrMappingFull) {
+				t.Fatal(err)
+			}
+		case 9:
+			for e := range want {
+				if _, _, err := w.DeleteMapping(ctx, "", e); err != nil {
+					t.Fatal(err)
+				}
+				delete(want, e)
+				break
+			}
+		case 10:
+			w.halt()
+			w.boot()
+		case 11:
+			if r.IntN(3) == 0 {
+				if err := w.client.FlushAll(ctx).Err(); err != nil {
+					t.Fatal(err)
+				}
+				w.until("the database to be whole", func() bool {
+					ok, err := w.client.Exists(ctx, "sessiond:{default}:marker").Result()
+					return err == nil && ok == 1 && w.NotReady() == nil
+				})
+			}
+		}
+	}
+	w.until("all to be at rest", func() bool {
+		for _, m := range w.mappings() {
+			if m.Ended() || m.Inside.IsValid() != m.InForce {
+				return false
+			}
+		}
+		return true
+	})
+	got := map[nat.Endpoint]nat.Mapping{}
+	for _, m := range w.mappings() {
+		got[m.Outside] = m.Mapping
+		s, err := w.reach(m.Mapping)
+		if m.InForce != (err == nil) || err == nil && s.Inside != netip.AddrPortFrom(m.Inside, uint16(m.InsidePort)) {
+			t.Errorf("a visitor of %+v reaches %v, %v", m, s.Inside, err)
+		}
+		holder, _, _ := strings.Cut(online[m.Inside], "/")
+		if m.InForce && m.Owner.UserName != "" && holder != m.Owner.UserName {
+			t.Errorf("%v of %v is at %v, which %q has", m.Outside, m.Owner, m.Inside, holder)
+		}
+	}
+	if !maps.EqualFunc(got, want, func(a, b nat.Mapping) bool { return sameMapping(&a, &b) }) {
+		t.Errorf("in force are %v, want %v", got, want)
+	}
+	w.until("the database to have the same", func() bool {
+		return maps.EqualFunc(w.storedMappings(), want, func(a, b nat.Mapping) bool { return sameMapping(&a, &b) })
+	})
+	w.check()
+}

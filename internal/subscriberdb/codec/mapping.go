@@ -1,0 +1,81 @@
+package codec
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
+)
+
+// FormatEndpoint returns the field of a mapping in its hash: protocol and outside endpoint,
+// such as tcp/198.51.100.1:60022.
+func FormatEndpoint(e nat.Endpoint) string {
+	return nat.ProtocolName(e.Protocol) + "/" + e.AddrPort.String()
+}
+
+// ParseEndpoint parses the result of FormatEndpoint.
+func ParseEndpoint(field string) (nat.Endpoint, error) {
+	name, at, _ := strings.Cut(field, "/")
+	e := nat.Endpoint{Protocol: nat.ProtocolTCP}
+	switch name {
+	case nat.ProtocolName(nat.ProtocolTCP):
+	case nat.ProtocolName(nat.ProtocolUDP):
+		e.Protocol = nat.ProtocolUDP
+	default:
+		return nat.Endpoint{}, fmt.Errorf("mapping %q: protocol %q is not known", field, name)
+	}
+	var err error
+	if e.AddrPort, err = netip.ParseAddrPort(at); err != nil || !e.Addr().Is4() || e.Port() == 0 || e.AddrPort.String() != at {
+		return nat.Endpoint{}, fmt.Errorf("mapping %q: no port of an IPv4 address", field)
+	}
+	return e, nil
+}
+
+// mappingValue is the value of a mapping's field: JSON, which operators can read too.
+type mappingValue struct {
+	Kind       string     `json:"kind"`
+	UserName   octets     `json:"user_name,omitzero"`
+	Inside     netip.Addr `json:"inside,omitzero"`
+	InsidePort nat.Port   `json:"inside_port"`
+	CreatedAt  time.Time  `json:"created_at,omitzero"`
+	ExpiresAt  time.Time  `json:"expires_at,omitzero"`
+	HoldUntil  time.Time  `json:"hold_until,omitzero"`
+}
+
+// FormatMapping returns the value of a mapping's field.
+func FormatMapping(m *nat.Mapping) ([]byte, error) {
+	return json.Marshal(mappingValue{
+		Kind: m.Kind.String(), UserName: octets(m.Owner.UserName), Inside: m.Owner.Inside, InsidePort: m.InsidePort,
+		CreatedAt: m.CreatedAt, ExpiresAt: m.ExpiresAt, HoldUntil: m.HoldUntil,
+	})
+}
+
+// ParseMapping parses a field of a group's MappingsKey and its value.
+func ParseMapping(group, field, text string) (nat.Mapping, error) {
+	e, err := ParseEndpoint(field)
+	if err != nil {
+		return nat.Mapping{}, err
+	}
+	var v mappingValue
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		return nat.Mapping{}, fmt.Errorf("mapping %s: %w", field, err)
+	}
+	kind, ok := nat.ParseMappingKind(v.Kind)
+	switch {
+	case !ok:
+		return nat.Mapping{}, fmt.Errorf("mapping %s: kind %q is not known", field, v.Kind)
+	case (v.UserName == "") == !v.Inside.IsValid():
+		return nat.Mapping{}, fmt.Errorf("mapping %s: not exactly one owner", field)
+	case v.Inside.IsValid() && !v.Inside.Is4():
+		return nat.Mapping{}, fmt.Errorf("mapping %s: inside address %v is not IPv4", field, v.Inside)
+	case v.InsidePort == 0:
+		return nat.Mapping{}, fmt.Errorf("mapping %s: no inside port", field)
+	}
+	return nat.Mapping{
+		Group: group, Kind: kind, Owner: nat.Owner{UserName: string(v.UserName), Inside: v.Inside}, InsidePort: v.InsidePort, Outside: e,
+		CreatedAt: v.CreatedAt, ExpiresAt: v.ExpiresAt, HoldUntil: v.HoldUntil,
+	}, nil
+}
