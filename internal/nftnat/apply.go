@@ -39,6 +39,7 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 			k.known.suspect(c.inside)
 		}
 		k.known.unsettled = true
+		k.pinKeeper.suspect()
 		err = k.programAll(ctx, list)
 	}
 	if err != nil {
@@ -51,6 +52,7 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 type change struct {
 	inside   address
 	from, to cell
+	pins     int // pins that go with it
 }
 
 // wanted checks entries and turns them into changes, one for each address, in order.
@@ -143,13 +145,18 @@ func (k *Kernel) programChanges(ctx context.Context, changes []change) (transact
 	if k.unused {
 		dropUnused(&b, k.options.Table)
 	}
+	if err := k.pinKeeper.mark(ctx, changes); err != nil {
+		return 0, err
+	}
 	for _, part := range split(changes, k.conn.Limit()-b.Size()) {
 		program(&b, k.options.Table, part)
+		k.unpin(&b, part)
 		if err := k.conn.Commit(ctx, &b); err != nil {
 			return transactions, err
 		}
 		transactions++
 		k.known.apply(part)
+		k.unpinned(part)
 		k.unused = false
 		b.Reset()
 	}
@@ -189,10 +196,11 @@ func split(changes []change, limit int) [][]change {
 
 // wireBytes is the largest size of a change in a batch.
 func (c change) wireBytes() int {
+	pins := c.pins * pinRemovalBytes
 	if c.to == (cell{}) {
-		return 2 * removalBytes
+		return 2*removalBytes + pins
 	}
-	return wholeBytes
+	return wholeBytes + pins
 }
 
 // removalBytes is the size of one element's removal, wholeBytes that of the replacement of

@@ -37,6 +37,7 @@ type Kernel struct {
 	SessionTable
 	boundKeeper
 	MappingTable
+	pinKeeper
 	known knownElements
 	sweep chan struct{} // signalled when the table was put right
 	quiet quietWatch
@@ -81,6 +82,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		return k.conn.Commit(ctx, b)
 	}
 	k.boundKeeper.kernel, k.told.log = k, o.Logger
+	k.pinKeeper = newPinKeeper(k)
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
@@ -168,6 +170,9 @@ func (k *Kernel) start(ctx context.Context) error {
 	changed, err := k.convergeFrom(ctx, before)
 	if err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
+	}
+	if err := k.adopt(ctx); err != nil {
+		return err
 	}
 	if changed {
 		k.askSweep() // nothing translated until now, or other rules did

@@ -57,6 +57,7 @@ func TestTheTableExplainsItself(t *testing.T) {
 		GroupTimeouts: []nat.GroupTimeouts{{Inside: inside, Ports: []nat.PortTimeout{{Protocol: unix.IPPROTO_UDP, Port: 53, Timeout: 10 * time.Second}}}},
 	}
 	fullCone(&o)
+	pinned(&o)
 	r := newRuleset(o)
 	for _, c := range r.chains {
 		ofPolicy := slices.ContainsFunc(r.policies, func(p policy) bool { return p.name == c.name })

@@ -76,6 +76,7 @@ func (k *Kernel) tick(ctx context.Context) error {
 			k.report(ctx, k.fill.look(ctx))
 			k.report(ctx, k.dropCounts.read(ctx))
 			k.report(ctx, k.lookAtMappings(ctx))
+			k.report(ctx, k.lookAtPins(ctx))
 		}
 	}
 }
@@ -131,6 +132,7 @@ type news struct {
 	table   bool      // something except elements of gate and block changed
 	quiet   string    // the table of a new rule that masks conntrack events
 	gone    bool      // rules were deleted
+	pins    bool      // pins changed
 	touched []address // addresses whose elements changed
 }
 
@@ -150,6 +152,9 @@ func (n *news) note(table string, x wire.Notice) {
 	}
 	switch nlmsg.String(nlmsg.Attr(x.Attrs, unix.NFTA_SET_ELEM_LIST_SET)) {
 	case mapGate, mapBlock:
+	case mapPinned:
+		n.pins = true
+		return
 	default:
 		n.table = true
 		return
@@ -177,6 +182,9 @@ func (k *Kernel) hear(ctx context.Context) error {
 		k.known.suspect(inside)
 	}
 	k.quiet.hear(n.quiet, n.gone, lost || k.known.unsettled)
+	if n.pins || lost {
+		k.pinKeeper.suspect()
+	}
 	if n.table || lost || k.known.unsettled {
 		if err := k.settle(ctx); err != nil {
 			return err
