@@ -159,14 +159,17 @@ func noNAT(groups []config.Group) []nat.NoNAT {
 	return list
 }
 
-// mappings returns the outside prefixes of groups with learned mappings. Those that drain are
-// among them: live bindings keep their mappings.
+// mappings returns the outside prefixes of groups with learned mappings, and whether those
+// without have several blocks. Prefixes that drain are among them: live bindings keep their
+// mappings.
 func mappings(c config.Config, most int) nftnat.Mappings {
 	m := nftnat.Mappings{Most: most}
 	for _, g := range c.Groups {
 		outside := slices.Concat(g.Outside, g.Draining)
 		if g.Mapping == config.EndpointIndependent {
 			m.EndpointIndependent = append(m.EndpointIndependent, outside...)
+		} else if g.MaxBlocks > 1 {
+			m.Pinned = true
 		}
 		if g.Filtering == config.EndpointIndependent {
 			m.Open = append(m.Open, outside...)

@@ -89,9 +89,6 @@ func (l *loader) group(v value) Group {
 	if g.Filtering == EndpointIndependent {
 		g.Mapping = EndpointIndependent
 	}
-	if g.Mapping == EndpointIndependent && g.MaxBlocks > 1 {
-		several.errorf("a learned mapping may outlast the sessions that a block is given back for; write 1 and a larger block_size, or take mapping and filtering out")
-	}
 	if !g.Overload && g.Mapping == "" {
 		overload.errorf("false needs learned mappings; write mapping: endpoint_independent too")
 	}

@@ -218,7 +218,6 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"unknown filtering", "", "    filtering: full_cone\n", ":14: groups[0].filtering: \"full_cone\" is not known; write one of: address_and_port_dependent, endpoint_independent"},
 		{"strict without mappings", "", "    port_overloading: false\n", ":14: groups[0].port_overloading: false needs learned mappings"},
 		{"max blocks", "", "    max_blocks: 65\n", ":14: groups[0].max_blocks: 65 is not a number of blocks from 1 to 64"},
-		{"several blocks with learned mappings", "", "    max_blocks: 2\n    filtering: endpoint_independent\n", ":14: groups[0].max_blocks: a learned mapping may outlast the sessions that a block is given back for"},
 		{"no blocks", "", "    max_blocks: 0\n", ":14: groups[0].max_blocks: 0 is not a number of blocks from 1 to 64"},
 		{"block size text", "", "    block_size: many\n", "\"many\" is not a whole number"},
 		{"no block", "", "    port_range: 1025-1535\n", ":14: groups[0].port_range: no whole block of 512 ports, aligned to its size"},

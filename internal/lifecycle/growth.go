@@ -136,6 +136,17 @@ func (x Growths) Resizable(inside netip.Addr) (group string, b nat.Blocks, r nat
 	return s.packed.Group(), live.Blocks, s.block, ok && live.State == nat.Active
 }
 
+// Bound returns the binding of an address with an open gate, and the range of new sessions,
+// which may not be programmed yet.
+func (x Growths) Bound(inside netip.Addr) (b nat.Binding, r nat.Block, ok bool) {
+	s := x.m.slots.at(inside)
+	if s == nil || s.stray || s.phase != Open || !s.online || s.tenure != s.boundTenure {
+		return b, r, false
+	}
+	b, ok = x.m.engine.Live(s.packed.Group(), inside)
+	return b, s.block, ok && b.State == nat.Active
+}
+
 // Used takes the ports in use of a binding, as [Growths.Resizable] returned it. It may give
 // the subscriber a block more, choose another range for new sessions, or begin to give a
 // block back. It returns how many sessions may begin before the next look, and whether the
@@ -217,8 +228,13 @@ func (x Growths) grow(s *Slot, within nat.Block) bool {
 		x.m.out.Fault("one block more", s.Key(), err)
 		return false
 	}
-	if s.resize = grewApart; g.InPlace() {
+	switch whole := g.Range(); {
+	case !g.InPlace():
+		s.resize = grewApart
+	case whole.Contains(within.Outside, within.First):
 		s.resize = grewInPlace
+	default:
+		s.resize = grewBeside
 	}
 	s.block = g.Range()
 	x.m.growths.of(inside)
@@ -231,7 +247,7 @@ func (x Growths) grow(s *Slot, within nat.Block) bool {
 }
 
 // growthOf are the growths that an opened gate completes.
-var growthOf = map[resizing]inspect.Growth{grewInPlace: inspect.GrowthInPlace, grewApart: inspect.GrowthApart}
+var growthOf = map[resizing]inspect.Growth{grewInPlace: inspect.GrowthInPlace, grewBeside: inspect.GrowthInPlace, grewApart: inspect.GrowthApart}
 
 // refuse reports, once a minute, that a subscriber at highWater gets no further block. Its
 // sessions go on, and new ones find what ports are left.

@@ -44,6 +44,7 @@ const (
 	turned               // to other blocks of the binding
 	grewInPlace          // to more ports around the present ones
 	grewApart            // to a new block
+	grewBeside           // to a new block, with another one than the present ports that it adjoins
 )
 
 func newSlot(r subscriber.Record, b nat.Block) *Slot { return &Slot{packed: r.Pack(), block: b} }
@@ -63,6 +64,12 @@ func (s *Slot) Group() string { return s.packed.Group() }
 // Key returns the key of the record.
 func (s *Slot) Key() subscriber.Key {
 	return subscriber.Key{Group: s.packed.Group(), Inside: s.packed.Inside()}
+}
+
+// Moves reports whether new sessions are about to get ports of another range, in which those
+// of present sessions may not lie.
+func (s *Slot) Moves() bool {
+	return s.resize == turned || s.resize == grewApart || s.resize == grewBeside
 }
 
 // Online reports whether the record is in force.

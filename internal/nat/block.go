@@ -22,6 +22,11 @@ func (b Block) Contains(outside netip.Addr, p Port) bool {
 	return outside == b.Outside && b.First <= p && p <= b.Last
 }
 
+// Overlaps reports whether two blocks have a port in common.
+func (b Block) Overlaps(x Block) bool {
+	return b.Outside == x.Outside && b.First <= x.Last && x.First <= b.Last
+}
+
 // Size returns the number of ports.
 func (b Block) Size() int { return int(b.Last) - int(b.First) + 1 }
 

@@ -27,6 +27,7 @@ func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (chang
 	k.icmp.set(k.options.longestICMP())
 	k.dropCounts.note(actual.counters)
 	k.known.used.start(k.options.Mappings, longestMapping(k.options))
+	defer func() { k.pinKeeper.start(k.options.Mappings, changed) }()
 	r := newRuleset(k.options)
 	r.counters = k.dropCounts.counters()
 	var b wire.Batch

@@ -40,6 +40,7 @@ func (k *Kernel) Apply(ctx context.Context, entries []nat.Entry) error {
 			k.known.suspect(c.inside)
 		}
 		k.known.unsettled, k.known.static.unknown = true, true
+		k.pinKeeper.suspect()
 		err = k.programAll(ctx, list, static)
 	}
 	if err != nil {
@@ -53,6 +54,7 @@ type change struct {
 	inside   address
 	from, to cell
 	static   uint32 // size of the change of its mappings in a batch, 0 for none
+	pins     int    // pins that go with it
 }
 
 // wanted checks entries and turns them into changes, one for each address, in order.
@@ -149,15 +151,20 @@ func (k *Kernel) programChanges(ctx context.Context, changes []change, static ma
 	if k.unused {
 		dropUnused(&b, k.options.Table)
 	}
+	if err := k.pinKeeper.mark(ctx, changes); err != nil {
+		return 0, err
+	}
 	for _, part := range split(changes, k.conn.Limit()-b.Size()) {
 		program(&b, k.options.Table, part)
 		ops := k.known.programStatic(&b, part, static)
+		k.unpin(&b, part)
 		if err := k.conn.Commit(ctx, &b); err != nil {
 			return transactions, err
 		}
 		transactions++
 		k.known.apply(part)
 		k.known.applyStatic(ops)
+		k.unpinned(part)
 		k.unused = false
 		b.Reset()
 	}
@@ -197,10 +204,11 @@ func split(changes []change, limit int) [][]change {
 
 // wireBytes is the largest size of a change in a batch.
 func (c change) wireBytes() int {
+	pins := c.pins * pinRemovalBytes
 	if c.to == (cell{}) {
-		return 2*removalBytes + int(c.static)
+		return 2*removalBytes + int(c.static) + pins
 	}
-	return wholeBytes + int(c.static)
+	return wholeBytes + int(c.static) + pins
 }
 
 // removalBytes is the size of one element's removal, wholeBytes that of the replacement of

@@ -80,6 +80,7 @@ var setComments = map[string]string{
 	setPairs:             "learned: both endpoints of each mapping",
 	setTaken:             "learned: outside endpoints of mappings",
 	setFresh:             "learned: inside endpoints whose mapping was refreshed a moment ago",
+	mapPinned:            "inside ports that keep their mapping in another block than that of new flows",
 	setMapped:            "outside addresses whose flows are learned",
 	setOpen:              "of those, the ones with endpoint-independent filtering",
 	setStrict:            "of those, the ones whose endpoints share no port",

@@ -45,6 +45,11 @@ type Contract interface {
 	ListBegun() []netip.Addr
 	LookAgain(inside netip.Addr, after int)
 	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error)
+	SetPins(ctx context.Context, inside netip.Addr, pins []nat.Pin) error
+	Pins(inside netip.Addr) []nat.Pin
+	Pinned() []netip.Addr
+	SettledSessionsOf(ctx context.Context, inside netip.Addr, yield func(Session) error) (sure bool, err error)
+	Ports(inside netip.Addr, protocol uint8) []uint16
 	KillSession(ctx context.Context, s Session) error
 	SetTimeouts(ctx context.Context, t nat.Timeouts) error
 	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
@@ -62,6 +67,7 @@ type Contract interface {
 type Twin struct {
 	Contract
 	Ask    func(inside netip.AddrPort) (seen netip.AddrPort, err error) // a datagram out and one back
+	Other  func(inside netip.AddrPort) (seen netip.AddrPort, err error) // as Ask, with another host
 	Remote netip.AddrPort                                               // the host that Ask sends to
 	Tamper func(entries ...nat.Entry)                                   // changes elements in the manner of other programs
 	Reach  func(inside, outside netip.AddrPort) error                   // a datagram of another host to a mapping of an inside endpoint
@@ -80,10 +86,16 @@ func KernelTwin(t *testing.T) Twin {
 	if err := lab.Internet.AddRoute(back); err != nil {
 		t.Fatal(err)
 	}
-	ask := func(inside netip.AddrPort) (netip.AddrPort, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), twinPatience)
-		defer cancel()
-		return lab.Subscriber.AskUDP(ctx, inside, echo.Addr())
+	other, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[1], 7000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asking := func(echo netip.AddrPort) func(netip.AddrPort) (netip.AddrPort, error) {
+		return func(inside netip.AddrPort) (netip.AddrPort, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), twinPatience)
+			defer cancel()
+			return lab.Subscriber.AskUDP(ctx, inside, echo)
+		}
 	}
 	w := wireTest{Lab: lab}
 	reach := func(inside, outside netip.AddrPort) error {
@@ -93,7 +105,7 @@ func KernelTwin(t *testing.T) Twin {
 		_, err := passes(other, outside, s, twinPatience)
 		return err
 	}
-	return Twin{startKernel(t, labOptions(lab)), ask, echo.Addr(), newOthers(t, lab).change, reach}
+	return Twin{startKernel(t, labOptions(lab)), asking(echo.Addr()), asking(other.Addr()), echo.Addr(), newOthers(t, lab).change, reach}
 }
 
 // Body runs the parts of the contract one after the other, until one fails.
@@ -122,6 +134,8 @@ func (n Twin) Body(t *testing.T) {
 		{"no NAT", noNAT_NAT29},
 		{"mapped", mapped_NAT07_DEL02},
 		{"static mappings", static_DEL02_DEL03},
+		{"pinned", pinned_NAT01_NAT35_DEL02},
+		{"mapped in several blocks", mappedBlocks_NAT01_NAT35},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {
 			return

@@ -24,11 +24,12 @@ type liveFlow struct {
 	inside netip.Addr
 }
 
-// TestFlowsKeepTheirPorts_NAT35_I5 makes 100 random growths and shrinks under live flows. No
-// flow changes its outside port; new ones get ports of the range that is programmed; a block
-// is given back only when conntrack has no entry in it.
-func TestFlowsKeepTheirPorts_NAT35_I5(t *testing.T) {
-	w := newWireTest(t)
+// TestFlowsKeepTheirPorts_NAT35_NAT01_I5 makes 100 random growths and shrinks under live flows. No
+// flow changes its outside port, and its inside port keeps that towards a new destination; new
+// ones get ports of the range that is programmed; a block is given back only when conntrack has
+// no entry in it.
+func TestFlowsKeepTheirPorts_NAT35_NAT01_I5(t *testing.T) {
+	w := newWireTestWith(t, pinned)
 	e, err := lsn.New([]lsn.GroupConfig{{
 		Name: "g", Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")}, Outside: []netip.Prefix{netip.PrefixFrom(eip, 32)},
 		FirstPort: 1024, LastPort: 1024 + 20*64 - 1, BlockSize: 64, MaxBlocks: 3, Hold: time.Second,
@@ -41,6 +42,7 @@ func TestFlowsKeepTheirPorts_NAT35_I5(t *testing.T) {
 	programmed := map[netip.Addr]nat.Block{}
 	program := func(inside netip.Addr, r nat.Block) {
 		t.Helper()
+		w.pinOutside(t, inside, r)
 		apply(t, w, nat.Entry{Inside: inside, Gate: nat.GateOpen, Block: r})
 		programmed[inside] = r
 	}
@@ -69,6 +71,7 @@ func TestFlowsKeepTheirPorts_NAT35_I5(t *testing.T) {
 	defer stop()
 
 	grown, inPlace, shrunk := 0, 0, 0
+	probed := uint16(10_000) // the last of the new destinations
 	for n := 0; grown+shrunk < 100; n++ {
 		inside := insides[rnd.IntN(2)]
 		now = now.Add(time.Second)
@@ -102,6 +105,15 @@ func TestFlowsKeepTheirPorts_NAT35_I5(t *testing.T) {
 				t.Fatalf("after %d growths and %d shrinks the flow of %v seen from %v passes out: %t, in: %t", grown, shrunk, f.inside, f.Source(), out, in)
 			}
 		}
+		for _, f := range flows {
+			if f.inside == inside {
+				probed++
+				w.wantSamePort(t, f, probed)
+			}
+		}
+		w.wantNoLeak(t, alice)
+		w.wantNoLeak(t, bob)
+		w.capture.Clear()
 		if len(flows) > 30 { // but never the first one
 			i := 1 + rnd.IntN(len(flows)-1)
 			w.endFlow(t, flows[i])
@@ -121,8 +133,36 @@ func TestFlowsKeepTheirPorts_NAT35_I5(t *testing.T) {
 			t.Errorf("conntrack does not list the flow seen from %v:\n%s", f.Source(), listing)
 		}
 	}
-	w.wantNoLeak(t, alice)
-	w.wantNoLeak(t, bob)
+}
+
+// pinOutside pins the ports of sessions outside of a range to blocks of 64.
+func (w wireTest) pinOutside(t *testing.T, inside netip.Addr, r nat.Block) {
+	t.Helper()
+	var pins []nat.Pin
+	_, err := w.SettledSessionsOf(testContext(t), inside, func(s Session) error {
+		if at := nat.Port(s.Outside.Port()); !r.Contains(s.Outside.Addr(), at) {
+			first := at &^ 63
+			pins = append(pins, nat.Pin{Protocol: s.Protocol, Port: nat.Port(s.Inside.Port()), Block: nat.Block{Outside: eip, First: first, Last: first + 63}})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	setPins(t, w, inside, pins...)
+}
+
+// wantSamePort opens a connection from the inside port of a flow to a new destination.
+func (w wireTest) wantSamePort(t *testing.T, f liveFlow, port uint16) {
+	t.Helper()
+	to := netip.AddrPortFrom(w.Remotes[1], port)
+	if err := w.Subscriber.Send(netlab.Packet{Source: f.Inside.Local(), Destination: to, Protocol: netlab.TCP, Flags: netlab.SYN}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := w.capture.Await(testContext(t), func(p netlab.Packet) bool { return p.Destination == to })
+	if err != nil || p.Source != f.Source() {
+		t.Fatalf("the inside port of the flow seen from %v is seen towards a new destination from %v, %v", f.Source(), p.Source, err)
+	}
 }
 
 // endFlow ends a flow, and its conntrack entry, as an idle timeout would.

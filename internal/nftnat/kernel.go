@@ -38,6 +38,7 @@ type Kernel struct {
 	boundKeeper
 	staticKeeper
 	MappingTable
+	pinKeeper
 	known knownElements
 	sweep chan struct{} // signalled when the table was put right
 	quiet quietWatch
@@ -83,6 +84,7 @@ func DialKernel(o Options) (*Kernel, error) {
 	}
 	k.boundKeeper.kernel, k.told.log = k, o.Logger
 	k.staticKeeper.kernel = k
+	k.pinKeeper = newPinKeeper(k)
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
@@ -170,6 +172,9 @@ func (k *Kernel) start(ctx context.Context) error {
 	changed, err := k.convergeFrom(ctx, before)
 	if err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
+	}
+	if err := k.adopt(ctx); err != nil {
+		return err
 	}
 	if changed {
 		k.askSweep() // nothing translated until now, or other rules did

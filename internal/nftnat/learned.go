@@ -96,6 +96,30 @@ func (u *usedBlocks) addLocked(inside address, b block) {
 	u.blocks[inside] = append(u.blocks[inside], b)
 }
 
+// without forgets a part of the blocks of an address that has no mappings.
+func (u *usedBlocks) without(inside address, b block) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var rest []block
+	for _, has := range u.blocks[inside] {
+		if has.outside != b.outside || has.last < b.first || b.last < has.first {
+			rest = append(rest, has)
+			continue
+		}
+		if has.first < b.first {
+			rest = append(rest, block{has.outside, has.first, b.first - 1})
+		}
+		if b.last < has.last {
+			rest = append(rest, block{has.outside, b.last + 1, has.last})
+		}
+	}
+	if len(rest) == 0 {
+		delete(u.blocks, inside)
+		return
+	}
+	u.blocks[inside] = rest
+}
+
 func (b block) contains(c block) bool {
 	return b.outside == c.outside && b.first <= c.first && c.last <= b.last
 }
@@ -416,14 +440,56 @@ func (m *MappingTable) lookAtMappings(ctx context.Context) error {
 	return nil
 }
 
+// vacant reports whether the kernel certainly has neither a session nor a learned mapping of
+// an inside address in a block. It looks for mappings twice. Without one at first, a session
+// can begin there only by a packet that was past the map before, for which the look for
+// sessions waits; or it gets a mapping, which the second look finds, since it lasts for
+// longer than the looks.
+//
+// Nothing is deleted: a mapping that an application still uses keeps its port. It lasts no
+// longer than its last session does, but for freshMost.
+func (m *MappingTable) vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) {
+	at := block{b.Outside.As4(), uint16(b.First), uint16(b.Last)}
+	if mapped, err := m.mappedIn(ctx, inside, at); err != nil || mapped {
+		return false, err
+	}
+	if vacant, err := m.sessions.vacant(ctx, inside, b); err != nil || !vacant {
+		return false, err
+	}
+	if mapped, err := m.mappedIn(ctx, inside, at); err != nil || mapped {
+		return false, err
+	}
+	m.known.used.without(inside.As4(), at)
+	return true, nil
+}
+
+// mappedIn reports whether an address has a learned mapping in a block.
+func (m *MappingTable) mappedIn(ctx context.Context, inside netip.Addr, b block) (bool, error) {
+	if !m.known.used.isOn() {
+		return false, nil
+	}
+	found, err := m.mappingsIn(ctx, []block{b})
+	if err != nil {
+		return false, fmt.Errorf("look for learned mappings of %v in ports %d-%d: %w", inside, b.first, b.last, err)
+	}
+	return slices.ContainsFunc(found, func(x mapping) bool { return x.inside.addr() == inside }), nil
+}
+
 // countMappings returns the kernel's count of mappings, which has those that expired a moment
 // ago; -1 if the kernel does not count.
 func (m *MappingTable) countMappings(ctx context.Context) (n int, err error) {
+	if n, err = countElements(ctx, m.known.conn, m.known.table, mapEIF); m.known.countless {
+		n = -1
+	}
+	return n, err
+}
+
+// countElements returns the kernel's count of a set's elements: 0 of one that is not there, -1
+// if the kernel does not count.
+func countElements(ctx context.Context, conn *wire.Conn, table, set string) (n int, err error) {
 	n = -1
-	err = m.known.conn.Get(ctx, wire.GetSet, func(dst []byte) []byte {
-		return appendSetName(dst, m.known.table, mapEIF)
-	}, func(attrs []byte) {
-		if count := nlmsg.Attr(attrs, wire.AttrSetCount); count != nil && !m.known.countless {
+	err = conn.Get(ctx, wire.GetSet, func(dst []byte) []byte { return appendSetName(dst, table, set) }, func(attrs []byte) {
+		if count := nlmsg.Attr(attrs, wire.AttrSetCount); count != nil {
 			n = int(nlmsg.Uint32(count))
 		}
 	})

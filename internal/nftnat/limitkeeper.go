@@ -87,6 +87,7 @@ const refusalsMargin = 50 * time.Millisecond
 // limits have made. Their gates being closed, they make no others.
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	proofs, err := k.MappingTable.Reap(ctx, inside)
+	k.tell(proofs)
 	if err != nil || !k.limited.Load() || len(proofs) == 0 {
 		return proofs, err
 	}

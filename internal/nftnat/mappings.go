@@ -39,12 +39,14 @@ const MappingElements = len(learnedSets)
 
 // Mappings name the outside prefixes whose flows of TCP and UDP are mapped independently of
 // their remote endpoints (RFC 4787 REQ-1, RFC 5382 REQ-1) by learned maps. Where no prefix is
-// named, conntrack alone chooses ports, and the table has no rule for mappings.
+// named, conntrack alone chooses ports, and the table has no rule for learned mappings.
 type Mappings struct {
 	EndpointIndependent []netip.Prefix // a mapped inside endpoint keeps its outside port
 	Open                []netip.Prefix // of those, the prefixes with endpoint-independent filtering (RFC 4787 REQ-8): full cone
 	Strict              []netip.Prefix // of those, the prefixes without port overloading (RFC 4787 REQ-3)
 	Most                int            // mappings at a time; required with EndpointIndependent
+
+	Pinned bool // inside ports can be pinned to a block, see SetPins: subscribers may have several
 }
 
 func (m Mappings) on() bool { return len(m.EndpointIndependent) > 0 }
@@ -119,20 +121,20 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 // dropUnlearned deletes the sets of mappings that are no longer wanted, once no rule refers to
 // them. So none of their elements comes to life again with a later configuration.
 func (r *ruleset) dropUnlearned(s *actualRuleset, b *wire.Batch) {
-	for _, name := range slices.Concat(learnedSets[:], []string{setMapped, setOpen, setStrict}) {
+	for _, name := range slices.Concat(learnedSets[:], []string{setMapped, setOpen, setStrict, mapPinned}) {
 		if _, there := s.sets[name]; there && !slices.ContainsFunc(r.sets, func(x set) bool { return x.name == name }) {
 			r.delSet(name, b)
 		}
 	}
 }
 
-// flushRestored deletes all learned elements of a table that nft has loaded from a file: some
+// flushRestored deletes all learned elements, and pins, of a table that nft has loaded from a file: some
 // may be of subscribers that have gone since it was saved. nft loses the marks of rules.
 func (r *ruleset) flushRestored(s *actualRuleset, b *wire.Batch) {
 	if !slices.ContainsFunc(s.rules, func(x actualRule) bool { return x.mark == mark{} }) {
 		return
 	}
-	for _, name := range learnedSets {
+	for _, name := range append(learnedSets[:], mapPinned) {
 		if _, there := s.sets[name]; there {
 			r.flushSet(name, b)
 		}

@@ -259,9 +259,11 @@ func natRules(o Options) []rule {
 	rules = slices.Concat(rules,
 		natByStatic(&o, unix.IPPROTO_TCP),
 		natByMapping(o, unix.IPPROTO_TCP),
+		natByPin(o, unix.IPPROTO_TCP),
 		[]rule{{chainTranslate, "", then(protocolIs(unix.IPPROTO_TCP), translateBy(mapBlock)...)}},
 		natByStatic(&o, unix.IPPROTO_UDP),
 		natByMapping(o, unix.IPPROTO_UDP),
+		natByPin(o, unix.IPPROTO_UDP),
 		[]rule{
 			{chainTranslate, "", then(protocolIs(unix.IPPROTO_UDP), translateBy(mapBlock)...)},
 			{chainTranslate, "", then(protocolIs(unix.IPPROTO_ICMP), translateBy(mapBlock)...)},
@@ -466,10 +468,14 @@ func verdictOf(load expr.Any, verdicts string) []expr.Any {
 // goes on with the next rule where the map has none. The value takes four 32-bit registers:
 // address, port, last address, last port.
 func translateBy(blocks string) []expr.Any {
+	return append([]expr.Any{loadSource}, translateInto(blocks)...)
+}
+
+// translateInto is translateBy for a key that is loaded already.
+func translateInto(ranges string) []expr.Any {
 	return []expr.Any{
-		loadSource,
 		&expr.Lookup{
-			SourceRegister: unix.NFT_REG_1, SetName: blocks, DestRegister: unix.NFT_REG_1, IsDestRegSet: true,
+			SourceRegister: unix.NFT_REG_1, SetName: ranges, DestRegister: unix.NFT_REG_1, IsDestRegSet: true,
 		},
 		&expr.NAT{
 			Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4,

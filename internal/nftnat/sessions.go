@@ -134,21 +134,39 @@ func (t *SessionTable) ListBegun() []netip.Addr { return t.flows.ListBegun() }
 // LookAgain makes a subscriber due after so many more sessions.
 func (t *SessionTable) LookAgain(inside netip.Addr, after int) { t.flows.LookAgain(inside, after) }
 
-// Vacant reports whether the kernel certainly has no session of an inside address with a port
-// of a block. Program another block for new sessions before: it waits for packets that were
-// past the block map by then.
-func (t *SessionTable) Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) {
-	vacant := true
+// SettledSessionsOf is SessionsOf for one address, and leaves no session out: it waits for
+// packets that are on their way through the kernel. sure is false if the kernel could not say.
+func (t *SessionTable) SettledSessionsOf(ctx context.Context, inside netip.Addr, yield func(Session) error) (sure bool, err error) {
+	all := *t.inside.Load()
 	proof, err := t.flows.SettledEntries(ctx, []netip.Addr{inside}, func(e conntrack.Entry) error {
-		for _, s := range SessionsIn(e, *t.inside.Load()) {
-			vacant = vacant && !(s.Inside.Addr() == inside && b.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())))
-		}
+		return yieldSessions(e, all, func(s Session) error {
+			if s.Inside.Addr() != inside {
+				return nil
+			}
+			return yield(s)
+		})
+	})
+	return err == nil && proof != nat.NotProved, err
+}
+
+// Ports lists, in order, the ports with which an inside address has begun sessions of one
+// protocol. It costs a look at each of its entries in the index.
+func (t *SessionTable) Ports(inside netip.Addr, protocol uint8) []uint16 {
+	return t.flows.Ports(inside, protocol)
+}
+
+// vacant reports whether the kernel certainly has no session of an inside address with a port
+// of a block.
+func (t *SessionTable) vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) {
+	vacant := true
+	sure, err := t.SettledSessionsOf(ctx, inside, func(s Session) error {
+		vacant = vacant && !b.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port()))
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("look for sessions of %v in ports %d-%d: %w", inside, b.First, b.Last, err)
 	}
-	return vacant && proof != nat.NotProved, nil
+	return vacant && sure, nil
 }
 
 // Idle sends each inside address whose last session just ended. It needs Run.

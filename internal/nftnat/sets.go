@@ -91,7 +91,7 @@ func newSets(o Options) []set {
 			shape:    shape{keyType: nftables.TypeICMPType.GetNFTMagic(), keyLen: icmpTypeLen},
 			userdata: byteOrders(orderBig), members: obsoleteICMP(),
 		},
-	}, fullSets(&o), limitSets(&o), mappingSets(o.Mappings), staticSets(&o))
+	}, fullSets(&o), limitSets(&o), mappingSets(o.Mappings), staticSets(&o), pinSets(o.Mappings))
 }
 
 var gateShape = shape{
@@ -436,31 +436,15 @@ func parseGate(attrs []byte) (inside address, g nat.Gate, ok bool) {
 	return address(key), g, true
 }
 
-// appendBlock appends an element of the block map: a range of concatenations,
-// ports padded to 32 bits.
+// appendBlock appends an element of the block map.
 func appendBlock(dst []byte, inside address, b block) []byte {
-	dst = appendKey(dst, inside[:])
-	data := len(dst)
-	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
-	var value [blockLen]byte
-	copy(value[0:], b.outside[:])
-	binary.BigEndian.PutUint16(value[4:], b.first)
-	copy(value[8:], b.outside[:])
-	binary.BigEndian.PutUint16(value[12:], b.last)
-	dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, value[:])
-	return nlmsg.EndNested(dst, data)
+	return appendRange(appendKey(dst, inside[:]), b)
 }
 
 func parseBlock(attrs []byte) (inside address, b block, ok bool) {
 	key := parseKey(attrs)
-	value := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
-	if len(key) != addressLen || len(value) != blockLen {
+	if b, ok = parseRange(attrs); !ok || len(key) != addressLen {
 		return address{}, block{}, false
-	}
-	b = block{
-		outside: address(value[:addressLen]),
-		first:   binary.BigEndian.Uint16(value[4:]),
-		last:    binary.BigEndian.Uint16(value[12:]),
 	}
 	return address(key), b, true
 }

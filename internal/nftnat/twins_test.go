@@ -32,17 +32,21 @@ func memoryTwin(t *testing.T) nftnat.Twin {
 	task.Go(func() { _ = m.Run(ctx) })
 	t.Cleanup(func() { cancel(); task.Wait() })
 	<-m.Ready()
-	remote := netip.MustParseAddrPort("203.0.113.10:7000")
-	return nftnat.Twin{
-		Contract: m,
-		Ask: func(inside netip.AddrPort) (netip.AddrPort, error) {
+	asking := func(remote netip.AddrPort) func(netip.AddrPort) (netip.AddrPort, error) {
+		return func(inside netip.AddrPort) (netip.AddrPort, error) {
 			s, err := m.Send(unix.IPPROTO_UDP, inside, remote)
 			if err != nil {
 				return netip.AddrPort{}, err
 			}
 			return s.Outside, m.Receive(s)
-		},
-		Remote: remote,
+		}
+	}
+	remote := netip.MustParseAddrPort("203.0.113.10:7000")
+	return nftnat.Twin{
+		Contract: m,
+		Ask:      asking(remote),
+		Other:    asking(netip.MustParseAddrPort("203.0.113.11:7000")),
+		Remote:   remote,
 		Tamper: func(entries ...nat.Entry) {
 			if err := m.Tamper(entries...); err != nil {
 				t.Error(err)

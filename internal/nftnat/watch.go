@@ -76,6 +76,7 @@ func (k *Kernel) tick(ctx context.Context) error {
 			k.report(ctx, k.fill.look(ctx))
 			k.report(ctx, k.dropCounts.read(ctx))
 			k.report(ctx, k.lookAtMappings(ctx))
+			k.report(ctx, k.lookAtPins(ctx))
 		}
 	}
 }
@@ -140,6 +141,7 @@ type news struct {
 	table   bool      // something except elements of gate, block and the static maps changed
 	quiet   string    // the table of a new rule that masks conntrack events
 	gone    bool      // rules were deleted
+	pins    bool      // pins changed
 	touched []address // addresses whose elements changed
 
 	staticIn, staticOut []portKey // elements of the static maps that changed
@@ -166,6 +168,9 @@ func (n *news) note(table string, x wire.Notice) {
 		return
 	case mapStaticOut:
 		n.staticOut = appendKeys(n.staticOut, x)
+		return
+	case mapPinned:
+		n.pins = true
 		return
 	default:
 		n.table = true
@@ -204,6 +209,9 @@ func (k *Kernel) hear(ctx context.Context) error {
 		k.known.suspect(inside)
 	}
 	k.quiet.hear(n.quiet, n.gone, lost || k.known.unsettled)
+	if n.pins || lost {
+		k.pinKeeper.suspect()
+	}
 	if n.table || lost || k.known.unsettled {
 		if err := k.settle(ctx); err != nil {
 			return err

@@ -31,7 +31,13 @@ type effects struct {
 func (e *effects) Store(w lifecycle.Write) { enqueue(&e.mu, e.work.saves, w) }
 
 // Program implements lifecycle.Effects.
-func (e *effects) Program(w lifecycle.Work) { enqueue(&e.mu, e.work.opens, w) }
+func (e *effects) Program(w lifecycle.Work) {
+	if w.Slot.Moves() {
+		enqueue(&e.mu, e.growth.pins.moves, w)
+		return
+	}
+	enqueue(&e.mu, e.work.opens, w)
+}
 
 // Close implements lifecycle.Effects.
 func (e *effects) Close(w lifecycle.Work) { enqueue(&e.mu, e.work.cuts, w) }

@@ -32,7 +32,7 @@ type growthKernel interface {
 	LookAgain(inside netip.Addr, after int) // lists it after so many more sessions
 	PortUse(inside netip.Addr) nat.PortUse  // inside ports in use
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
-	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) // certainly without a session
+	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) // certainly without a session, or a way to one
 }
 
 // growthWatch counts the ports in use of busy subscribers, for groups whose bindings may grow.
@@ -43,6 +43,7 @@ type growthWatch struct {
 	kernel growthKernel
 	every  time.Duration
 	parts  *queue.Queue[*lifecycle.Part]
+	pins   *portPins
 	rests  map[netip.Addr]time.Time // see refusedRest
 }
 
@@ -65,6 +66,7 @@ func (w *growthWatch) run(ctx context.Context) error {
 			w.lookAll(ctx, w.kernel.ListBegun())
 		case <-tick.C:
 			clear(w.rests)
+			w.pins.thin(ctx)
 			w.lookAll(ctx, w.several())
 		}
 	}
@@ -148,8 +150,8 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	return again
 }
 
-// runParts asks the kernel for a proof that no session is left in blocks that are to be given
-// back.
+// runParts asks the kernel for a proof that no session, and no learned mapping, is left in
+// blocks that are to be given back.
 func (w *growthWatch) runParts(ctx context.Context) error {
 	for batch := []*lifecycle.Part(nil); ; {
 		var err error
@@ -157,16 +159,44 @@ func (w *growthWatch) runParts(ctx context.Context) error {
 			return err
 		}
 		for _, p := range batch {
-			vacant, err := w.kernel.Vacant(ctx, p.Inside, p.Block)
+			if !w.returnBlock(ctx, p) { // the kernel may have taken pins to the block away
+				w.pins.keep(ctx, p.Inside)
+			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err != nil {
-				w.log.Warn("look for sessions in a block", "inside", p.Inside, "error", err)
-			}
-			w.mu.Lock()
-			w.life.Growths().Vacated(p, err == nil && vacant, w.now())
-			w.mu.Unlock()
 		}
 	}
+}
+
+// returnBlock gives a block back if it is proved vacant, and reports whether it was. No port is
+// pinned to it meanwhile: its sessions would begin in a block that others may get.
+func (w *growthWatch) returnBlock(ctx context.Context, p *lifecycle.Part) (vacant bool) {
+	w.pins.keeping.Lock()
+	defer w.pins.keeping.Unlock()
+	vacant, err := w.kernel.Vacant(ctx, p.Inside, p.Block)
+	if ctx.Err() != nil {
+		return false
+	}
+	if err != nil {
+		w.log.Warn("look for sessions in a block", "inside", p.Inside, "error", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.life.Growths().Vacated(p, err == nil && vacant, w.now())
+	return err == nil && vacant
+}
+
+// pinAll pins the ports of all subscribers with several blocks, once after a start: their ranges
+// of new sessions may have moved with it.
+func (w *growthWatch) pinAll(ctx context.Context) error {
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for _, inside := range w.several() {
+		w.pins.keep(ctx, inside)
+	}
+	return ctx.Err()
 }

@@ -2,11 +2,13 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +36,8 @@ type growingWorld struct {
 	port   uint16
 }
 
+var testGroupOutside = []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}
+
 // syncBuffer is a log that tests read while it is written.
 type syncBuffer struct {
 	mu  sync.Mutex
@@ -56,7 +60,7 @@ func newGrowingWorld(t *testing.T, blocks, maxBlocks int) *growingWorld {
 	t.Helper()
 	w := &growingWorld{logins: map[netip.Addr]int{}, flows: map[netip.Addr][]nftnat.Session{}, port: 2000}
 	g := testGroup
-	g.Outside = []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32")}
+	g.Outside = testGroupOutside
 	g.BlockSize, g.MaxBlocks = 64, maxBlocks
 	g.LastPort = g.FirstPort + nat.Port(64*blocks-1)
 	g.Hold = time.Minute
@@ -64,6 +68,7 @@ func newGrowingWorld(t *testing.T, blocks, maxBlocks int) *growingWorld {
 		x.ttl, x.lookEvery, x.logs = time.Hour, 20*time.Millisecond, &w.logged
 		x.shifted = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 	})
+	w.must(w.nat.SetMappings(context.Background(), nftnat.Mappings{Pinned: true}))
 	return w
 }
 
@@ -113,7 +118,8 @@ func (w *growingWorld) end(inside netip.Addr, from int) {
 	w.flows[inside] = w.flows[inside][:from]
 }
 
-// keep checks that every session of the address stands, with its outside port.
+// keep checks that every session of the address stands, with its outside port, and that its
+// inside port gets the same one towards a new destination.
 func (w *growingWorld) keep(inside netip.Addr) {
 	w.t.Helper()
 	for _, s := range w.flows[inside] {
@@ -121,6 +127,15 @@ func (w *growingWorld) keep(inside netip.Addr) {
 		if err != nil || again.Outside != s.Outside {
 			w.t.Fatalf("the session from %v was seen as %v, and is seen as %v, %v", s.Inside, s.Outside, again.Outside, err)
 		}
+	}
+	for _, s := range w.flows[inside] {
+		w.until(fmt.Sprintf("the inside port of the session from %v to keep its outside port %v", s.Inside, s.Outside), func() bool {
+			fresh, err := w.nat.Send(unix.IPPROTO_UDP, s.Inside, netip.MustParseAddrPort("203.0.113.99:99"))
+			if err == nil {
+				w.nat.Expire(fresh)
+			}
+			return err == nil && fresh.Outside == s.Outside
+		})
 	}
 }
 
@@ -217,6 +232,109 @@ func TestGrowth_NAT35_I7(t *testing.T) {
 
 	w.logout(alice)
 	w.nothingLeft(alice)
+	w.check()
+}
+
+// threeInARow starts a subscriber in each of three blocks, and stops the first one: the last one
+// can only grow apart.
+func (w *growingWorld) threeInARow() (middle, gone, last netip.Addr) {
+	w.t.Helper()
+	list := []netip.Addr{alice, bob, carol}
+	for _, inside := range list {
+		w.start(inside)
+	}
+	slices.SortFunc(list, func(a, b netip.Addr) int { return cmp.Compare(w.entry(a).First, w.entry(b).First) })
+	gone = list[0]
+	w.logout(gone)
+	w.awaitState(gone, nat.Held)
+	w.pass(time.Minute)
+	w.until("a block to be free", func() bool { return len(w.bindings(gone)) == 0 })
+	return list[1], gone, list[2]
+}
+
+// TestPinsGoWithTheirSessions_NAT35_DEL02: of a subscriber whose block grew apart, the inside
+// ports with sessions in the older block are pinned to it, until their sessions end, and no
+// longer than the binding; the receipt counts them.
+func TestPinsGoWithTheirSessions_NAT35_DEL02(t *testing.T) {
+	w := newGrowingWorld(t, 3, 2)
+	alice, _, carol := w.threeInARow()
+	first := w.entry(carol).Block
+	w.begin(carol, 48)
+	if apart := w.blocks(carol, 2); apart.Range().Size() != 64 {
+		t.Fatalf("carol has the ports %s, want two blocks apart", apart.Ports())
+	}
+	pins := func(n int) {
+		t.Helper()
+		w.until(fmt.Sprintf("%d pins", n), func() bool { return len(w.nat.Pins(carol)) == n })
+	}
+	pins(48)
+	for _, p := range w.nat.Pins(carol) {
+		if p.Block != first {
+			t.Errorf("%v is not pinned to %v", p, first)
+		}
+	}
+	w.keep(carol)
+	w.end(carol, 20)
+	pins(20)
+	w.keep(carol)
+	w.halt()
+	w.must(w.nat.SetPins(context.Background(), carol, nil)) // as if it had been killed before
+	w.must(w.nat.SetPins(context.Background(), alice, []nat.Pin{{Protocol: unix.IPPROTO_UDP, Port: 1, Block: w.entry(alice).Block}}))
+	w.boot()
+	pins(20)
+	w.until("no pin of alice", func() bool { return len(w.nat.Pins(alice)) == 0 })
+	w.keep(carol)
+	w.logout(carol)
+	held := w.awaitState(carol, nat.Held)
+	if r := held.Receipt; r == nil || r.Elements != 22 || r.Deleted != 20 {
+		t.Errorf("the receipt is %+v, want 22 elements and 20 sessions", r)
+	}
+	pins(0)
+	w.nothingLeft(carol)
+	w.check()
+}
+
+// TestGrowthOfMappedPorts_NAT01_NAT30_NAT35: with learned mappings a block is given back only
+// when no mapping leads to it, which may outlast its sessions. Nobody else has its ports before
+// the end of its hold.
+func TestGrowthOfMappedPorts_NAT01_NAT30_NAT35(t *testing.T) {
+	w := newGrowingWorld(t, 3, 2)
+	w.must(w.nat.SetMappings(context.Background(), nftnat.Mappings{EndpointIndependent: testGroupOutside, Open: testGroupOutside, Most: 1000, Pinned: true}))
+	_, bob, carol := w.threeInARow()
+	w.begin(carol, 48)
+	two := w.blocks(carol, 2)
+	if two.Range().Size() != 64 {
+		t.Fatalf("carol has the ports %s, want two blocks apart", two.Ports())
+	}
+	w.begin(carol, 10)
+	w.keep(carol)
+	if n := len(w.nat.Pins(carol)); n != 0 {
+		t.Errorf("%d ports are pinned that have learned mappings", n)
+	}
+	w.end(carol, 0)
+	w.pass(2 * time.Minute)
+	w.until("new sessions to get ports of the first block", func() bool {
+		w.pass(time.Minute)
+		return w.entry(carol).Block == two.Block
+	})
+	for range 3 {
+		w.pass(time.Minute)
+		if vacant, err := w.nat.Vacant(context.Background(), carol, two.Newest()); err != nil || vacant {
+			t.Fatalf("a block with mappings is vacant: %t, %v", vacant, err)
+		}
+	}
+	if b := w.bindings(carol)[nat.Active].Binding; b.Len() != 2 {
+		t.Errorf("carol has the ports %s while mappings lead to both blocks", b.Ports())
+	}
+	w.nat.ExpireMappings()
+	w.until("the newest block to be held", func() bool { return w.bindings(carol)[nat.Held].Block == two.Newest() })
+	w.login(bob)
+	w.until("bob to wait for a block", func() bool { return w.pending(bob) })
+	w.check()
+	w.pass(time.Minute)
+	if b := w.awaitState(bob, nat.Active).Binding; b.Block != two.Newest() {
+		t.Errorf("bob has %v, want the block that is free again, %v", b.Block, two.Newest())
+	}
 	w.check()
 }
 

@@ -96,6 +96,7 @@ type Kernel interface {
 	limitKernel
 	idleKernel
 	growthKernel
+	pinKernel
 	portKernel
 	timeoutKernel
 	prefixKernel
@@ -163,6 +164,7 @@ func (m *Manager) compose(o *Options) {
 	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](batchMost)}
 	m.growth = &growthWatch{
 		sharedState: s, kernel: o.Kernel, every: o.LookEvery, parts: queue.New[*lifecycle.Part](batchMost), rests: map[netip.Addr]time.Time{},
+		pins: &portPins{sharedState: s, kernel: o.Kernel, work: m.executors, moves: queue.New[lifecycle.Work](batchMost)},
 	}
 	m.timers = &lifeTimers{sharedState: s, wake: make(chan struct{}, 1)}
 	m.ports = newPortWatch(s, o.Kernel)
@@ -213,7 +215,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds,
+		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.growth.pinAll, m.growth.pins.run, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}

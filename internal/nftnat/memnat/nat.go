@@ -33,6 +33,7 @@ type NAT struct {
 	learned  map[endpoint]netip.AddrPort // outside endpoint by inside endpoint
 	static   []nftnat.StaticPorts
 	forwards
+	pins
 
 	ready   chan struct{}
 	running sync.Once
@@ -66,20 +67,23 @@ func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
 	if err := timeouts.Check(); err != nil {
 		return nil, err
 	}
-	return &NAT{
+	n := &NAT{
 		inside:   slices.Clone(inside),
 		timeouts: timeouts,
 		flows:    make(map[conntrack.Tuple]flow),
 		dropped:  make(map[nat.Drop]uint64),
 		learned:  make(map[endpoint]netip.AddrPort),
 		forwards: forwards{of: make(map[netip.Addr]nat.Forwards)},
+		pins:     pins{of: map[netip.Addr][]nat.Pin{}, cut: map[netip.Addr]int{}},
 		ready:    make(chan struct{}),
 		idle:     make(chan netip.Addr),
 		ended:    make(map[netip.Addr]bool),
 		wake:     make(chan struct{}, 1),
 		changed:  make(chan struct{}, 1),
 		begun:    newBeginnings(),
-	}, nil
+	}
+	n.pins.nat = n
+	return n, nil
 }
 
 // Close does nothing: the twin has no resources to release.
@@ -193,6 +197,9 @@ func (n *NAT) SetMappings(ctx context.Context, m nftnat.Mappings) error {
 	if len(m.EndpointIndependent) == 0 {
 		clear(n.learned)
 	}
+	if !m.Pinned {
+		clear(n.pins.of)
+	}
 	return ctx.Err()
 }
 
@@ -298,6 +305,7 @@ func (n *NAT) setLocked(entries []nat.Entry) error {
 		}
 	}
 	for _, e := range entries {
+		n.unpinLocked(e)
 		if e.Gate == nat.GateClosed {
 			n.cells.Remove(e.Inside)
 		} else {

@@ -78,8 +78,14 @@ func (n *NAT) LookAgain(inside netip.Addr, after int) {
 func (n *NAT) Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.pins.of[inside] = slices.DeleteFunc(n.pins.of[inside], func(p nat.Pin) bool { return p.Block.Overlaps(b) })
 	for _, f := range n.flows {
 		if f.names(inside) && b.Contains(f.outside.Addr(), nat.Port(f.outside.Port())) {
+			return false, ctx.Err()
+		}
+	}
+	for of, at := range n.learned {
+		if of.Addr() == inside && b.Contains(at.Addr(), nat.Port(at.Port())) {
 			return false, ctx.Err()
 		}
 	}

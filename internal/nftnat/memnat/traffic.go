@@ -152,6 +152,7 @@ func (n *NAT) portLocked(t conntrack.Tuple, c cell) (uint16, bool) {
 	if at, ok := n.learned[endpoint{t.Protocol, netip.AddrPortFrom(t.Src, t.SrcPort)}]; ok {
 		return at.Port(), true
 	}
+	c = n.pinnedLocked(t, c)
 	used := make(map[uint16]bool)
 	for of, at := range n.learned {
 		if of.protocol == t.Protocol && at.Addr() == netip.AddrFrom4(c.outside) {
@@ -283,6 +284,8 @@ func (n *NAT) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, erro
 				elements += nftnat.MappingElements
 			}
 		}
+		elements += n.pins.cut[a]
+		delete(n.pins.cut, a)
 		proofs = append(proofs, nat.Reaped{Inside: a, Deleted: deleted, Elements: elements, Proof: nat.ProofIndex, At: time.Now()})
 	}
 	return proofs, nil

@@ -1,0 +1,580 @@
+package nftnat
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat/wire"
+	"github.com/sessiond/sessiond/internal/nlmsg"
+	"github.com/sessiond/sessiond/internal/throttle"
+)
+
+// mapPinned has the inside ports that are pinned to a block: there conntrack finds their
+// mapping, and reuses it, or another port where that one is taken towards the same host. The
+// flag of timeouts makes nft take the map for one of packets: a start does not read it with the
+// rules.
+const mapPinned = "pinned"
+
+// pinnedMost bounds the pins of all subscribers. A start reads them by a dump, whose cost grows
+// with the square: 50,000 elements took 2 s of a processor.
+const pinnedMost = 1 << 16
+
+// pinSets are none where no pins are wanted.
+func pinSets(m Mappings) []set {
+	if !m.Pinned {
+		return nil
+	}
+	return []set{{
+		name: mapPinned,
+		shape: shape{
+			flags:   unix.NFT_SET_MAP | unix.NFT_SET_TIMEOUT,
+			keyType: concatenated(nftables.TypeInetProto, nftables.TypeIPAddr, nftables.TypeInetService), keyLen: mappedLen,
+			dataType: blockShape.dataType, dataLen: blockShape.dataLen, size: pinnedMost,
+		},
+		userdata: intervalData(byteOrders(orderNone, orderNone)),
+	}}
+}
+
+// natByPin is the rule, in the chain that translates, that gives a new flow of a pinned inside
+// port a port of the pin's block.
+func natByPin(o Options, protocol uint8) []rule {
+	if !o.Mappings.Pinned {
+		return nil
+	}
+	return []rule{{chainTranslate, "", slices.Concat(protocolIs(protocol),
+		[]expr.Any{loadProtocol, loadTo(loadSource, unix.NFT_REG32_01), loadPort(0, unix.NFT_REG32_02)},
+		translateInto(mapPinned))}}
+}
+
+// pinKey is an inside port of a subscriber.
+type pinKey struct {
+	protocol uint8
+	port     uint16
+}
+
+func (p pinKey) key(inside address) []byte { return appendMapped(nil, p.protocol, inside, p.port) }
+
+// pinKeeper programs pins. Only the holder of the turn to program changes its elements.
+type pinKeeper struct {
+	kernel *Kernel
+	log    *slog.Logger
+
+	mu    sync.Mutex
+	pins  map[address]map[pinKey]block // of the kernel, but for changes of others
+	count int
+	cut   map[address]int // elements that went with the gate, until Reap tells their number
+	doubt bool            // others may have changed elements
+
+	changes int       // counts up with each change of pins
+	due     time.Time // of the next count, for the holder of the turn
+	full    throttle.Throttle
+}
+
+func newPinKeeper(k *Kernel) pinKeeper {
+	return pinKeeper{kernel: k, log: k.log, pins: map[address]map[pinKey]block{}, cut: map[address]int{}}
+}
+
+// SetPins makes the given pins those of a subscriber, and takes others away. It makes none for
+// a closed gate, nor in blocks of another outside address than that of its new sessions. They go
+// with the gate. Beyond pinnedMost of all subscribers it makes fewer than given.
+func (x *pinKeeper) SetPins(ctx context.Context, inside netip.Addr, pins []nat.Pin) error {
+	k := x.kernel
+	if !inside.Is4() {
+		return fmt.Errorf("nftnat: pins of %v, which is not IPv4", inside)
+	}
+	if err := k.lock(ctx); err != nil {
+		return err
+	}
+	defer k.unlock()
+	if k.removed {
+		return nil
+	}
+	err := k.hear(ctx)
+	if err == nil {
+		err = x.set(ctx, inside.As4(), pins)
+	}
+	if err != nil {
+		return fmt.Errorf("pin %d inside ports of %v: %w", len(pins), inside, err)
+	}
+	return nil
+}
+
+func (x *pinKeeper) set(ctx context.Context, inside address, pins []nat.Pin) error {
+	k := x.kernel
+	if !k.known.sure(inside) {
+		if _, err := k.known.lookAgain(ctx, []address{inside}); err != nil {
+			return err
+		}
+	}
+	c := k.known.at(inside).ours()
+	want := map[pinKey]block{}
+	for _, p := range pins {
+		if c.gate == nat.GateClosed || !p.Block.Outside.Is4() || p.Block.Outside.As4() != c.outside || !k.options.Mappings.pins(c.outside.addr()) {
+			continue
+		}
+		want[pinKey{p.Protocol, uint16(p.Port)}] = block{c.outside, uint16(p.Block.First), uint16(p.Block.Last)}
+	}
+	if room := pinnedMost - x.others(inside); len(want) > room {
+		x.drop(want, len(want)-room)
+	}
+	if x.doubtful() {
+		if err := x.lookAgain(ctx, []address{inside}); err != nil {
+			return err
+		}
+	}
+	err := x.program(ctx, inside, want)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // others changed them a moment ago
+		if err := x.lookAgain(ctx, []address{inside}, slices.Collect(maps.Keys(want))...); err != nil {
+			return err
+		}
+		err = x.program(ctx, inside, want)
+	}
+	return err
+}
+
+// pins reports whether inside ports can be pinned that leave by an outside address: those with
+// learned mappings keep their ports without.
+func (m Mappings) pins(outside netip.Addr) bool {
+	return m.Pinned && !contains(m.EndpointIndependent, outside)
+}
+
+// others returns the number of pins of all other subscribers.
+func (x *pinKeeper) others(inside address) int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.count - len(x.pins[inside])
+}
+
+func (x *pinKeeper) doubtful() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.doubt
+}
+
+// drop takes n pins for which there is no room out of a list.
+func (x *pinKeeper) drop(want map[pinKey]block, n int) {
+	if suppressed, ok := x.full.Allow(time.Now()); ok {
+		x.log.Warn("too many inside ports are pinned to a block: others get another outside port towards new destinations", "limit", pinnedMost, "suppressed", suppressed)
+	}
+	for _, p := range sortedPins(want)[len(want)-n:] {
+		delete(want, p)
+	}
+}
+
+func sortedPins(pins map[pinKey]block) []pinKey {
+	return slices.SortedFunc(maps.Keys(pins), func(a, b pinKey) int {
+		return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.port, b.port))
+	})
+}
+
+// program changes the pins of one address, in one transaction.
+func (x *pinKeeper) program(ctx context.Context, inside address, want map[pinKey]block) error {
+	x.mu.Lock()
+	have := x.pins[inside]
+	x.mu.Unlock()
+	var b wire.Batch
+	x.change(&b, inside, have, want)
+	if b.Empty() {
+		return nil
+	}
+	if err := x.kernel.conn.Commit(ctx, &b); err != nil {
+		return err
+	}
+	x.record(inside, want)
+	return nil
+}
+
+// change adds to b the changes from one state of an address to another.
+func (x *pinKeeper) change(b *wire.Batch, inside address, have, want map[pinKey]block) {
+	differing := func(from, to map[pinKey]block) (list []pinKey) {
+		for _, p := range sortedPins(from) {
+			if to[p] != from[p] {
+				list = append(list, p)
+			}
+		}
+		return list
+	}
+	gone, added := differing(have, want), differing(want, have)
+	table := x.kernel.options.Table
+	b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: mapPinned}, table, mapPinned, len(gone),
+		func(dst []byte, i int) []byte { return appendKey(dst, gone[i].key(inside)) })
+	b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: mapPinned}, table, mapPinned, len(added),
+		func(dst []byte, i int) []byte {
+			return appendRange(appendKey(dst, added[i].key(inside)), want[added[i]])
+		})
+}
+
+// record takes note of the pins that an address has.
+func (x *pinKeeper) record(inside address, pins map[pinKey]block) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.recordLocked(inside, pins)
+}
+
+func (x *pinKeeper) recordLocked(inside address, pins map[pinKey]block) {
+	x.count += len(pins) - len(x.pins[inside])
+	x.changes++
+	if len(pins) == 0 {
+		delete(x.pins, inside)
+		return
+	}
+	x.pins[inside] = pins
+}
+
+// Pins lists the pins of a subscriber, in order of protocol and port.
+func (x *pinKeeper) Pins(inside netip.Addr) (list []nat.Pin) {
+	if !inside.Is4() {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	pins := x.pins[inside.As4()]
+	for _, p := range sortedPins(pins) {
+		b := pins[p]
+		list = append(list, nat.Pin{
+			Protocol: p.protocol, Port: nat.Port(p.port), Block: nat.Block{Outside: b.outside.addr(), First: nat.Port(b.first), Last: nat.Port(b.last)},
+		})
+	}
+	return list
+}
+
+// Pinned lists the subscribers with pins, in order.
+func (x *pinKeeper) Pinned() []netip.Addr {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	list := make([]netip.Addr, 0, len(x.pins))
+	for inside := range x.pins {
+		list = append(list, inside.addr())
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
+}
+
+// Cuts.
+
+// endsPins reports whether the pins of an address go with a change: they are those of one
+// opening of the gate, and of one outside address.
+func (c change) endsPins() bool {
+	return c.to.gate == nat.GateClosed || c.from.ours().gate == nat.GateClosed || c.to.outside != c.from.outside
+}
+
+// pinRemovalBytes is the size of one pin's removal.
+const pinRemovalBytes = removalBytes + 8
+
+// mark counts, in each of some changes, the pins that go with it.
+func (x *pinKeeper) mark(ctx context.Context, changes []change) error {
+	x.mu.Lock()
+	none, doubt := len(x.pins) == 0, x.doubt
+	x.mu.Unlock()
+	if none {
+		return nil
+	}
+	if doubt { // a removal of what is not there would undo the cut
+		var ends []address
+		for _, c := range changes {
+			if c.endsPins() {
+				ends = append(ends, c.inside)
+			}
+		}
+		if err := x.lookAgain(ctx, ends); err != nil {
+			return err
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range changes {
+		if c := &changes[i]; c.endsPins() {
+			c.pins = len(x.pins[c.inside])
+		}
+	}
+	return nil
+}
+
+// unpin adds to b the removals that go with some changes.
+func (x *pinKeeper) unpin(b *wire.Batch, changes []change) {
+	for _, c := range changes {
+		if c.pins > 0 {
+			x.mu.Lock()
+			have := x.pins[c.inside]
+			x.mu.Unlock()
+			x.change(b, c.inside, have, nil)
+		}
+	}
+}
+
+// unpinned records that they are made.
+func (x *pinKeeper) unpinned(changes []change) {
+	for _, c := range changes {
+		if c.pins > 0 {
+			x.mu.Lock()
+			x.recordLocked(c.inside, nil)
+			x.cut[c.inside] += c.pins
+			x.mu.Unlock()
+		}
+	}
+}
+
+// tell adds the pins that went with the gates of addresses to their receipts.
+func (x *pinKeeper) tell(proofs []nat.Reaped) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range proofs {
+		inside := proofs[i].Inside.As4()
+		proofs[i].Elements += x.cut[inside]
+		delete(x.cut, inside)
+	}
+}
+
+// Vacant reports whether the kernel certainly has no session of an inside address with a port
+// of a block, and no learned mapping; then none begins there. It takes away the pins that lead
+// to the block. Program another block for new sessions before: Vacant waits for packets that
+// were past the block map by then.
+func (x *pinKeeper) Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) {
+	pins := x.Pins(inside)
+	if rest := slices.DeleteFunc(slices.Clone(pins), func(p nat.Pin) bool { return p.Block.Overlaps(b) }); len(rest) < len(pins) {
+		if err := x.SetPins(ctx, inside, rest); err != nil {
+			return false, err
+		}
+	}
+	return x.kernel.MappingTable.vacant(ctx, inside, b)
+}
+
+// Changes of others, and of earlier starts.
+
+// start takes note of whether there is a map of pins. Its elements are unknown after a change
+// of the table.
+func (x *pinKeeper) start(m Mappings, changed bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !m.Pinned {
+		clear(x.pins)
+		x.count, x.doubt = 0, false
+		return
+	}
+	x.doubt = x.doubt || changed
+}
+
+// suspect makes the next look compare all elements.
+func (x *pinKeeper) suspect() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.doubt = true
+}
+
+// lookAgain reads the known pins of some addresses, and more of the first one, by key.
+func (x *pinKeeper) lookAgain(ctx context.Context, list []address, more ...pinKey) error {
+	type pin struct {
+		inside address
+		pinKey
+	}
+	var asked []pin
+	x.mu.Lock()
+	for _, inside := range list {
+		for p := range x.pins[inside] {
+			asked = append(asked, pin{inside, p})
+		}
+	}
+	x.mu.Unlock()
+	for _, p := range more {
+		if a := (pin{list[0], p}); !slices.Contains(asked, a) {
+			asked = append(asked, a)
+		}
+	}
+	found := map[address]map[pinKey]block{}
+	k := x.kernel
+	err := k.conn.Lookup(ctx, k.options.Table, mapPinned, len(asked),
+		func(dst []byte, i int) []byte { return appendKey(dst, asked[i].key(asked[i].inside)) },
+		func(i int, attrs []byte) {
+			if inside, p, b, ok := parsePin(attrs); ok {
+				put(found, inside, p, b)
+			}
+		})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	for _, inside := range list {
+		x.record(inside, found[inside])
+	}
+	return nil
+}
+
+func put(to map[address]map[pinKey]block, inside address, p pinKey, b block) {
+	if to[inside] == nil {
+		to[inside] = map[pinKey]block{}
+	}
+	to[inside][p] = b
+}
+
+// parsePin reads an element of the map.
+func parsePin(attrs []byte) (inside address, p pinKey, b block, ok bool) {
+	key := parseKey(attrs)
+	b, ok = parseRange(attrs)
+	if !ok || len(key) != mappedLen {
+		return address{}, pinKey{}, block{}, false
+	}
+	return address(key[4:8]), pinKey{key[0], binary.BigEndian.Uint16(key[8:])}, b, true
+}
+
+// dump reads all pins, on a connection of its own.
+func (x *pinKeeper) dump(ctx context.Context) (found map[address]map[pinKey]block, err error) {
+	conn, err := wire.Dial(x.kernel.ns.FD())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	found = map[address]map[pinKey]block{}
+	err = elements(ctx, conn, x.kernel.options.Table, mapPinned, func() { clear(found) }, func(attrs []byte) {
+		if inside, p, b, ok := parsePin(attrs); ok {
+			put(found, inside, p, b)
+		}
+	})
+	if errors.Is(err, unix.ENOENT) { // others deleted the table, or the map
+		err = nil
+	}
+	return found, err
+}
+
+// adopt takes in the pins that an earlier start left.
+func (x *pinKeeper) adopt(ctx context.Context) error {
+	if !x.kernel.options.Mappings.Pinned {
+		return nil
+	}
+	found, err := x.dump(ctx)
+	if err != nil {
+		return fmt.Errorf("read the pinned ports: %w", err)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for inside, pins := range found {
+		x.recordLocked(inside, pins)
+	}
+	x.doubt = false
+	return nil
+}
+
+// pinInterval is the time between two comparisons of the number of pins with the kernel's.
+const pinInterval = 30 * time.Second
+
+// lookAtPins puts the pins right where others may have changed them. It reads them without the
+// turn to program, which a cut may want.
+func (x *pinKeeper) lookAtPins(ctx context.Context) error {
+	if !x.isDue(ctx) {
+		return nil
+	}
+	before := x.version()
+	found, err := x.dump(ctx)
+	if err == nil {
+		err = x.repair(ctx, found, before)
+	}
+	if err != nil {
+		x.suspect()
+		return fmt.Errorf("put the pinned ports right: %w", err)
+	}
+	return nil
+}
+
+// isDue reports whether others may have changed pins, and takes that for settled: their number
+// is compared now and then.
+func (x *pinKeeper) isDue(ctx context.Context) bool {
+	k := x.kernel
+	if err := k.lock(ctx); err != nil {
+		return false
+	}
+	defer k.unlock()
+	if k.removed || !k.options.Mappings.Pinned {
+		return false
+	}
+	if now := time.Now(); now.After(x.due) {
+		x.due = now.Add(pinInterval)
+		if n, err := countElements(ctx, k.conn, k.options.Table, mapPinned); err != nil || n >= 0 && n != x.others(address{}) {
+			x.suspect()
+		}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	due := x.doubt
+	x.doubt = false
+	return due
+}
+
+// version changes with the pins.
+func (x *pinKeeper) version() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.changes
+}
+
+// repair takes the pins from those found to the wanted ones, unless these have changed since
+// the given version: then it is tried again.
+func (x *pinKeeper) repair(ctx context.Context, found map[address]map[pinKey]block, version int) error {
+	k := x.kernel
+	if err := k.lock(ctx); err != nil {
+		return err
+	}
+	defer k.unlock()
+	if k.removed || !k.options.Mappings.Pinned {
+		return nil
+	}
+	if x.version() != version {
+		x.suspect()
+		return nil
+	}
+	x.mu.Lock()
+	wanted := maps.Clone(x.pins)
+	x.mu.Unlock()
+	var b wire.Batch
+	for inside, pins := range found {
+		x.change(&b, inside, pins, wanted[inside])
+	}
+	for inside, pins := range wanted {
+		if found[inside] == nil {
+			x.change(&b, inside, nil, pins)
+		}
+	}
+	if b.Empty() {
+		return nil
+	}
+	x.log.Warn("pinned ports were changed by others and are put right", "table", k.options.Table)
+	return k.conn.Commit(ctx, &b)
+}
+
+// appendRange appends a range of concatenations as the value of an element, ports padded to 32
+// bits.
+func appendRange(dst []byte, b block) []byte {
+	data := len(dst)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
+	var value [blockLen]byte
+	copy(value[0:], b.outside[:])
+	binary.BigEndian.PutUint16(value[4:], b.first)
+	copy(value[8:], b.outside[:])
+	binary.BigEndian.PutUint16(value[12:], b.last)
+	dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, value[:])
+	return nlmsg.EndNested(dst, data)
+}
+
+// parseRange is the reverse of appendRange.
+func parseRange(attrs []byte) (b block, ok bool) {
+	value := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
+	if len(value) != blockLen {
+		return block{}, false
+	}
+	return block{
+		outside: address(value[:addressLen]),
+		first:   binary.BigEndian.Uint16(value[4:]),
+		last:    binary.BigEndian.Uint16(value[12:]),
+	}, true
+}
