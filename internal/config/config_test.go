@@ -184,6 +184,8 @@ func TestValues(t *testing.T) {
 		{"full cone", "", "    filtering: endpoint_independent\n", func(c Config) any { return c.Groups[0].Mapping + " " + c.Groups[0].Filtering }, "endpoint_independent endpoint_independent"},
 		{"strict mapping", "", "    mapping: endpoint_independent\n    port_overloading: false\n", func(c Config) any { return c.Groups[0].Overload }, false},
 		{"mappings", "nat:", "nat:\n  max_mappings: 7", func(c Config) any { return c.NAT.MaxMappings }, 7},
+		{"flowtables", "nat:", "nat:\n  flowtables: own", func(c Config) any { return c.NAT.Flowtables }, "own"},
+		{"flowtables as ever", "", "", func(c Config) any { return c.NAT.Flowtables }, "refuse"},
 		{"observe", "", "settings: {subscriber_session_removal: observe}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "observe"},
 		{"removal as before", "", "settings: {subscriber_session_removal: false}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "off"},
 		{"removal as on the command line", "", "settings: {subscriber_session_removal: on}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "on"},

@@ -128,7 +128,7 @@ func defaults() Config {
 			StallTimeout: 30 * time.Second,
 		},
 		HTTP: HTTP{Listen: "127.0.0.1:7901"},
-		NAT:  NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
+		NAT:  NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", Flowtables: "refuse", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
 		Settings: Settings{
 			SubscriberSessionRemoval: removalOn,
 			IdleTimeouts: IdleTimeouts{

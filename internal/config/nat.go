@@ -21,6 +21,7 @@ func (l *loader) nat(v value) {
 		"table":              func(v value) { v.matching(&c.Table, tableName, "a letter, then letters, digits and underscore") },
 		"inside_interfaces":  func(v value) { c.InsideInterfaces = v.interfaces(c.OutsideInterfaces, true) },
 		"outside_interfaces": func(v value) { c.OutsideInterfaces = v.interfaces(c.InsideInterfaces, false) },
+		"flowtables":         func(v value) { v.oneOf(&c.Flowtables, "refuse", "accept", "own") },
 		"outside_to_others":  func(v value) { v.oneOf(&c.OutsideToOthers, "drop", "accept") },
 
 		"max_sessions_per_subscriber":     func(v value) { v.natural(&c.MaxSessionsPerSubscriber) },
@@ -28,6 +29,9 @@ func (l *loader) nat(v value) {
 		"max_mappings":                    func(v value) { v.mappingLimit(&c.MaxMappings) },
 	})
 	l.requireInterfaces(v, keys)
+	if c.Flowtables == "own" && c.Backend != backendNftables {
+		v.child("flowtables").errorf("own needs a kernel; write refuse, or backend: nftables")
+	}
 }
 
 // flowRateLimit keeps nftables' arithmetic exact, which divides a nanosecond by

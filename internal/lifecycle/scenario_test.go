@@ -287,7 +287,9 @@ func (p *player) stored([]string, map[string]string) {
 
 func (p *player) programmed([]string, map[string]string) { p.done(&p.opens, p.m.Programmed) }
 
-func (p *player) closed([]string, map[string]string) { p.done(&p.closes, p.m.Closed) }
+func (p *player) closed(_ []string, named map[string]string) {
+	p.done(&p.closes, func(s *Slot, now time.Time) { p.m.Closed(s, named["bypassed"] != "", now) })
+}
 
 func (p *player) reaped([]string, map[string]string) {
 	p.done(&p.reaps, func(s *Slot, now time.Time) {

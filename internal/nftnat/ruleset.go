@@ -71,6 +71,7 @@ type rule struct {
 type ruleset struct {
 	table    string
 	sets     []set
+	fast     *flowtable // nil for none
 	counters []counter
 	policies []policy
 	chains   []chain
@@ -82,10 +83,11 @@ func newRuleset(o Options) *ruleset {
 	return &ruleset{
 		table:    o.Table,
 		sets:     append(newSets(o), t.sets...),
+		fast:     newFlowtable(o),
 		counters: newCounters(nil),
 		policies: t.policies,
-		chains:   slices.Concat(newChains(o.NoNAT), t.chains, limitChains(&o), mappingChains(o)),
-		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), mappingRules(o)),
+		chains:   slices.Concat(newChains(o.NoNAT), t.chains, limitChains(&o), mappingChains(o), fastChains(o)),
+		rules:    slices.Concat(forwardRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), mappingRules(o), fastRules(o)),
 	}
 }
 

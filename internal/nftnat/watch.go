@@ -29,6 +29,8 @@ func (k *Kernel) watch(ctx context.Context) error {
 	g.Go(func() error { return k.tick(ctx) })
 	g.Go(func() error { return k.sweepWhenDue(ctx) })
 	g.Go(func() error { return k.quiet.run(ctx) })
+	g.Go(func() error { return k.fast.run(ctx) })
+	g.Go(func() error { return k.followLinks(ctx) })
 	g.Go(func() error { return k.keepBound(ctx) })
 	g.Go(func() error { return k.tellStrays(ctx) })
 	g.Go(func() error {
@@ -130,14 +132,17 @@ const (
 type news struct {
 	table   bool      // something except elements of gate and block changed
 	quiet   string    // the table of a new rule that masks conntrack events
-	gone    bool      // rules were deleted
+	fast    bool      // a new flowtable, or a new rule that adds flows to one
+	gone    bool      // rules or flowtables were deleted
 	touched []address // addresses whose elements changed
 }
 
 func (n *news) note(table string, x wire.Notice) {
 	switch {
-	case x.Command == wire.DelRule:
+	case x.Command == wire.DelRule, x.Command == wire.DelFlowtable, x.Command == wire.DelTable:
 		n.gone = true
+	case x.Command == wire.NewFlowtable, x.Command == wire.NewRule && addsFlowsTo(x.Attrs) != "":
+		n.fast = true
 	case x.Command == wire.NewRule && masksEvents(x.Attrs):
 		n.quiet = x.Table()
 	}
@@ -177,6 +182,7 @@ func (k *Kernel) hear(ctx context.Context) error {
 		k.known.suspect(inside)
 	}
 	k.quiet.hear(n.quiet, n.gone, lost || k.known.unsettled)
+	k.fast.hear(n.fast, n.gone, lost || k.known.unsettled)
 	if n.table || lost || k.known.unsettled {
 		if err := k.settle(ctx); err != nil {
 			return err
