@@ -174,36 +174,42 @@ func withoutFlowtables(err error) error {
 	return fmt.Errorf("%w: %w", errNoFlowtables, err)
 }
 
+// fastPath is the part of a Kernel that is about flowtables: ours and those of others.
+type fastPath struct {
+	kernel *Kernel
+	fast   flowtableWatch
+}
+
 // Interfaces.
 
 // listDevices brings the options up to the present inside and outside interfaces: a flowtable
 // takes existing ones alone, and the kernel takes an interface that goes from it.
-func (k *Kernel) listDevices() error {
-	if k.options.Flowtables != OwnFlowtable {
+func (p *fastPath) listDevices() error {
+	if p.fast.mode != OwnFlowtable {
 		return nil
 	}
-	names, err := k.routes.linkNames()
+	names, err := p.kernel.routes.linkNames()
 	if err != nil {
 		return err
 	}
-	k.options.devices = slices.DeleteFunc(names, func(name string) bool { return !k.fast.concerns(name) })
-	slices.Sort(k.options.devices)
+	p.kernel.options.devices = slices.DeleteFunc(names, func(name string) bool { return !p.fast.concerns(name) })
+	slices.Sort(p.kernel.options.devices)
 	return nil
 }
 
 // lostDevice reports whether the kernel refused the flowtable because an interface has gone
 // since it was listed.
-func (k *Kernel) lostDevice(err error) bool {
-	before := k.options.devices
-	return errors.Is(err, unix.ENOENT) && k.listDevices() == nil && !slices.Equal(before, k.options.devices)
+func (p *fastPath) lostDevice(err error) bool {
+	before := p.kernel.options.devices
+	return errors.Is(err, unix.ENOENT) && p.listDevices() == nil && !slices.Equal(before, p.kernel.options.devices)
 }
 
 // followLinks gives the flowtable the interfaces that come, once a second at most.
-func (k *Kernel) followLinks(ctx context.Context) error {
-	if k.options.Flowtables != OwnFlowtable {
+func (p *fastPath) followLinks(ctx context.Context) error {
+	if p.fast.mode != OwnFlowtable {
 		return nil
 	}
-	notices, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: k.ns.FD()})
+	notices, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: p.kernel.ns.FD()})
 	if err != nil {
 		return fmt.Errorf("open link notice socket: %w", err)
 	}
@@ -238,7 +244,7 @@ func (k *Kernel) followLinks(ctx context.Context) error {
 				return ctx.Err()
 			case <-due:
 			}
-			k.report(ctx, k.takeUpLinks(ctx))
+			p.kernel.report(ctx, p.updateDevices(ctx))
 			if err := clock.Sleep(ctx, watchInterval); err != nil {
 				return err
 			}
@@ -247,18 +253,18 @@ func (k *Kernel) followLinks(ctx context.Context) error {
 	return g.Wait()
 }
 
-// takeUpLinks makes the table as wanted, if the interfaces of the flowtable are not those that
+// updateDevices makes the table as wanted, if the interfaces of the flowtable are not those that
 // it was given.
-func (k *Kernel) takeUpLinks(ctx context.Context) error {
-	if err := k.lock(ctx); err != nil {
+func (p *fastPath) updateDevices(ctx context.Context) error {
+	if err := p.kernel.lock(ctx); err != nil {
 		return err
 	}
-	defer k.unlock()
-	before := k.options.devices
-	if err := k.listDevices(); k.removed || err != nil || slices.Equal(before, k.options.devices) {
+	defer p.kernel.unlock()
+	before := p.kernel.options.devices
+	if err := p.listDevices(); p.kernel.removed || err != nil || slices.Equal(before, p.kernel.options.devices) {
 		return err
 	}
-	_, err := k.converge(ctx)
+	_, err := p.kernel.converge(ctx)
 	return err
 }
 
@@ -273,13 +279,13 @@ var (
 
 // setDefaults sets the idle timeouts of the namespace that subscribers' flows get: that of ICMP,
 // and, where flowtables may carry flows, those of established TCP and UDP.
-func (k *Kernel) setDefaults() {
-	k.shared.set(defaultICMP, k.options.longest(icmpOf))
-	if k.options.Flowtables == RefuseFlowtables {
+func (p *fastPath) setDefaults() {
+	p.kernel.shared.set(defaultICMP, p.kernel.options.longest(icmpOf))
+	if p.fast.mode == RefuseFlowtables {
 		return
 	}
-	k.shared.set(defaultTCP, k.options.longest(func(t nat.Timeouts) time.Duration { return t.TCPEstablished }))
-	k.shared.set(defaultUDP, k.options.longest(func(t nat.Timeouts) time.Duration { return t.UDP }))
+	p.kernel.shared.set(defaultTCP, p.kernel.options.longest(func(t nat.Timeouts) time.Duration { return t.TCPEstablished }))
+	p.kernel.shared.set(defaultUDP, p.kernel.options.longest(func(t nat.Timeouts) time.Duration { return t.UDP }))
 }
 
 // warnOfSkippedRules logs what a flowtable of others takes from the groups: ours is kept from

@@ -236,11 +236,11 @@ func (w *flowtableWatch) view() Flowtables {
 
 // Flowtables returns the flowtables that may carry flows of subscribers, as last read: a second
 // ago at most, once Run runs.
-func (k *Kernel) Flowtables() Flowtables { return k.fast.view() }
+func (p *fastPath) Flowtables() Flowtables { return p.fast.view() }
 
 // Bypassed reports whether packets of established sessions may pass by the gates, through a
 // flowtable, until their conntrack entries are deleted.
-func (k *Kernel) Bypassed() bool { return k.fast.bypassed.Load() }
+func (p *fastPath) Bypassed() bool { return p.fast.bypassed.Load() }
 
 // Flowtables on the wire.
 

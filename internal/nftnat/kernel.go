@@ -36,11 +36,11 @@ type Kernel struct {
 	shared  *defaultTimeouts
 	SessionTable
 	boundKeeper
+	fastPath
 	MappingTable
 	known knownElements
 	sweep chan struct{} // signalled when the table was put right
 	quiet quietWatch
-	fast  flowtableWatch
 	fill  fillWatch
 	dropCounts
 	noNAT atomic.Pointer[[]nat.NoNAT] // of the present ruleset
@@ -69,7 +69,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		log: o.Logger, SessionTable: SessionTable{log: o.Logger}, options: o, turn: make(chan struct{}, 1),
 		sweep: make(chan struct{}, 1),
 		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
-		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)}, fast: newFlowtableWatch(o),
+		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)}, fastPath: fastPath{fast: newFlowtableWatch(o)},
 		dropCounts: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
@@ -81,7 +81,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		defer k.unlock()
 		return k.conn.Commit(ctx, b)
 	}
-	k.boundKeeper.kernel, k.told.log = k, o.Logger
+	k.boundKeeper.kernel, k.fastPath.kernel, k.told.log = k, k, o.Logger
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
 	k.keepInside(o.InsidePrefixes)
