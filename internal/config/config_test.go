@@ -249,6 +249,22 @@ settings:
 	}
 }
 
+// TestWarnsOfFlowtables: allowed flowtables cause a warning, and those of others one for each group
+// that they would harm.
+func TestWarnsOfFlowtables(t *testing.T) {
+	for mode, want := range map[string]int{"refuse": 0, "own": 1, "accept": 3} {
+		_, warnings := mustParse(t, edit("nat:", "nat:\n  flowtables: "+mode)+"    mapping: endpoint_independent\n    no_nat: [{prefix: 203.0.113.0/24}]\n")
+		if len(warnings) != want {
+			t.Errorf("%s: warnings %q, want %d", mode, warnings, want)
+		}
+		for _, w := range warnings {
+			if !strings.Contains(w, ":8: nat.flowtables: is "+mode) {
+				t.Errorf("%s: %q", mode, w)
+			}
+		}
+	}
+}
+
 // TestWarnsOfOpenControl: a listener that is open on purpose causes a warning
 // of the risk.
 func TestWarnsOfOpenControl(t *testing.T) {

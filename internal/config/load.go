@@ -105,6 +105,7 @@ type loader struct {
 	noNATs          []claim // destinations without NAT of all groups so far
 	bounds          []value // names of groups in the clients' bounds
 	groupValues     []value // each group in the file
+	flowtables      int     // line of nat.flowtables
 }
 
 // defaults returns the configuration of an empty file.
@@ -162,6 +163,7 @@ func (l *loader) load(root value) {
 	l.checkPrefixes()
 	l.checkICMP()
 	l.checkNoNAT()
+	l.checkFlowtables()
 	l.checkClientGroups()
 }
 

@@ -60,9 +60,10 @@ type flowtableWatch struct {
 
 	bypassed atomic.Bool // flows may pass by the gates
 
-	mu    sync.Mutex
-	found fastPaths
-	told  bool // the first result was logged
+	mu      sync.Mutex
+	found   fastPaths
+	suspect bool // another may have come since it was read
+	told    bool // the first result was logged
 }
 
 // fastPaths are the findings of one reading.
@@ -84,7 +85,7 @@ func (w *flowtableWatch) start(ctx context.Context) {
 		w.set(found)
 		return
 	}
-	w.suspect()
+	w.hear(true, false, false)
 }
 
 // run reads everything each time it is due.
@@ -115,17 +116,18 @@ func (w *flowtableWatch) ask() {
 	}
 }
 
-// suspect has everything read; until then flows may pass by the gates.
-func (w *flowtableWatch) suspect() {
-	w.bypassed.Store(true)
-	w.ask()
-}
-
-// hear processes the findings in notices: whether a flowtable or a rule that adds flows is new,
-// whether something went, and whether others may have made any other change.
+// hear processes the findings in notices: whether a flowtable or a rule that adds flows may be
+// new, whether something went, and whether everything is to be read in any case. One that may
+// be new counts as one until all was read.
 func (w *flowtableWatch) hear(added, gone, anything bool) {
-	if added || anything || gone && w.bypassed.Load() {
-		w.suspect()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if added {
+		w.suspect = true
+		w.bypassed.Store(true)
+	}
+	if added || anything || gone && (w.suspect || len(w.found.places) > 0) {
+		w.ask()
 	}
 }
 
@@ -146,7 +148,7 @@ func (w *flowtableWatch) set(found fastPaths) {
 	defer w.mu.Unlock()
 	same := w.told && slices.Equal(found.places, w.found.places) && found.hardware == w.found.hardware
 	before := w.found
-	w.found, w.told = found, true
+	w.found, w.told, w.suspect = found, true, false
 	w.bypassed.Store(w.mode == OwnFlowtable || len(found.places) > 0)
 	switch {
 	case same:

@@ -269,7 +269,11 @@ func TestFlowtablesAreHeard(t *testing.T) {
 	w.set(fastPaths{})
 	step("it went", false, false)
 	w.hear(false, false, true)
-	step("notices were lost", true, true)
+	step("everything is read from time to time", false, true)
+	w.hear(true, false, false)
+	w.hear(false, true, false)
+	step("a new one, and something went", true, true)
+	w.set(fastPaths{})
 	if text := log.String(); strings.Count(text, "level=ERROR") != 1 || strings.Count(text, "any more") != 1 {
 		t.Errorf("logged\n%s", text)
 	}

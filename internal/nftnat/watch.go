@@ -182,7 +182,7 @@ func (k *Kernel) hear(ctx context.Context) error {
 		k.known.suspect(inside)
 	}
 	k.quiet.hear(n.quiet, n.gone, lost || k.known.unsettled)
-	k.fast.hear(n.fast, n.gone, lost || k.known.unsettled)
+	k.fast.hear(n.fast || lost, n.gone, k.known.unsettled)
 	if n.table || lost || k.known.unsettled {
 		if err := k.settle(ctx); err != nil {
 			return err
