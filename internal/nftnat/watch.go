@@ -141,10 +141,11 @@ func (n *news) note(table string, x wire.Notice) {
 	switch {
 	case x.Command == wire.DelRule, x.Command == wire.DelFlowtable, x.Command == wire.DelTable:
 		n.gone = true
-	case x.Command == wire.NewFlowtable, x.Command == wire.NewRule && addsFlowsTo(x.Attrs) != "":
-		n.fast = true
 	case x.Command == wire.NewRule && masksEvents(x.Attrs):
 		n.quiet = x.Table()
+	}
+	if x.Command == wire.NewFlowtable || x.Command == wire.NewRule && addsFlowsTo(x.Attrs) != "" {
+		n.fast = true
 	}
 	if x.Command == unix.NFT_MSG_NEWGEN || x.Family != unix.NFPROTO_IPV4 || x.Table() != table {
 		return

@@ -132,7 +132,7 @@ func (r *reports) Emit(t lifecycle.Transition) {
 			r.ports.ended(t.Binding)
 		}
 		if _, reason, at, ended := t.Slot.Ended(); ended {
-			if t.Binding != nil {
+			if t.Binding != nil && t.Binding.Receipt != nil {
 				r.observer.StopToCut(t.Binding.Receipt.CutAt.Sub(at))
 			}
 			r.observer.StopToReaped(t.Proved.Sub(at))
