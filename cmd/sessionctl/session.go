@@ -108,9 +108,18 @@ func sessionRow(s *pb.Session) []string {
 		addressPort(s.GetInsideAddress(), s.GetInsidePort()),
 		addressPort(s.GetOutsideAddress(), s.GetOutsidePort()),
 		addressPort(s.GetRemoteAddress(), s.GetRemotePort()),
-		s.GetState(), beginner(s.GetDirection()), span(s.GetExpiresIn().AsDuration()),
+		s.GetState(), beginner(s.GetDirection()), expiry(s),
 		strconv.FormatUint(s.GetPackets(), 10), octets(s.GetBytes()),
 	}
+}
+
+// expiry returns the time until a session idles out; the kernel does not tell that of one that
+// a flowtable carries.
+func expiry(s *pb.Session) string {
+	if s.GetExpiresIn() == nil {
+		return "-"
+	}
+	return span(s.GetExpiresIn().AsDuration())
 }
 
 func addressPort(addr string, port uint32) string {

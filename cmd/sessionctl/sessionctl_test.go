@@ -308,6 +308,32 @@ func TestStatusNamesForeignTranslations(t *testing.T) {
 	}
 }
 
+// TestStatusNamesFlowtables: the status names flowtables that carry packets past the gates, and a
+// session that one carries has no timeout.
+func TestStatusNamesFlowtables(t *testing.T) {
+	t.Parallel()
+	others := []string{"table inet fast, chain forward, flow add @ft", "table inet fast, flowtable ft, devices i0 s0"}
+	for name, c := range map[string]struct {
+		line string
+		of   inspect.Flowtables
+	}{
+		"status_flowtables_refused":  {"status", inspect.Flowtables{Mode: "refuse", Others: others, Refused: true}},
+		"status_flowtables_accepted": {"status", inspect.Flowtables{Mode: "accept", Others: others}},
+		"status_flowtables_own":      {"status", inspect.Flowtables{Mode: "own"}},
+		"status_flowtables_json":     {"status -o json", inspect.Flowtables{Mode: "refuse", Others: others, Refused: true}},
+		"session_list_offload":       {"session list", inspect.Flowtables{}},
+		"session_list_offload_json":  {"session list -o json", inspect.Flowtables{}},
+	} {
+		backend := controltest.Scene()
+		backend.Glance.Flowtables = c.of
+		for i := range backend.Flows {
+			backend.Flows[i].State, backend.Flows[i].Offloaded, backend.Flows[i].ExpiresIn = "OFFLOAD", true, 0
+		}
+		r := ctl(t, controltest.Serve(t, backend, nil).Address, "", strings.Fields(c.line)...)
+		golden(t, name, "$ sessionctl "+c.line+"\n"+r.stdout, r)
+	}
+}
+
 func TestUnreachableSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	r := ctl(t, "127.0.0.1:1", "", "status")

@@ -74,7 +74,28 @@ func (a daemonCommands) showStatus(s *pb.Status) error {
 		a.showQuarantine(g)
 	}
 	a.showForeign(s.GetForeignTranslations())
+	a.showFlowtables(s.GetFlowtables())
 	return nil
+}
+
+// showFlowtables prints the flowtables that may carry subscribers' packets past the
+// gates.
+func (a daemonCommands) showFlowtables(f *pb.Flowtables) {
+	if f == nil {
+		return
+	}
+	head := "Flowtables (nat.flowtables: " + f.GetMode() + ")"
+	if f.GetRefused() {
+		head = "FLOWTABLES OF OTHERS carry packets past the gates (nat.flowtables: " + f.GetMode() + ")"
+	}
+	if len(f.GetOthers()) == 0 {
+		fmt.Fprintf(a.stdout, "\n%s: none of others\n", head)
+		return
+	}
+	fmt.Fprintf(a.stdout, "\n%s:\n", head)
+	for _, other := range f.GetOthers() {
+		fmt.Fprintf(a.stdout, "  %s\n", other)
+	}
 }
 
 // showForeign prints the rules of other tables that translate subscribers'

@@ -22,6 +22,8 @@ type controls struct {
 func (c controls) Status(ctx context.Context) (inspect.Status, error) {
 	s, err := c.Backend.Status(ctx)
 	s.Version, s.StartedAt, s.Foreign = version, c.started, c.foreign(ctx)
+	f := c.nat.Flowtables()
+	s.Flowtables = inspect.Flowtables{Mode: f.Mode.String(), Others: f.Others, Refused: f.Refused}
 	return s, err
 }
 

@@ -127,11 +127,15 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		InsideInterfaces: c.NAT.InsideInterfaces, OutsideInterfaces: c.NAT.OutsideInterfaces,
 		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis has the other prefixes still served
 		NoNAT:           noNAT(c.Groups),
-		OutsideToOthers: c.NAT.OutsideToOthers == "accept",
-		MaxSessions:     c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
+		OutsideToOthers: c.NAT.OutsideToOthers == "accept", Flowtables: flowtableModes[c.NAT.Flowtables],
+		MaxSessions: c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
 		Limits: limited, Mappings: mappings(c, c.NAT.MaxMappings), Static: staticOutside(c.Groups),
 		Timeouts: firstSettings(c.Settings).IdleTimeouts, GroupTimeouts: groupTimeouts(c.Groups), Logger: log,
 	}
+}
+
+var flowtableModes = map[string]nftnat.FlowtableMode{
+	"refuse": nftnat.RefuseFlowtables, "accept": nftnat.AcceptFlowtables, "own": nftnat.OwnFlowtable,
 }
 
 // groupTimeouts returns the idle timeouts of every group.

@@ -40,6 +40,7 @@ type backend interface {
 	Barrier() bool
 	Fill() nftnat.Fill
 	Strays() nftnat.Strays
+	Flowtables() nftnat.Flowtables
 	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
 	SetMappings(ctx context.Context, m nftnat.Mappings) error
 	MappingFill() nftnat.MappingFill

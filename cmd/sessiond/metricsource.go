@@ -6,6 +6,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/session"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -28,7 +29,7 @@ func (s source) Snapshot() metrics.Snapshot {
 	snapshot := metrics.Snapshot{
 		Ready: status.NotReady == "", RedisUp: status.DatabaseUp, Notified: s.db.Notified(), DatabaseSuspect: status.DatabaseSuspect != "", Sessions: status.Sessions,
 		RADIUS: metrics.RADIUS(s.radius.Losses()), Index: metrics.Index(s.nat.IndexStats()), Barrier: s.nat.Barrier(), Fill: metrics.Fill(s.nat.Fill()), Strays: s.nat.Strays().Count, Drops: drops,
-		Learned: metrics.Learned(s.nat.MappingFill()),
+		Learned: metrics.Learned(s.nat.MappingFill()), Flowtables: flowtables(s.nat.Flowtables()),
 	}
 	uses := map[string]*inspect.PortUse{}
 	for _, u := range s.manager.Backend().LastPortUse() {
@@ -58,4 +59,13 @@ func (s source) Snapshot() metrics.Snapshot {
 		})
 	}
 	return snapshot
+}
+
+func flowtables(f nftnat.Flowtables) metrics.Flowtables {
+	others := len(f.Others)
+	m := metrics.Flowtables{Own: f.Mode == nftnat.OwnFlowtable, Accepted: others}
+	if f.Refused {
+		m.Accepted, m.Refused = 0, others
+	}
+	return m
 }

@@ -128,6 +128,7 @@ type NAT struct {
 	InsideInterfaces  []string
 	OutsideInterfaces []string
 
+	Flowtables                  string // "refuse", "accept" or "own": which flowtables may carry flows of subscribers
 	OutsideToOthers             string // "drop" or "accept": flows from outside to addresses neither inside nor outside
 	MaxSessionsPerSubscriber    int    // 0 for no bound
 	MaxUngatedSessionsPerSecond int    // 0 for no bound

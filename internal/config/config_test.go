@@ -184,6 +184,8 @@ func TestValues(t *testing.T) {
 		{"full cone", "", "    filtering: endpoint_independent\n", func(c Config) any { return c.Groups[0].Mapping + " " + c.Groups[0].Filtering }, "endpoint_independent endpoint_independent"},
 		{"strict mapping", "", "    mapping: endpoint_independent\n    port_overloading: false\n", func(c Config) any { return c.Groups[0].Overload }, false},
 		{"mappings", "nat:", "nat:\n  max_mappings: 7", func(c Config) any { return c.NAT.MaxMappings }, 7},
+		{"flowtables", "nat:", "nat:\n  flowtables: own", func(c Config) any { return c.NAT.Flowtables }, "own"},
+		{"flowtables as ever", "", "", func(c Config) any { return c.NAT.Flowtables }, "refuse"},
 		{"observe", "", "settings: {subscriber_session_removal: observe}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "observe"},
 		{"removal as before", "", "settings: {subscriber_session_removal: false}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "off"},
 		{"removal as on the command line", "", "settings: {subscriber_session_removal: on}\n", func(c Config) any { return c.Settings.SubscriberSessionRemoval }, "on"},
@@ -246,6 +248,22 @@ settings:
 	} {
 		if i >= len(warnings) || warnings[i] != want {
 			t.Fatalf("warnings %q, want %q", warnings, want)
+		}
+	}
+}
+
+// TestWarnsOfFlowtables: allowed flowtables cause a warning, and those of others one for each group
+// that they would harm.
+func TestWarnsOfFlowtables(t *testing.T) {
+	for mode, want := range map[string]int{"refuse": 0, "own": 1, "accept": 3} {
+		_, warnings := mustParse(t, edit("nat:", "nat:\n  flowtables: "+mode)+"    mapping: endpoint_independent\n    no_nat: [{prefix: 203.0.113.0/24}]\n")
+		if len(warnings) != want {
+			t.Errorf("%s: warnings %q, want %d", mode, warnings, want)
+		}
+		for _, w := range warnings {
+			if !strings.Contains(w, ":8: nat.flowtables: is "+mode) {
+				t.Errorf("%s: %q", mode, w)
+			}
 		}
 	}
 }

@@ -105,6 +105,7 @@ type loader struct {
 	noNATs          []claim // destinations without NAT of all groups so far
 	bounds          []value // names of groups in the clients' bounds
 	groupValues     []value // each group in the file
+	flowtables      int     // line of nat.flowtables
 }
 
 // defaults returns the configuration of an empty file.
@@ -128,7 +129,7 @@ func defaults() Config {
 			StallTimeout: 30 * time.Second,
 		},
 		HTTP: HTTP{Listen: "127.0.0.1:7901"},
-		NAT:  NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
+		NAT:  NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", Flowtables: "refuse", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
 		Settings: Settings{
 			SubscriberSessionRemoval: removalOn,
 			IdleTimeouts: IdleTimeouts{
@@ -162,6 +163,7 @@ func (l *loader) load(root value) {
 	l.checkPrefixes()
 	l.checkICMP()
 	l.checkNoNAT()
+	l.checkFlowtables()
 	l.checkClientGroups()
 }
 

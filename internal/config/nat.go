@@ -21,6 +21,7 @@ func (l *loader) nat(v value) {
 		"table":              func(v value) { v.matching(&c.Table, tableName, "a letter, then letters, digits and underscore") },
 		"inside_interfaces":  func(v value) { c.InsideInterfaces = v.interfaces(c.OutsideInterfaces, true) },
 		"outside_interfaces": func(v value) { c.OutsideInterfaces = v.interfaces(c.InsideInterfaces, false) },
+		"flowtables":         func(v value) { l.flowtables = v.line; v.oneOf(&c.Flowtables, "refuse", "accept", "own") },
 		"outside_to_others":  func(v value) { v.oneOf(&c.OutsideToOthers, "drop", "accept") },
 
 		"max_sessions_per_subscriber":     func(v value) { v.natural(&c.MaxSessionsPerSubscriber) },
@@ -28,6 +29,30 @@ func (l *loader) nat(v value) {
 		"max_mappings":                    func(v value) { v.mappingLimit(&c.MaxMappings) },
 	})
 	l.requireInterfaces(v, keys)
+	if c.Flowtables == "own" && c.Backend != backendNftables {
+		v.child("flowtables").errorf("own needs a kernel; write refuse, or backend: nftables")
+	}
+}
+
+// checkFlowtables warns of a flowtable's effects, which neither removals nor lists can undo.
+func (l *loader) checkFlowtables() {
+	mode := l.config.NAT.Flowtables
+	if mode == "refuse" {
+		return
+	}
+	v := value{report: l.report, key: "nat.flowtables", line: l.flowtables}
+	v.warnf("is %s: sessions in a flowtable pass no gate and no rule; a removal cuts them as it deletes their conntrack entries, and their idle timeouts are the longest of all groups", mode)
+	if mode != "accept" {
+		return
+	}
+	for _, g := range l.config.Groups {
+		if len(g.NoNAT) > 0 {
+			v.warnf("is accept: no_nat of group %s needs its destinations kept from rules that add flows: packets that pass no chain are kept back by the filter on the outside interfaces", g.Name)
+		}
+		if g.Mapping != "" {
+			v.warnf("is accept: mapping of group %s needs its subscribers kept from rules that add flows: their mappings run out while flows go on", g.Name)
+		}
+	}
 }
 
 // flowRateLimit keeps nftables' arithmetic exact, which divides a nanosecond by

@@ -133,6 +133,8 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"interface as ip link writes it", "[s0]", "['s0@eth1']", ":8: nat.inside_interfaces[0]: \"s0@eth1\" is how other programs write it"},
 		{"interface with an alias", "[s0]", "['s0:1']", "\"s0:1\" is how other programs write it"},
 		{"third networks half open", "nat:", "nat:\n  outside_to_others: return", ":8: nat.outside_to_others: \"return\" is not known; write one of: drop, accept"},
+		{"flowtables by a switch", "nat:", "nat:\n  flowtables: on", ":8: nat.flowtables: \"on\" is not known; write one of: refuse, accept, own"},
+		{"an own flowtable in memory", "outside_interfaces: [i0]", "outside_interfaces: [i0]\n  backend: memory\n  flowtables: own", ":7: nat.flowtables: own needs a kernel; write refuse, or backend: nftables"},
 		{"negative sessions", "nat:", "nat:\n  max_sessions_per_subscriber: -1", ":8: nat.max_sessions_per_subscriber: -1 is too small; write at least 0"},
 		{"sessions beyond what is counted", "nat:", "nat:\n  max_sessions_per_subscriber: 4294967297", ":8: nat.max_sessions_per_subscriber: 4294967297 is too large; write at most 2147483647"},
 		{"too many sessions without a gate", "nat:", "nat:\n  max_ungated_sessions_per_second: 1000001", ":8: nat.max_ungated_sessions_per_second: 1000001 is too large; write at most 1000000, or 0 for no bound"},

@@ -50,6 +50,7 @@ var readAtStart = map[string]func(*Config) any{
 	"nat.outside_interfaces":              func(c *Config) any { return c.NAT.OutsideInterfaces },
 	"log.level":                           func(c *Config) any { return c.Log.Level },
 	"log.format":                          func(c *Config) any { return c.Log.Format },
+	"nat.flowtables":                      func(c *Config) any { return c.NAT.Flowtables },
 	"nat.outside_to_others":               func(c *Config) any { return c.NAT.OutsideToOthers },
 }
 

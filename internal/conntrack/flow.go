@@ -20,12 +20,12 @@ type Tuple struct {
 // Entry is one conntrack entry as the kernel reports it.
 type Entry struct {
 	Orig, Reply    Tuple
-	Zone           uint16 // of the original direction; 0 is the default zone
-	ID             uint32 // kernel's identifier of the entry, so that a delete never hits a successor
-	Status         uint32 // StatusSeenReply and others
-	TCPState       uint8  // kernel enum tcp_conntrack; 0 when not TCP
-	Timeout        time.Duration
-	Packets, Bytes uint64 // both directions; 0 when nf_conntrack_acct is off
+	Zone           uint16        // of the original direction; 0 is the default zone
+	ID             uint32        // kernel's identifier of the entry, so that a delete never hits a successor
+	Status         uint32        // StatusSeenReply and others
+	TCPState       uint8         // kernel enum tcp_conntrack; 0 when not TCP
+	Timeout        time.Duration // 0 while a flowtable carries the flow: the kernel does not tell it, nor the TCP state
+	Packets, Bytes uint64        // both directions; 0 when nf_conntrack_acct is off
 }
 
 // Bits of an Entry's Status, the kernel's enum ip_conntrack_status.
@@ -36,6 +36,9 @@ const (
 	StatusConfirmed             = 1 << 3 // the entry was there before this packet
 	StatusSourceTranslated      = 1 << 4 // IPS_SRC_NAT
 	StatusDestinationTranslated = 1 << 5 // IPS_DST_NAT
+
+	StatusOffloaded         = 1 << 14 // a flowtable carries the flow (IPS_OFFLOAD)
+	StatusOffloadedHardware = 1 << 15 // in hardware (IPS_HW_OFFLOAD)
 )
 
 // An entry inside this package.

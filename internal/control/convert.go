@@ -246,7 +246,7 @@ func toAdvice(b *inspect.BlockSizes) *pb.BlockSizeAdvice {
 }
 
 func toSession(s *inspect.Session) *pb.Session {
-	return &pb.Session{
+	m := &pb.Session{
 		Group:          s.Group,
 		Protocol:       pb.Protocol(s.Protocol),
 		InsideAddress:  addrText(s.Inside.Addr()),
@@ -256,11 +256,14 @@ func toSession(s *inspect.Session) *pb.Session {
 		RemoteAddress:  addrText(s.Remote.Addr()),
 		RemotePort:     uint32(s.Remote.Port()),
 		State:          s.State,
-		ExpiresIn:      durationpb.New(s.ExpiresIn),
 		Packets:        s.Packets,
 		Bytes:          s.Bytes,
 		Direction:      directions[s.Direction],
 	}
+	if !s.Offloaded {
+		m.ExpiresIn = durationpb.New(s.ExpiresIn)
+	}
+	return m
 }
 
 func toSettings(s *inspect.Settings) *pb.Settings {
@@ -301,6 +304,9 @@ func toStatusMessage(s *inspect.Status) *pb.Status {
 		m.ForeignTranslations = &pb.ForeignTranslations{
 			Flows: count(f.Flows), NewestAt: timestamp(f.At), InsideAddress: addrText(f.Inside), SeenAs: addrText(f.SeenAs), NatChains: f.Chains,
 		}
+	}
+	if f := &s.Flowtables; len(f.Others) > 0 || f.Mode == "accept" || f.Mode == "own" {
+		m.Flowtables = &pb.Flowtables{Mode: f.Mode, Others: f.Others, Refused: f.Refused}
 	}
 	return m
 }

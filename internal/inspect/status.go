@@ -23,7 +23,15 @@ type Status struct {
 	ReconciledAt time.Time // end of the newest full reconcile; zero before the first
 	Drifts       int       // differences it found
 
-	Foreign ForeignTranslations
+	Foreign    ForeignTranslations
+	Flowtables Flowtables
+}
+
+// Flowtables are the nftables flowtables that may carry flows of subscribers.
+type Flowtables struct {
+	Mode    string   // nat.flowtables: "refuse", "accept" or "own"
+	Others  []string // those of other tables, and rules that add flows to one
+	Refused bool     // some of Others are not accepted
 }
 
 // ForeignTranslations are flows of subscribers that rules of other tables translated.

@@ -540,14 +540,19 @@ func (m *Machine) Programmed(s *Slot, now time.Time) {
 	m.done(s)
 }
 
-// Closed reports that the gate of a slot is narrowed or closed.
-func (m *Machine) Closed(s *Slot, now time.Time) {
+// Closed reports that the gate of a slot is narrowed or closed. If packets bypassed the gate,
+// through a flowtable, those of established sessions pass until the slot is reaped: the reap
+// is the cut then.
+func (m *Machine) Closed(s *Slot, bypassed bool, now time.Time) {
 	m.now, s.resize = now, unresized
 	switch s.phase {
 	case Cut:
 		if !s.stray && s.over != nil {
 			s.over.cutAt = m.now
-			m.keepReceipt(s, nat.Receipt{CutAt: m.now, Elements: s.over.elements})
+			if bypassed {
+				s.over.cutAt = time.Time{}
+			}
+			m.keepReceipt(s, nat.Receipt{CutAt: s.over.cutAt, Elements: s.over.elements})
 		}
 		m.emit(inspect.EventCut, s)
 	case Draining:
@@ -581,7 +586,9 @@ func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 	}
 	r := nat.Receipt{ReapedAt: proof.At, ReleasedAt: m.now, Elements: proof.Elements, Deleted: proof.Deleted, Proof: proof.Proof} // the hold begins now
 	if s.over != nil {
-		r.CutAt = s.over.cutAt
+		if r.CutAt = s.over.cutAt; r.CutAt.IsZero() {
+			r.CutAt = proof.At
+		}
 		r.Elements += s.over.elements
 	}
 	m.keepReceipt(s, r)

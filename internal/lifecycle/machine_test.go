@@ -2,7 +2,9 @@ package lifecycle
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
+	"time"
 )
 
 // TestNext is the life cycle as a table: every phase with every toggle.
@@ -132,5 +134,29 @@ func TestStrayAlwaysClosed(t *testing.T) {
 func TestPendingWaits_NAT37(t *testing.T) {
 	if got := next(facts{phase: Idle, online: true, pending: true}); got != stay {
 		t.Errorf("a subscriber in line asks again: %d", got)
+	}
+}
+
+// TestBypassedGateIsCutByTheReap_DEL01: where a flowtable may carry packets past the gate, the
+// receipt says that they stopped when their entries were gone, and nothing before that.
+func TestBypassedGateIsCutByTheReap_DEL01(t *testing.T) {
+	for _, bypassed := range []bool{false, true} {
+		p := newPlayer(t)
+		for _, line := range []string{"0s start 1 alice a1", "0s stored", "0s programmed", "10s sessions 1 3", "60s stop 1"} {
+			p.input(line)
+		}
+		closed, want := "61s closed", p.began.Add(61*time.Second)
+		if bypassed {
+			closed, want = closed+" bypassed=1", p.began.Add(63*time.Second)
+		}
+		p.input(closed)
+		b, _ := p.engine.Live("g", netip.MustParseAddr("100.64.0.1"))
+		if said := b.Receipt != nil && !b.Receipt.CutAt.IsZero(); said == bypassed {
+			t.Errorf("bypassed %t: before the reap the receipt is %+v", bypassed, b.Receipt)
+		}
+		p.input("63s reaped")
+		if r := p.writes[len(p.writes)-1].Binding.Receipt; r == nil || !r.CutAt.Equal(want) || !r.ReapedAt.Equal(p.began.Add(63*time.Second)) || r.Elements != 2 {
+			t.Errorf("bypassed %t: the receipt is %+v, want a cut at %v", bypassed, r, want)
+		}
 	}
 }

@@ -291,7 +291,9 @@ func (p *player) stored([]string, map[string]string) {
 
 func (p *player) programmed([]string, map[string]string) { p.program(&p.opens, p.m.Programmed) }
 
-func (p *player) closed([]string, map[string]string) { p.program(&p.closes, p.m.Closed) }
+func (p *player) closed(_ []string, named map[string]string) {
+	p.program(&p.closes, func(s *Slot, now time.Time) { p.m.Closed(s, named["bypassed"] != "", now) })
+}
 
 // program makes the kernel's entries as they were when the work was queued.
 func (p *player) program(works *[]Work, report func(*Slot, time.Time)) {

@@ -100,7 +100,7 @@ type teardown struct {
 	graceUntil time.Time // the subscriber may resume its sessions until then; zero for no grace time
 	evicted    bool      // its outside address was taken away: it is cut in any case
 	elements   int       // number of map elements that its narrowing and its cut remove
-	cutAt      time.Time // when the gate had closed
+	cutAt      time.Time // when the gate had closed; zero before, and if packets bypassed it
 }
 
 // Ended returns the record, the reason and the time of the end of the binding

@@ -335,7 +335,7 @@ func (m *Metrics) Observed(group string, why subscriber.Reason, sessions int) {
 	m.wouldEnd.WithLabelValues(group).Add(float64(sessions))
 }
 
-// StopToCut observes the time from a record's deletion to the closed gate.
+// StopToCut observes the time from a record's deletion until no packet passed.
 func (m *Metrics) StopToCut(d time.Duration) { m.stopToCut.Observe(max(0, d.Seconds())) }
 
 // StopToReaped observes the time from a record's deletion to the proof that no
@@ -466,6 +466,7 @@ type Snapshot struct {
 	Fill            Fill
 	Learned         Learned
 	Strays          uint64 // flows of subscribers that rules of other tables translated
+	Flowtables      Flowtables
 	RADIUS          RADIUS
 	Groups          []Group
 	Drops           []nat.DropCount // packets that did not pass
@@ -481,6 +482,13 @@ type Index struct {
 
 // Learned is the number of learned mappings, and their bound.
 type Learned struct{ Mappings, Limit int }
+
+// Flowtables counts the flowtables of nftables that may carry flows of subscribers.
+type Flowtables struct {
+	Own      bool // one of sessiond's own table
+	Accepted int  // of other tables, with the rules that add flows
+	Refused  int  // of other tables, not allowed
+}
 
 // Fill is the fill level of the conntrack table.
 type Fill struct {
@@ -533,6 +541,7 @@ var (
 	learnedMost = desc("learned_mappings_limit", "Bound of learned mappings, nat.max_mappings; 0 where no group has any.")
 	full        = desc("subscribers_at_session_limit", "Subscribers that open no new sessions, since they have more than nat.max_sessions_per_subscriber.")
 	strays      = desc("foreign_translations_total", "Flows of subscribers that began with an outside address of no pool: a rule of another table translated them.")
+	flowtables  = desc("flowtables", "Flowtables of nftables that may carry packets of subscribers past the gates, and rules of other tables that add flows to one, by what nat.flowtables says of them: own, accepted, refused.", "use")
 	drops       = desc("drops_total", "Packets that did not pass, by reason and direction (sessionctl drops explains them).", "reason", "direction")
 	removalHeld = desc("removals_held", "Subscribers whose removal a guard holds until it is confirmed or refused, by group and reason.", "group", "reason")
 	owner       = desc("nat_owner", "1 while this daemon has the lease of the group's NAT, else 0: another daemon has it, or Redis is away.", "group")
@@ -566,7 +575,7 @@ type collector struct{ source Source }
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, mapped, blocks, ports, portUsers, portPeaks, sessions, entries, entryLimit, learned, learnedMost, full, strays, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
+	for _, d := range []*prometheus.Desc{subscribers, pending, bindings, mapped, blocks, ports, portUsers, portPeaks, sessions, entries, entryLimit, learned, learnedMost, full, strays, flowtables, drops, removalHeld, barrier, owner, feedLag, feedGaps, feedFill, socketDrops, replyFails, acceptFails, overruns, indexDrift, passes, ready, redisUp, notified, suspect} {
 		ch <- d
 	}
 }
@@ -589,6 +598,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(learned, s.Learned.Mappings)
 	gauge(learnedMost, s.Learned.Limit)
 	count(ch, strays, s.Strays)
+	gauge(flowtables, number(s.Flowtables.Own), "own")
+	gauge(flowtables, s.Flowtables.Accepted, "accepted")
+	gauge(flowtables, s.Flowtables.Refused, "refused")
 	for _, d := range s.Drops {
 		count(ch, drops, d.Packets, string(d.Reason), string(d.Direction))
 	}

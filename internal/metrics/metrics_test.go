@@ -29,9 +29,9 @@ func used() *Metrics {
 	m.Watch(fixed{
 		Ready: true, RedisUp: true, Notified: true, DatabaseSuspect: true, Sessions: 7,
 		Index:   Index{Overruns: 1, Missed: 2, Stale: 3, Passes: 4},
-		Learned: Learned{Mappings: 8, Limit: 9},
-		RADIUS:  RADIUS{Datagrams: 5, Replies: 6, Accepts: 7},
-		Drops:   []nat.DropCount{{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 8}},
+		Learned: Learned{Mappings: 8, Limit: 9}, Flowtables: Flowtables{Own: true, Refused: 2},
+		RADIUS: RADIUS{Datagrams: 5, Replies: 6, Accepts: 7},
+		Drops:  []nat.DropCount{{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 8}},
 		Groups: []Group{{
 			Name: "default", Subscribers: 3, Pending: 1, FeedLag: 1500 * time.Millisecond, FeedGaps: 2, FeedFill: 0.25,
 			Bindings: map[string]int{"active": 2}, Mappings: map[string]int{"static": 4}, Blocks: map[string]int{"free": 9},
@@ -106,6 +106,7 @@ func TestContract(t *testing.T) {
 		`sessiond_sessions_observed_total{group="default"} 5`,
 		`sessiond_limit_reached_total{group="default",limit="tcp_ports"} 1`,
 		`sessiond_stop_to_cut_seconds_count 1`,
+		`sessiond_flowtables{use="own"} 1`, `sessiond_flowtables{use="accepted"} 0`, `sessiond_flowtables{use="refused"} 2`,
 		`sessiond_stop_to_reaped_seconds_count 1`,
 		`sessiond_ports_in_use{group="default",protocol="udp"} 300`,
 		`sessiond_subscriber_ports_bucket{group="default",le="256"} 0`,

@@ -41,7 +41,7 @@ func ParseProof(name string) Proof {
 // could use a port of the blocks. Entries between the inside address and the machine itself
 // use none, and may be left. A zero time means a step not done yet.
 type Receipt struct {
-	CutAt      time.Time // the gate had closed and no map element was left
+	CutAt      time.Time // the gate had closed and no map element was left; where a flowtable may carry packets past it, ReapedAt
 	ReapedAt   time.Time // it was proved that no conntrack entry is left
 	ReleasedAt time.Time // the blocks went into their hold; Binding.ReleasedAt is another time
 	Elements   int       // map elements removed, with those of learned mappings

@@ -12,8 +12,9 @@ type Session struct {
 	Inside    netip.AddrPort
 	Outside   netip.AddrPort // same as Inside when the session is not translated
 	Remote    netip.AddrPort
-	State     string        // TCP state as conntrack prints it ("ESTABLISHED"), else "ASSURED", "REPLIED" or "UNREPLIED"
-	ExpiresIn time.Duration // until it idles out if no more packets pass
+	State     string        // TCP state as conntrack prints it ("ESTABLISHED"), else "ASSURED", "REPLIED" or "UNREPLIED"; "OFFLOAD" or "HW_OFFLOAD" if Offloaded
+	ExpiresIn time.Duration // until it idles out if no more packets pass; not known if Offloaded
+	Offloaded bool          // a flowtable carries it, and the kernel tells neither its state nor its timeout
 	Packets   uint64        // both directions; 0 when the kernel does not count
 	Bytes     uint64        // both directions; 0 when the kernel does not count
 	Direction Direction

@@ -24,7 +24,10 @@ func (k *Kernel) converge(ctx context.Context) (changed bool, err error) {
 
 // convergeFrom is converge from the given state of the kernel.
 func (k *Kernel) convergeFrom(ctx context.Context, actual *actualRuleset) (changed bool, err error) {
-	k.icmp.set(k.options.longestICMP())
+	k.setDefaults()
+	if err := k.listDevices(); err != nil {
+		return false, err
+	}
 	k.dropCounts.note(actual.counters)
 	k.known.used.start(k.options.Mappings, longestMapping(k.options))
 	defer func() { k.pinKeeper.start(k.options.Mappings, changed) }()

@@ -44,6 +44,8 @@ var chainComments = map[string]string{
 	chainOnline:           "who has no gate passes, without limits",
 	chainUnreachable:      "answers a refused packet with ICMP host unreachable, at a bounded rate of all",
 
+	chainFast: "packets that all other chains let pass: their flow goes to the flowtable (nat.flowtables: own)",
+
 	chainRefuse(nat.LimitSessions):    "at limits.sessions, or its reserve: ICMP for the first packets, and none for the rest",
 	chainRefuse(nat.LimitNewSessions): "beyond limits.new_sessions_per_second: ICMP for the first packets, and none for the rest",
 	chainRefuse(nat.LimitTCPPorts):    "at limits.tcp_ports: ICMP for the first packets, and none for the rest",

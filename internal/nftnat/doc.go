@@ -28,6 +28,8 @@
 //	limits.go        limits of subscribers, as chains and sets
 //	limitkeeper.go   the subscribers at their limits: programmed, told, forgotten
 //	strays.go        flows that others translated, or that began while nothing translated
+//	flowtables.go    flowtables of others
+//	fastpath.go      the flowtable of the table, and what one changes
 //	quiet.go         rules that make conntrack leave events out
 //	helpers.go       conntrack helpers of others
 //	surroundings.go  the host: interfaces, forwarding, kernel modules

@@ -33,10 +33,11 @@ type Kernel struct {
 	notices *wire.Listener
 	routes  *blackholes
 	barrier *barrier.Barrier
-	icmp    *icmpTimeout
+	shared  *defaultTimeouts
 	SessionTable
 	boundKeeper
 	staticKeeper
+	fastPath
 	MappingTable
 	pinKeeper
 	known knownElements
@@ -70,7 +71,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		log: o.Logger, SessionTable: SessionTable{log: o.Logger}, options: o, turn: make(chan struct{}, 1),
 		sweep: make(chan struct{}, 1),
 		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
-		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)},
+		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)}, fastPath: fastPath{fast: newFlowtableWatch(o)},
 		dropCounts: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
@@ -82,7 +83,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		defer k.unlock()
 		return k.conn.Commit(ctx, b)
 	}
-	k.boundKeeper.kernel, k.told.log = k, o.Logger
+	k.boundKeeper.kernel, k.fastPath.kernel, k.told.log = k, k, o.Logger
 	k.staticKeeper.kernel = k
 	k.pinKeeper = newPinKeeper(k)
 	k.limited.Store(limited(&o))
@@ -98,7 +99,9 @@ func DialKernel(o Options) (*Kernel, error) {
 // Start makes the table, or adopts the present one: its elements stay, and its rules are
 // replaced only if they differ from the wanted ones, in one transaction. It makes the
 // blackhole routes and the barrier. It reads no elements: Learn and LearnRest do.
-func (k *Kernel) Start(ctx context.Context) error { return forbidden(unloaded(k.start(ctx))) }
+func (k *Kernel) Start(ctx context.Context) error {
+	return forbidden(withoutFlowtables(unloaded(k.start(ctx))))
+}
 
 // forbidden returns an error with the missing capability where the kernel returns only
 // EPERM.
@@ -126,7 +129,7 @@ func (k *Kernel) dial() (err error) {
 	if k.barrier, err = barrier.Open(k.ns, k.options.OutsideInterfaces, k.log); err != nil {
 		return err
 	}
-	if k.icmp, err = openICMPTimeout(k.ns, k.log); err != nil {
+	if k.shared, err = openDefaultTimeouts(k.ns, k.log); err != nil {
 		return err
 	}
 	k.flows, err = conntrack.Open(conntrack.Options{
@@ -137,6 +140,7 @@ func (k *Kernel) dial() (err error) {
 		return err
 	}
 	k.quiet.ns, k.quiet.flows, k.fill.flows = k.ns, k.flows, k.flows
+	k.fast.ns = k.ns
 	k.dropCounts.conn, k.dropCounts.losses, k.dropCounts.barrier = k.conn, k.flows, k.barrier
 	return k.flows.SetBounds(boundsOf(k.options.Limits))
 }
@@ -150,6 +154,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	}
 	k.warnOfSurroundings()
 	k.quiet.start(ctx)
+	k.fast.start(ctx)
 	before, err := readActual(ctx, k.conn, k.options.Table)
 	if errors.Is(err, unix.EINVAL) { // no kernel module serves nf_tables
 		return kmodule.Missing("nf_tables", fmt.Errorf("read nftables table %s: %w", k.options.Table, err))
@@ -170,6 +175,9 @@ func (k *Kernel) start(ctx context.Context) error {
 		return err
 	}
 	changed, err := k.convergeFrom(ctx, before)
+	if k.lostDevice(err) {
+		changed, err = k.converge(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("set up nftables table %s: %w", k.options.Table, err)
 	}
@@ -333,8 +341,8 @@ func (k *Kernel) Close() error {
 	if k.barrier != nil {
 		errs = append(errs, k.barrier.Close())
 	}
-	if k.icmp != nil {
-		errs = append(errs, k.icmp.close())
+	if k.shared != nil {
+		errs = append(errs, k.shared.close())
 	}
 	if k.notices != nil {
 		errs = append(errs, k.notices.Close())
@@ -411,12 +419,14 @@ type Options struct {
 	Limits            []nat.PrefixLimits  // below MaxSessions; SetLimits changes them
 	NoNAT             []nat.NoNAT         // sessions that keep their inside address
 	OutsideToOthers   bool                // outside hosts may begin flows to networks that are neither inside nor outside
+	Flowtables        FlowtableMode       // which flowtables may carry flows of subscribers
 	Mappings          Mappings            // none: conntrack alone chooses ports
 	Static            []StaticPorts       // none: entries have no mappings
 	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger        // required
 
-	full crowded // subscribers with more than MaxSessions, or at a limit
+	full    crowded  // subscribers with more than MaxSessions, or at a limit
+	devices []string // of our flowtable: the present inside and outside interfaces, sorted
 }
 
 func (o Options) validate() error {

@@ -45,6 +45,7 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	}
 	r.planSets(s, b)
 	r.planCounters(s, b)
+	r.planFlowtable(s, b)
 	r.planPolicies(s, b)
 	r.flushRestored(s, b)
 	if err := r.planRules(s, b); err != nil {
@@ -56,6 +57,7 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	r.dropLimitSets(s, b)
 	r.dropUnlearned(s, b)
 	r.dropStatic(s, b)
+	r.dropFlowtables(s, b)
 	return false, nil
 }
 
@@ -98,6 +100,7 @@ func (r *ruleset) create(b *wire.Batch) error {
 	for _, p := range r.policies {
 		r.addPolicy(p, b)
 	}
+	r.addFlowtable(b)
 	for _, c := range r.chains {
 		r.addChain(c, b)
 	}
@@ -419,6 +422,7 @@ type actualRuleset struct {
 	sets     map[string]actualSet
 	policies map[string]uint64 // handles, which grow with age
 	counters map[string]tally
+	fast     []actualFlowtable
 }
 
 type actualChain struct {
@@ -452,7 +456,7 @@ func readActual(ctx context.Context, conn *wire.Conn, table string) (*actualRule
 		return nil, err
 	}
 	for _, read := range []func(context.Context, *wire.Conn, string) error{
-		s.readChains, s.readRules, s.readObjects, s.readSets,
+		s.readChains, s.readRules, s.readObjects, s.readSets, s.readFlowtables,
 	} {
 		if err := read(ctx, conn, table); err != nil {
 			return nil, err

@@ -202,3 +202,16 @@ func (b *blackholes) lacksLink(name string) (bool, error) {
 	links, err := b.handle.LinkList()
 	return !slices.ContainsFunc(links, func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, begin) }), err
 }
+
+// linkNames returns the names of all interfaces.
+func (b *blackholes) linkNames() ([]string, error) {
+	links, err := b.handle.LinkList()
+	if err != nil {
+		return nil, wrap(err, "list interfaces")
+	}
+	names := make([]string, len(links))
+	for i, l := range links {
+		names[i] = l.Attrs().Name
+	}
+	return names, nil
+}

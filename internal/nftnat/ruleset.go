@@ -73,6 +73,7 @@ type rule struct {
 type ruleset struct {
 	table    string
 	sets     []set
+	fast     *flowtable // nil for none
 	counters []counter
 	policies []policy
 	chains   []chain
@@ -84,10 +85,11 @@ func newRuleset(o Options) *ruleset {
 	return &ruleset{
 		table:    o.Table,
 		sets:     append(newSets(o), t.sets...),
+		fast:     newFlowtable(o),
 		counters: newCounters(nil),
 		policies: t.policies,
-		chains:   slices.Concat(newChains(o), t.chains, limitChains(&o), mappingChains(o), staticChains(&o)),
-		rules:    slices.Concat(establishedRules(o), forwardRules(o), leavingRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), staticRules(&o), mappingRules(o)),
+		chains:   slices.Concat(newChains(o), t.chains, limitChains(&o), mappingChains(o), staticChains(&o), fastChains(o)),
+		rules:    slices.Concat(establishedRules(o), forwardRules(o), leavingRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), staticRules(&o), mappingRules(o), fastRules(o)),
 	}
 }
 

@@ -219,7 +219,7 @@ func SessionsIn(e conntrack.Entry, inside []netip.Prefix) []Session {
 func newSession(e conntrack.Entry, d nat.Direction) Session {
 	return Session{nat.Session{
 		Protocol: e.Orig.Protocol, Direction: d,
-		State: stateOf(e), ExpiresIn: e.Timeout, Packets: e.Packets, Bytes: e.Bytes,
+		State: stateOf(e), ExpiresIn: e.Timeout, Offloaded: e.Status&conntrack.StatusOffloaded != 0, Packets: e.Packets, Bytes: e.Bytes,
 	}, e}
 }
 
@@ -243,6 +243,10 @@ var tcpStates = [...]string{
 
 func stateOf(e conntrack.Entry) string {
 	switch {
+	case e.Status&conntrack.StatusOffloadedHardware != 0:
+		return "HW_OFFLOAD"
+	case e.Status&conntrack.StatusOffloaded != 0:
+		return "OFFLOAD"
 	case e.Orig.Protocol == unix.IPPROTO_TCP && int(e.TCPState) < len(tcpStates):
 		return tcpStates[e.TCPState]
 	case e.Status&conntrack.StatusAssured != 0:

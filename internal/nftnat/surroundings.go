@@ -27,6 +27,7 @@ func (k *Kernel) warnOfSurroundings() {
 		k.log.Warn("net.netfilter.nf_conntrack_acct is off: packets and bytes of sessions are shown as 0, and sessions that began before it is switched on stay so")
 	}
 	warnOfHelpers(k.conn, k.options.NetNS, k.log)
+	k.options.warnOfSkippedRules(k.log)
 }
 
 // Forwarding.

@@ -18,7 +18,7 @@ import (
 // A policy is a conntrack timeout object. Its name contains its values: objects cannot be
 // changed, and flows keep the one they began with.
 //
-// ICMP has none, see icmpTimeout.
+// ICMP has none, see defaultICMP.
 type policy struct {
 	name     string
 	protocol uint8
@@ -85,17 +85,26 @@ func appendObjectName(dst []byte, table, name string, kind uint32) []byte {
 	return nlmsg.AppendUint32(dst, unix.NFTA_OBJ_TYPE, kind)
 }
 
-// ICMP.
+// Timeouts of the namespace.
 
-// icmpTimeout is the namespace's idle timeout of all ICMP (sysctl
-// net.netfilter.nf_conntrack_icmp_timeout). The table could have an object for the subscribers
-// alone, but nft cannot load such an object, though it saves it: it would refuse a saved
-// ruleset as a whole, including the operator's own tables. Netlink needs no writable
-// /proc/sys.
-type icmpTimeout struct {
+// A defaultTimeout is one of the namespace's idle timeouts, for flows without a policy.
+type defaultTimeout struct {
+	protocol uint8
+	state    uint16 // CTA_TIMEOUT_*
+	sysctl   string
+	flows    string // in words
+}
+
+// defaultICMP is that of all ICMP. The table could have an object for the subscribers alone, but
+// nft cannot load such an object, though it saves it: it would refuse a saved ruleset as a
+// whole, including the operator's own tables.
+var defaultICMP = defaultTimeout{unix.IPPROTO_ICMP, 1, "net.netfilter.nf_conntrack_icmp_timeout", "ICMP sessions"}
+
+// defaultTimeouts sets idle timeouts of the namespace. Netlink needs no writable /proc/sys.
+type defaultTimeouts struct {
 	conn *netlink.Conn
 	log  *slog.Logger
-	told string // the failure last logged
+	told map[string]string // the failure last logged, by sysctl
 }
 
 // Messages and attributes of linux/netfilter/nfnetlink_cttimeout.h.
@@ -105,44 +114,43 @@ const (
 	timeoutL3Protocol = 2 // CTA_TIMEOUT_L3PROTO
 	timeoutL4Protocol = 3 // CTA_TIMEOUT_L4PROTO
 	timeoutData       = 4 // CTA_TIMEOUT_DATA
-	timeoutICMP       = 1 // CTA_TIMEOUT_ICMP_TIMEOUT
 )
 
-func openICMPTimeout(ns netns.Namespace, log *slog.Logger) (*icmpTimeout, error) {
+func openDefaultTimeouts(ns netns.Namespace, log *slog.Logger) (*defaultTimeouts, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()})
 	if err != nil {
 		return nil, fmt.Errorf("open conntrack timeout socket: %w", err)
 	}
-	return &icmpTimeout{conn: conn, log: log}, nil
+	return &defaultTimeouts{conn: conn, log: log, told: map[string]string{}}, nil
 }
 
-func (i *icmpTimeout) close() error { return i.conn.Close() }
+func (t *defaultTimeouts) close() error { return t.conn.Close() }
 
-// set sets the timeout to d, in whole seconds. A failure is logged once: NAT goes on with the
+// set sets a timeout to d, in whole seconds. A failure is logged once: NAT goes on with the
 // namespace's own timeout.
-func (i *icmpTimeout) set(d time.Duration) {
-	err := i.try(d)
+func (t *defaultTimeouts) set(which defaultTimeout, d time.Duration) {
+	err := t.try(which, d)
 	switch {
 	case err == nil:
-		i.told = ""
-	case err.Error() != i.told:
-		i.told = err.Error()
-		i.log.Warn("ICMP sessions idle out as net.netfilter.nf_conntrack_icmp_timeout says, not as configured: set that, or load the module (modprobe nfnetlink_cttimeout)",
+		delete(t.told, which.sysctl)
+	case err.Error() != t.told[which.sysctl]:
+		t.told[which.sysctl] = err.Error()
+		t.log.Warn(which.flows+" idle out as "+which.sysctl+" says, not as configured: set that, or load the module (modprobe nfnetlink_cttimeout)",
 			"configured", d, "error", err)
 	}
 }
 
 // try sets the timeout without reading the present one: the kernel marks its answer to that
 // request as the first of several, and never sends the last.
-func (i *icmpTimeout) try(d time.Duration) error {
+func (t *defaultTimeouts) try(which defaultTimeout, d time.Duration) error {
 	body := []byte{unix.AF_INET, unix.NFNETLINK_V0, 0, 0} // struct nfgenmsg
 	body = nlmsg.AppendAttr(body, timeoutL3Protocol, binary.BigEndian.AppendUint16(nil, unix.AF_INET))
-	body = nlmsg.AppendAttr(body, timeoutL4Protocol, []byte{unix.IPPROTO_ICMP})
+	body = nlmsg.AppendAttr(body, timeoutL4Protocol, []byte{which.protocol})
 	data := len(body)
 	body = nlmsg.BeginNested(body, timeoutData)
-	body = nlmsg.AppendUint32(body, timeoutICMP, uint32(d/time.Second))
+	body = nlmsg.AppendUint32(body, which.state, uint32(d/time.Second))
 	body = nlmsg.EndNested(body, data)
-	_, err := i.conn.Execute(netlink.Message{
+	_, err := t.conn.Execute(netlink.Message{
 		Header: netlink.Header{
 			Type:  unix.NFNL_SUBSYS_CTNETLINK_TIMEOUT<<8 | timeoutSetDefault,
 			Flags: netlink.Request | netlink.Acknowledge,

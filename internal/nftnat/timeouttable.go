@@ -159,15 +159,17 @@ func timeoutBy(policies string, key ...expr.Any) []expr.Any {
 	})
 }
 
-// longestICMP is the idle timeout of ICMP, which all groups share (see icmpTimeout): none of
-// them gets a shorter one than it has.
-func (o Options) longestICMP() time.Duration {
+// longest is the longest of one idle timeout over all groups, for one that they share (see
+// defaultTimeouts): none of them gets a shorter one than it has.
+func (o Options) longest(of func(nat.Timeouts) time.Duration) time.Duration {
 	if len(o.GroupTimeouts) == 0 {
-		return o.Timeouts.ICMP
+		return of(o.Timeouts)
 	}
 	var longest time.Duration
 	for _, g := range o.GroupTimeouts {
-		longest = max(longest, g.Over(o.Timeouts).ICMP)
+		longest = max(longest, of(g.Over(o.Timeouts)))
 	}
 	return longest
 }
+
+func icmpOf(t nat.Timeouts) time.Duration { return t.ICMP }

@@ -29,6 +29,8 @@ func (k *Kernel) watch(ctx context.Context) error {
 	g.Go(func() error { return k.tick(ctx) })
 	g.Go(func() error { return k.sweepWhenDue(ctx) })
 	g.Go(func() error { return k.quiet.run(ctx) })
+	g.Go(func() error { return k.fast.run(ctx) })
+	g.Go(func() error { return k.followLinks(ctx) })
 	g.Go(func() error { return k.keepBound(ctx) })
 	g.Go(func() error { return k.tellStrays(ctx) })
 	g.Go(func() error {
@@ -140,7 +142,8 @@ const (
 type news struct {
 	table   bool      // something except elements of gate, block and the static maps changed
 	quiet   string    // the table of a new rule that masks conntrack events
-	gone    bool      // rules were deleted
+	fast    bool      // a new flowtable, or a new rule that adds flows to one
+	gone    bool      // rules or flowtables were deleted
 	pins    bool      // pins changed
 	touched []address // addresses whose elements changed
 
@@ -149,10 +152,13 @@ type news struct {
 
 func (n *news) note(table string, x wire.Notice) {
 	switch {
-	case x.Command == wire.DelRule:
+	case x.Command == wire.DelRule, x.Command == wire.DelFlowtable, x.Command == wire.DelTable:
 		n.gone = true
 	case x.Command == wire.NewRule && masksEvents(x.Attrs):
 		n.quiet = x.Table()
+	}
+	if x.Command == wire.NewFlowtable || x.Command == wire.NewRule && addsFlowsTo(x.Attrs) != "" {
+		n.fast = true
 	}
 	if x.Command == unix.NFT_MSG_NEWGEN || x.Family != unix.NFPROTO_IPV4 || x.Table() != table {
 		return
@@ -212,6 +218,7 @@ func (k *Kernel) hear(ctx context.Context) error {
 	if n.pins || lost {
 		k.pinKeeper.suspect()
 	}
+	k.fast.hear(n.fast || lost, n.gone, k.known.unsettled)
 	if n.table || lost || k.known.unsettled {
 		if err := k.settle(ctx); err != nil {
 			return err

@@ -116,7 +116,7 @@ func (l *life) settle(b testing.TB) {
 		}
 		if batch, _ := l.executors.cuts.Dequeue(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch
-			l.entries, _ = l.executors.apply(ctx, l.done, l.entries, l.Manager.life.Closed)
+			l.entries, _ = l.executors.apply(ctx, l.done, l.entries, l.executors.closed)
 		}
 		if batch, _ := l.executors.reaps.Dequeue(now, l.done[:0]); len(batch) > 0 {
 			l.done = batch

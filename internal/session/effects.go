@@ -113,7 +113,7 @@ type removalObserver interface {
 	Removed(group string, reason subscriber.Reason)
 	Observed(group string, reason subscriber.Reason, sessions int) // removals that RemovalOn would have carried out
 	Resized(group string, how inspect.Growth)                      // a subscriber has a block more or less, or was refused one
-	StopToCut(time.Duration)                                       // from the deletion of the record to the closed gate
+	StopToCut(time.Duration)                                       // from the deletion of the record until no packet passed
 	StopToReaped(time.Duration)                                    // from the deletion of the record to the proof that no entry is left
 }
 
@@ -134,15 +134,14 @@ type reports struct {
 // EventObserved it may be held for reading.
 func (r *reports) Emit(t lifecycle.Transition) {
 	switch t.Kind {
-	case inspect.EventCut:
-		if _, _, at, ended := t.Slot.Ended(); ended {
-			r.observer.StopToCut(t.At.Sub(at))
-		}
 	case inspect.EventReaped:
 		if t.Binding != nil {
 			r.ports.ended(t.Binding)
 		}
 		if _, reason, at, ended := t.Slot.Ended(); ended {
+			if t.Binding != nil && t.Binding.Receipt != nil {
+				r.observer.StopToCut(t.Binding.Receipt.CutAt.Sub(at))
+			}
 			r.observer.StopToReaped(t.Proved.Sub(at))
 			r.observer.Removed(t.Slot.Group(), reason)
 		}

@@ -28,6 +28,7 @@ const keepMost = 4096
 // executorKernel programs entries and deletes conntrack entries.
 type executorKernel interface {
 	Apply(ctx context.Context, entries []nat.Entry) error
+	Bypassed() bool                                  // whether packets of established sessions pass by the gates
 	NoteBlocks(inside netip.Addr, blocks nat.Blocks) // for the next Reap of the address
 	Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error)
 }
@@ -71,7 +72,12 @@ func (x *executors) tasks() []func(context.Context) error {
 // runCuts closes and narrows gates, all queued ones in one transaction. Cuts
 // have an executor of their own, so that they never wait behind openings.
 func (x *executors) runCuts(ctx context.Context) error {
-	return x.runApply(ctx, x.cuts, x.life.Closed)
+	return x.runApply(ctx, x.cuts, x.closed)
+}
+
+// closed reports a closed or narrowed gate, and whether packets pass by it.
+func (x *executors) closed(s *lifecycle.Slot, now time.Time) {
+	x.life.Closed(s, x.kernel.Bypassed(), now)
 }
 
 // runOpens opens gates.

@@ -322,5 +322,11 @@ func (n *NAT) Barrier() bool { return true }
 // Strays is as that of nftnat.Kernel: there are none.
 func (n *NAT) Strays() nftnat.Strays { return nftnat.Strays{} }
 
+// Flowtables is as that of nftnat.Kernel: there are none.
+func (n *NAT) Flowtables() nftnat.Flowtables { return nftnat.Flowtables{} }
+
+// Bypassed is as that of nftnat.Kernel: nothing does.
+func (n *NAT) Bypassed() bool { return false }
+
 // Translators is as that of nftnat.Kernel: there are no others.
 func (n *NAT) Translators(context.Context) ([]string, error) { return nil, nil }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/sessiond/sessiond/internal/nlmsg"
 	"golang.org/x/sys/unix"
@@ -34,6 +35,10 @@ const (
 	NewObject   Command = unix.NFT_MSG_NEWOBJ
 	GetObject   Command = unix.NFT_MSG_GETOBJ
 	DelObject   Command = unix.NFT_MSG_DELOBJ
+
+	NewFlowtable Command = unix.NFT_MSG_NEWFLOWTABLE
+	GetFlowtable Command = unix.NFT_MSG_GETFLOWTABLE
+	DelFlowtable Command = unix.NFT_MSG_DELFLOWTABLE
 
 	GetGeneration Command = unix.NFT_MSG_GETGEN
 )
@@ -74,7 +79,7 @@ func (b *Batch) Add(cmd Command, op Op, body func(dst []byte) []byte) {
 	switch cmd {
 	case NewRule:
 		flags |= unix.NLM_F_CREATE | unix.NLM_F_APPEND
-	case NewTable, NewChain, NewSet, NewElements, NewObject:
+	case NewTable, NewChain, NewSet, NewElements, NewObject, NewFlowtable:
 		flags |= unix.NLM_F_CREATE
 	}
 	start := len(b.buf)
@@ -120,6 +125,21 @@ func appendMessage(dst []byte, typ, flags, resource uint16) []byte {
 	}
 	dst = nlmsg.AppendFamily(nlmsg.Begin(dst, typ, flags, 0), nfproto, resource)
 	return nlmsg.End(dst, start)
+}
+
+// Operations yields the operations in order, each with its attributes.
+func (b *Batch) Operations() iter.Seq2[Op, []byte] {
+	return func(yield func(Op, []byte) bool) {
+		for i, m := range b.messages {
+			end := len(b.buf)
+			if i+1 < len(b.messages) {
+				end = b.messages[i+1].offset
+			}
+			if !yield(m.op, b.buf[m.offset+nlmsg.HeaderLen+nlmsg.FamilyLen:end]) {
+				return
+			}
+		}
+	}
 }
 
 // The commit.

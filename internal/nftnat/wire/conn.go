@@ -104,9 +104,14 @@ func (c *Conn) Dump(ctx context.Context, cmd Command, body func(dst []byte) []by
 }
 
 // AnyFamily is the body of a request for the tables of all families.
-func AnyFamily(dst []byte) []byte {
-	dst[nlmsg.HeaderLen] = unix.NFPROTO_UNSPEC
-	return dst
+func AnyFamily(dst []byte) []byte { return Family(unix.NFPROTO_UNSPEC)(dst) }
+
+// Family returns the body of a request for the tables of one family, NFPROTO_*.
+func Family(number byte) func(dst []byte) []byte {
+	return func(dst []byte) []byte {
+		dst[nlmsg.HeaderLen] = number
+		return dst
+	}
 }
 
 // DumpWhile is Dump, without beginning again, until yield returns false. It returns

@@ -407,8 +407,11 @@ type Status struct {
 	// Flows of subscribers that a rule of another table translated since the daemon
 	// started; absent without any.
 	ForeignTranslations *ForeignTranslations `protobuf:"bytes,13,opt,name=foreign_translations,json=foreignTranslations,proto3" json:"foreign_translations,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The nftables flowtables that may carry packets of subscribers past the gates;
+	// absent where nat.flowtables is refuse and there are none.
+	Flowtables    *Flowtables `protobuf:"bytes,14,opt,name=flowtables,proto3" json:"flowtables,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -532,6 +535,81 @@ func (x *Status) GetForeignTranslations() *ForeignTranslations {
 	return nil
 }
 
+func (x *Status) GetFlowtables() *Flowtables {
+	if x != nil {
+		return x.Flowtables
+	}
+	return nil
+}
+
+// Flowtables forward packets of established sessions past all chains of nftables. While
+// there is one, a removal cuts sessions as it deletes their conntrack entries
+// (Receipt.cut_at), and Session.expires_in is absent for the sessions that one carries.
+type Flowtables struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Config key nat.flowtables: "refuse", "accept" or "own".
+	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Those of other tables that have an inside or outside interface, and rules of other
+	// tables that add flows to one: "table FAMILY NAME, flowtable NAME, devices NAMES",
+	// "table FAMILY NAME, chain NAME, flow add @NAME".
+	Others []string `protobuf:"bytes,2,rep,name=others,proto3" json:"others,omitempty"`
+	// Whether some of the others are not accepted.
+	Refused       bool `protobuf:"varint,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Flowtables) Reset() {
+	*x = Flowtables{}
+	mi := &file_sessiond_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Flowtables) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Flowtables) ProtoMessage() {}
+
+func (x *Flowtables) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Flowtables.ProtoReflect.Descriptor instead.
+func (*Flowtables) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Flowtables) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Flowtables) GetOthers() []string {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+func (x *Flowtables) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
 // ForeignTranslations are flows that began with an outside address that is in no pool: a
 // rule of another nftables table translated them, at an earlier priority.
 type ForeignTranslations struct {
@@ -554,7 +632,7 @@ type ForeignTranslations struct {
 
 func (x *ForeignTranslations) Reset() {
 	*x = ForeignTranslations{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[4]
+	mi := &file_sessiond_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +644,7 @@ func (x *ForeignTranslations) String() string {
 func (*ForeignTranslations) ProtoMessage() {}
 
 func (x *ForeignTranslations) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[4]
+	mi := &file_sessiond_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +657,7 @@ func (x *ForeignTranslations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForeignTranslations.ProtoReflect.Descriptor instead.
 func (*ForeignTranslations) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ForeignTranslations) GetFlows() uint32 {
@@ -640,7 +718,7 @@ type Drift struct {
 
 func (x *Drift) Reset() {
 	*x = Drift{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[5]
+	mi := &file_sessiond_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +730,7 @@ func (x *Drift) String() string {
 func (*Drift) ProtoMessage() {}
 
 func (x *Drift) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[5]
+	mi := &file_sessiond_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +743,7 @@ func (x *Drift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drift.ProtoReflect.Descriptor instead.
 func (*Drift) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Drift) GetKind() string {
@@ -712,7 +790,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[6]
+	mi := &file_sessiond_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +802,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[6]
+	mi := &file_sessiond_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +815,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 // GetSettingsResponse is the answer to GetSettings.
@@ -751,7 +829,7 @@ type GetSettingsResponse struct {
 
 func (x *GetSettingsResponse) Reset() {
 	*x = GetSettingsResponse{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[7]
+	mi := &file_sessiond_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +841,7 @@ func (x *GetSettingsResponse) String() string {
 func (*GetSettingsResponse) ProtoMessage() {}
 
 func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[7]
+	mi := &file_sessiond_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +854,7 @@ func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetSettingsResponse) GetSettings() *Settings {
@@ -802,7 +880,7 @@ type UpdateSettingsRequest struct {
 
 func (x *UpdateSettingsRequest) Reset() {
 	*x = UpdateSettingsRequest{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[8]
+	mi := &file_sessiond_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +892,7 @@ func (x *UpdateSettingsRequest) String() string {
 func (*UpdateSettingsRequest) ProtoMessage() {}
 
 func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[8]
+	mi := &file_sessiond_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +905,7 @@ func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateSettingsRequest) GetSettings() *Settings {
@@ -855,7 +933,7 @@ type UpdateSettingsResponse struct {
 
 func (x *UpdateSettingsResponse) Reset() {
 	*x = UpdateSettingsResponse{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[9]
+	mi := &file_sessiond_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +945,7 @@ func (x *UpdateSettingsResponse) String() string {
 func (*UpdateSettingsResponse) ProtoMessage() {}
 
 func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[9]
+	mi := &file_sessiond_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +958,7 @@ func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateSettingsResponse) GetSettings() *Settings {
@@ -899,7 +977,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[10]
+	mi := &file_sessiond_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +989,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[10]
+	mi := &file_sessiond_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1002,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 // GetStatusResponse is the answer to GetStatus.
@@ -938,7 +1016,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[11]
+	mi := &file_sessiond_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1028,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[11]
+	mi := &file_sessiond_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1041,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetStatusResponse) GetStatus() *Status {
@@ -984,7 +1062,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[12]
+	mi := &file_sessiond_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1074,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[12]
+	mi := &file_sessiond_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1087,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReconcileRequest) GetDryRun() bool {
@@ -1032,7 +1110,7 @@ type ReconcileResponse struct {
 
 func (x *ReconcileResponse) Reset() {
 	*x = ReconcileResponse{}
-	mi := &file_sessiond_v1_control_proto_msgTypes[13]
+	mi := &file_sessiond_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1122,7 @@ func (x *ReconcileResponse) String() string {
 func (*ReconcileResponse) ProtoMessage() {}
 
 func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_control_proto_msgTypes[13]
+	mi := &file_sessiond_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1135,7 @@ func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_sessiond_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReconcileResponse) GetDrifts() []*Drift {
@@ -1100,7 +1178,7 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\x04held\x18\a \x01(\rR\x04held\x12#\n" +
 	"\rremovals_held\x18\b \x01(\rR\fremovalsHeld\x12-\n" +
 	"\x12quarantined_blocks\x18\x14 \x01(\rR\x11quarantinedBlocks\x12G\n" +
-	"\x11quarantined_until\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x10quarantinedUntil\"\xb9\x04\n" +
+	"\x11quarantined_until\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x10quarantinedUntil\"\xf2\x04\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -1117,7 +1195,15 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\freconciledAt\x12\x16\n" +
 	"\x06drifts\x18\v \x01(\rR\x06drifts\x121\n" +
 	"\bsettings\x18\f \x01(\v2\x15.sessiond.v1.SettingsR\bsettings\x12S\n" +
-	"\x14foreign_translations\x18\r \x01(\v2 .sessiond.v1.ForeignTranslationsR\x13foreignTranslations\"\xc3\x01\n" +
+	"\x14foreign_translations\x18\r \x01(\v2 .sessiond.v1.ForeignTranslationsR\x13foreignTranslations\x127\n" +
+	"\n" +
+	"flowtables\x18\x0e \x01(\v2\x17.sessiond.v1.FlowtablesR\n" +
+	"flowtables\"R\n" +
+	"\n" +
+	"Flowtables\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06others\x18\x02 \x03(\tR\x06others\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\bR\arefused\"\xc3\x01\n" +
 	"\x13ForeignTranslations\x12\x14\n" +
 	"\x05flows\x18\x01 \x01(\rR\x05flows\x127\n" +
 	"\tnewest_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnewestAt\x12%\n" +
@@ -1172,62 +1258,64 @@ func file_sessiond_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_sessiond_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sessiond_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_sessiond_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_sessiond_v1_control_proto_goTypes = []any{
 	(RemovalMode)(0),               // 0: sessiond.v1.RemovalMode
 	(*IdleTimeouts)(nil),           // 1: sessiond.v1.IdleTimeouts
 	(*Settings)(nil),               // 2: sessiond.v1.Settings
 	(*GroupStatus)(nil),            // 3: sessiond.v1.GroupStatus
 	(*Status)(nil),                 // 4: sessiond.v1.Status
-	(*ForeignTranslations)(nil),    // 5: sessiond.v1.ForeignTranslations
-	(*Drift)(nil),                  // 6: sessiond.v1.Drift
-	(*GetSettingsRequest)(nil),     // 7: sessiond.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),    // 8: sessiond.v1.GetSettingsResponse
-	(*UpdateSettingsRequest)(nil),  // 9: sessiond.v1.UpdateSettingsRequest
-	(*UpdateSettingsResponse)(nil), // 10: sessiond.v1.UpdateSettingsResponse
-	(*GetStatusRequest)(nil),       // 11: sessiond.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 12: sessiond.v1.GetStatusResponse
-	(*ReconcileRequest)(nil),       // 13: sessiond.v1.ReconcileRequest
-	(*ReconcileResponse)(nil),      // 14: sessiond.v1.ReconcileResponse
-	(*durationpb.Duration)(nil),    // 15: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),  // 17: google.protobuf.FieldMask
+	(*Flowtables)(nil),             // 5: sessiond.v1.Flowtables
+	(*ForeignTranslations)(nil),    // 6: sessiond.v1.ForeignTranslations
+	(*Drift)(nil),                  // 7: sessiond.v1.Drift
+	(*GetSettingsRequest)(nil),     // 8: sessiond.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),    // 9: sessiond.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),  // 10: sessiond.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil), // 11: sessiond.v1.UpdateSettingsResponse
+	(*GetStatusRequest)(nil),       // 12: sessiond.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 13: sessiond.v1.GetStatusResponse
+	(*ReconcileRequest)(nil),       // 14: sessiond.v1.ReconcileRequest
+	(*ReconcileResponse)(nil),      // 15: sessiond.v1.ReconcileResponse
+	(*durationpb.Duration)(nil),    // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),  // 18: google.protobuf.FieldMask
 }
 var file_sessiond_v1_control_proto_depIdxs = []int32{
-	15, // 0: sessiond.v1.IdleTimeouts.tcp_established:type_name -> google.protobuf.Duration
-	15, // 1: sessiond.v1.IdleTimeouts.tcp_transitory:type_name -> google.protobuf.Duration
-	15, // 2: sessiond.v1.IdleTimeouts.udp:type_name -> google.protobuf.Duration
-	15, // 3: sessiond.v1.IdleTimeouts.icmp:type_name -> google.protobuf.Duration
-	15, // 4: sessiond.v1.IdleTimeouts.tcp_partial_open:type_name -> google.protobuf.Duration
-	15, // 5: sessiond.v1.IdleTimeouts.tcp_partial_close:type_name -> google.protobuf.Duration
+	16, // 0: sessiond.v1.IdleTimeouts.tcp_established:type_name -> google.protobuf.Duration
+	16, // 1: sessiond.v1.IdleTimeouts.tcp_transitory:type_name -> google.protobuf.Duration
+	16, // 2: sessiond.v1.IdleTimeouts.udp:type_name -> google.protobuf.Duration
+	16, // 3: sessiond.v1.IdleTimeouts.icmp:type_name -> google.protobuf.Duration
+	16, // 4: sessiond.v1.IdleTimeouts.tcp_partial_open:type_name -> google.protobuf.Duration
+	16, // 5: sessiond.v1.IdleTimeouts.tcp_partial_close:type_name -> google.protobuf.Duration
 	1,  // 6: sessiond.v1.Settings.idle_timeouts:type_name -> sessiond.v1.IdleTimeouts
 	0,  // 7: sessiond.v1.Settings.removal_mode:type_name -> sessiond.v1.RemovalMode
-	16, // 8: sessiond.v1.GroupStatus.quarantined_until:type_name -> google.protobuf.Timestamp
-	16, // 9: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
+	17, // 8: sessiond.v1.GroupStatus.quarantined_until:type_name -> google.protobuf.Timestamp
+	17, // 9: sessiond.v1.Status.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 10: sessiond.v1.Status.groups:type_name -> sessiond.v1.GroupStatus
-	16, // 11: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
+	17, // 11: sessiond.v1.Status.reconciled_at:type_name -> google.protobuf.Timestamp
 	2,  // 12: sessiond.v1.Status.settings:type_name -> sessiond.v1.Settings
-	5,  // 13: sessiond.v1.Status.foreign_translations:type_name -> sessiond.v1.ForeignTranslations
-	16, // 14: sessiond.v1.ForeignTranslations.newest_at:type_name -> google.protobuf.Timestamp
-	2,  // 15: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	2,  // 16: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
-	17, // 17: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 18: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
-	4,  // 19: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
-	6,  // 20: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
-	7,  // 21: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
-	9,  // 22: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
-	11, // 23: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
-	13, // 24: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
-	8,  // 25: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
-	10, // 26: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
-	12, // 27: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
-	14, // 28: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	6,  // 13: sessiond.v1.Status.foreign_translations:type_name -> sessiond.v1.ForeignTranslations
+	5,  // 14: sessiond.v1.Status.flowtables:type_name -> sessiond.v1.Flowtables
+	17, // 15: sessiond.v1.ForeignTranslations.newest_at:type_name -> google.protobuf.Timestamp
+	2,  // 16: sessiond.v1.GetSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	2,  // 17: sessiond.v1.UpdateSettingsRequest.settings:type_name -> sessiond.v1.Settings
+	18, // 18: sessiond.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 19: sessiond.v1.UpdateSettingsResponse.settings:type_name -> sessiond.v1.Settings
+	4,  // 20: sessiond.v1.GetStatusResponse.status:type_name -> sessiond.v1.Status
+	7,  // 21: sessiond.v1.ReconcileResponse.drifts:type_name -> sessiond.v1.Drift
+	8,  // 22: sessiond.v1.ControlService.GetSettings:input_type -> sessiond.v1.GetSettingsRequest
+	10, // 23: sessiond.v1.ControlService.UpdateSettings:input_type -> sessiond.v1.UpdateSettingsRequest
+	12, // 24: sessiond.v1.ControlService.GetStatus:input_type -> sessiond.v1.GetStatusRequest
+	14, // 25: sessiond.v1.ControlService.Reconcile:input_type -> sessiond.v1.ReconcileRequest
+	9,  // 26: sessiond.v1.ControlService.GetSettings:output_type -> sessiond.v1.GetSettingsResponse
+	11, // 27: sessiond.v1.ControlService.UpdateSettings:output_type -> sessiond.v1.UpdateSettingsResponse
+	13, // 28: sessiond.v1.ControlService.GetStatus:output_type -> sessiond.v1.GetStatusResponse
+	15, // 29: sessiond.v1.ControlService.Reconcile:output_type -> sessiond.v1.ReconcileResponse
+	26, // [26:30] is the sub-list for method output_type
+	22, // [22:26] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_control_proto_init() }
@@ -1241,7 +1329,7 @@ func file_sessiond_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_control_proto_rawDesc), len(file_sessiond_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

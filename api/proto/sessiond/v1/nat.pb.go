@@ -261,7 +261,8 @@ func (PoolChange) EnumDescriptor() ([]byte, []int) {
 // absent until their step is done.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the gate had closed and no map element was left: packets stopped.
+	// When the gate had closed and no map element was left: packets stopped. Where a flowtable
+	// may carry packets past the gate, the same as reaped_at.
 	CutAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=cut_at,json=cutAt,proto3" json:"cut_at,omitempty"`
 	// When it was proved that no conntrack entry is left.
 	ReapedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=reaped_at,json=reapedAt,proto3" json:"reaped_at,omitempty"`

@@ -154,9 +154,11 @@ type Session struct {
 	// Its port.
 	RemotePort uint32 `protobuf:"varint,7,opt,name=remote_port,json=remotePort,proto3" json:"remote_port,omitempty"`
 	// As the kernel names it: for TCP "SYN_SENT", "ESTABLISHED", "TIME_WAIT" and
-	// so on; otherwise "UNREPLIED", "REPLIED" or "ASSURED".
+	// so on; otherwise "UNREPLIED", "REPLIED" or "ASSURED". "OFFLOAD" or "HW_OFFLOAD" while a
+	// flowtable carries it.
 	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
-	// Time until it idles out if no packet passes. Whole seconds.
+	// Time until it idles out if no packet passes. Whole seconds; absent while a flowtable
+	// carries it, since the kernel does not tell it then.
 	ExpiresIn *durationpb.Duration `protobuf:"bytes,9,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
 	// Packets in both directions; 0 when the kernel does not count
 	// (net.netfilter.nf_conntrack_acct).
