@@ -19,6 +19,7 @@ import (
 // NAT is the twin of nftnat.Kernel that keeps everything in memory. Its methods may be called
 // concurrently.
 type NAT struct {
+	surroundings
 	mu       sync.Mutex
 	inside   []netip.Prefix
 	timeouts nat.Timeouts
@@ -315,18 +316,3 @@ func (n *NAT) setLocked(entries []nat.Entry) error {
 	}
 	return nil
 }
-
-// Barrier is as that of nftnat.Kernel: nothing leaves the twin.
-func (n *NAT) Barrier() bool { return true }
-
-// Strays is as that of nftnat.Kernel: there are none.
-func (n *NAT) Strays() nftnat.Strays { return nftnat.Strays{} }
-
-// Flowtables is as that of nftnat.Kernel: there are none.
-func (n *NAT) Flowtables() nftnat.Flowtables { return nftnat.Flowtables{} }
-
-// Bypassed is as that of nftnat.Kernel: nothing does.
-func (n *NAT) Bypassed() bool { return false }
-
-// Translators is as that of nftnat.Kernel: there are no others.
-func (n *NAT) Translators(context.Context) ([]string, error) { return nil, nil }

@@ -1,0 +1,25 @@
+package memnat
+
+import (
+	"context"
+
+	"github.com/sessiond/sessiond/internal/nftnat"
+)
+
+// surroundings are those of no machine: nothing of others is there.
+type surroundings struct{}
+
+// Barrier is as that of nftnat.Kernel: nothing leaves the twin.
+func (surroundings) Barrier() bool { return true }
+
+// Strays is as that of nftnat.Kernel: there are none.
+func (surroundings) Strays() nftnat.Strays { return nftnat.Strays{} }
+
+// Flowtables is as that of nftnat.Kernel: there are none.
+func (surroundings) Flowtables() nftnat.Flowtables { return nftnat.Flowtables{} }
+
+// Bypassed is as that of nftnat.Kernel: nothing does.
+func (surroundings) Bypassed() bool { return false }
+
+// Translators is as that of nftnat.Kernel: there are no others.
+func (surroundings) Translators(context.Context) ([]string, error) { return nil, nil }
