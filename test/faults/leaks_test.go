@@ -12,7 +12,6 @@ import (
 // leakWatch sees all that arrives on the internet (I3).
 type leakWatch struct {
 	capture *netlab.Capture
-	from    []netip.AddrPort // endpoints of addresses that are not online, from which was sent
 }
 
 // leakPort is the port to which packets of addresses that are not online go.
