@@ -42,6 +42,7 @@ needed=(
 	curl:curl
 	kamailio:kamailio
 	sipp:sip-tester
+	/usr/share/sip-tester/g711a.pcap:sip-tester # the caller's media
 )
 
 # Most are loaded on demand where that is allowed. The sysctls of conntrack are there only
