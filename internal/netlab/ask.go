@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sessiond/sessiond/internal/clock"
 )
 
@@ -37,6 +39,10 @@ func (n *Namespace) AskTCP(ctx context.Context, local, echo netip.AddrPort) (net
 // done, and returns this side's address as seen there.
 func (n *Namespace) AskUDP(ctx context.Context, local, echo netip.AddrPort) (netip.AddrPort, error) {
 	conn, err := n.Dial(ctx, "udp4", local, echo)
+	for errors.Is(err, unix.EADDRINUSE) && clock.Sleep(ctx, retryInterval) == nil {
+		// A process that is being started has a copy of each socket until it execs.
+		conn, err = n.Dial(ctx, "udp4", local, echo)
+	}
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("ask by UDP: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -102,7 +103,7 @@ func (w *world) reconcile(ctx context.Context, broken []fault) error {
 	return err
 }
 
-// keptBlocks checks that subscribers who stayed online have the same first block as before. Of
+// keptBlocks checks that subscribers who stayed online still have what was their first block. Of
 // several blocks the kernel alone shows those with sessions.
 func (w *world) keptBlocks(s *snapshot) error {
 	c := &comparison{world: w, s: s}
@@ -110,7 +111,7 @@ func (w *world) keptBlocks(s *snapshot) error {
 	var errs []error
 	for l, before := range w.blocks {
 		now, ok := live[l.inside]
-		if l.online != nil && l.online == w.holders[l] && (!ok || now.Outside != before.Outside || now.Blocks[0] != before.Blocks[0] && !(w.adopted && len(before.Blocks) > 1)) {
+		if l.online != nil && l.online == w.holders[l] && (!ok || now.Outside != before.Outside || !slices.Contains(now.Blocks, before.Blocks[0]) && !(w.adopted && len(before.Blocks) > 1)) {
 			errs = append(errs, fmt.Errorf("%s stayed online and had %v, has %v", l.inside, &before, now))
 		}
 	}
