@@ -45,7 +45,8 @@ func (r *repair) mend(operations []drift.Operation) {
 // outdatedLocked reports whether to leave an operation for the next comparison:
 // its address has changed, or the feed will report the change. When the feed is
 // taken up again it will not repeat earlier changes, so operations about
-// records are executed even for busy slots.
+// records are executed even for busy slots. A record that a suspect database
+// lost is written back from a busy slot too.
 func (r *repair) outdatedLocked(o *drift.Operation) bool {
 	if o.AboutRecord() {
 		switch {
@@ -53,6 +54,8 @@ func (r *repair) outdatedLocked(o *drift.Operation) bool {
 			return false
 		case r.behind && !r.group.suspect:
 			return true
+		case r.group.suspect && o.Kind == inspect.DriftBindingOrphaned:
+			return false // the next comparison trusts the database, and would end the subscriber
 		}
 	}
 	return r.movingLocked(o.Inside) || o.Blocks.First != 0 && r.life.Writes().Of(o.Blocks.Place()) > 0

@@ -123,6 +123,26 @@ func TestEndSeenWhileBusy(t *testing.T) {
 	}
 }
 
+// TestLostRecordOfBusySlot_I6: a record that a suspect database lost is written back although
+// its slot is busy, such as with a growth. The next comparison trusts the database, and would
+// end the subscriber.
+func TestLostRecordOfBusySlot_I6(t *testing.T) {
+	s := newScene(t)
+	if !s.life.Repairs().Reprogram(s.life.Slot(alice)) {
+		t.Fatal("the slot is busy already")
+	}
+	s.group.suspect = true
+	r := repair{Reconciler: s.Reconciler, group: s.group, gone: map[netip.Addr]uint64{}}
+	var views drift.Views
+	views.Engine.Slots = map[netip.Addr]drift.Slot{}
+	views.Kernel.Elements = map[netip.Addr]nat.Entry{}
+	s.newPass(s.group, Comparison{}).showSlots(&views, &doubts{inside: []netip.Addr{alice}, online: true})
+	r.mend(drift.Diff(&views))
+	if len(r.lost) != 1 || r.lost[0].Inside != alice {
+		t.Errorf("%v are written back, want that of %v", r.lost, alice)
+	}
+}
+
 // TestStaleRowOfBlockInUse_NAT40: a row that was found stale is not removed
 // after another subscriber has got the block.
 func TestStaleRowOfBlockInUse_NAT40(t *testing.T) {

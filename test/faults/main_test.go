@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,12 +24,15 @@ var (
 	eachFlag   = flag.Int("each", 24, "faults of one world")
 	onlyFlag   = flag.String("only", "", "names of faults, with commas: each round has these, whether or not they may be combined")
 	worldsFlag = flag.Int("worlds", 3, "worlds side by side")
+	groupsFlag = flag.String("groups", "default,growing,cone,limited,fixed", "groups whose subscribers come and go, with commas")
 )
 
 var programs *rig.Programs
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	names := strings.Split(*groupsFlag, ",")
+	groups = slices.DeleteFunc(groups, func(g *groupSpec) bool { return !slices.Contains(names, g.name) })
 	redis.SetLogger(silent{}) // it logs each fault at length
 	os.Exit(rig.Main(m, &programs))
 }
@@ -67,8 +71,8 @@ func runWorld(t *testing.T, seed uint64, faults int, r *report) {
 	if w != nil && w.Rig != nil {
 		defer func() {
 			if t.Failed() {
-				t.Logf("replay with: go test ./test/faults -run TestFaults -v -seed %d -faults %d\nwhat was done:\n%s\nsessiond printed:\n%s",
-					seed, faults, strings.Join(w.history, "\n"), tail(quiet(w.Daemon.Log()), 20_000))
+				t.Logf("replay with: go test ./test/faults -run TestFaults -v -seed %d -faults %d -groups %s\nwhat was done:\n%s\nsessiond printed:\n%s",
+					seed, faults, *groupsFlag, strings.Join(w.history, "\n"), tail(quiet(w.Daemon.Log()), 20_000))
 			}
 			if err := w.close(); err != nil {
 				t.Error(err)
