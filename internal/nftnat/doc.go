@@ -30,6 +30,7 @@
 //	strays.go        flows that others translated, or that began while nothing translated
 //	flowtables.go    flowtables of others
 //	fastpath.go      the flowtable of the table, and what one changes
+//	rereader.go      what reads all rules again
 //	quiet.go         rules that make conntrack leave events out
 //	helpers.go       conntrack helpers of others
 //	surroundings.go  the host: interfaces, forwarding, kernel modules

@@ -3,18 +3,13 @@ package nftnat
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/sessiond/sessiond/internal/clock"
-	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
-	"github.com/sessiond/sessiond/internal/throttle"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,16 +42,11 @@ type Flowtables struct {
 
 // flowtableWatch finds flowtables of other tables that have an inside or outside interface, and
 // rules of other tables that add flows to a flowtable.
-//
-// As quietWatch does, it reads all rules only when a notice says that the result may be
-// another, beside the work.
 type flowtableWatch struct {
-	ns         netns.Namespace
+	rereader
 	table      string
 	mode       FlowtableMode
 	interfaces []string // inside and outside
-	log        *slog.Logger
-	due        chan struct{} // signalled when everything is to be read
 
 	bypassed atomic.Bool // flows may pass by the gates
 
@@ -74,8 +64,8 @@ type fastPaths struct {
 
 func newFlowtableWatch(o Options) flowtableWatch {
 	return flowtableWatch{
-		table: o.Table, mode: o.Flowtables, interfaces: slices.Concat(o.InsideInterfaces, o.OutsideInterfaces),
-		log: o.Logger, due: make(chan struct{}, 1),
+		rereader: newRereader(o.Logger),
+		table:    o.Table, mode: o.Flowtables, interfaces: slices.Concat(o.InsideInterfaces, o.OutsideInterfaces),
 	}
 }
 
@@ -90,30 +80,7 @@ func (w *flowtableWatch) start(ctx context.Context) {
 
 // run reads everything each time it is due.
 func (w *flowtableWatch) run(ctx context.Context) error {
-	var thin throttle.Throttle
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-w.due:
-		}
-		if err := w.look(ctx); err != nil {
-			w.ask()
-			if failed, ok := thin.Allow(time.Now()); ok && ctx.Err() == nil {
-				w.log.Warn("flowtables of nftables cannot be read; it is tried again whether one may carry flows of subscribers", "error", err, "suppressed", failed)
-			}
-		}
-		if err := clock.Sleep(ctx, quietPause); err != nil {
-			return err
-		}
-	}
-}
-
-func (w *flowtableWatch) ask() {
-	select {
-	case w.due <- struct{}{}:
-	default:
-	}
+	return w.reread(ctx, w.look, "flowtables of nftables cannot be read; it is tried again whether one may carry flows of subscribers")
 }
 
 // hear processes the findings in notices: whether a flowtable or a rule that adds flows may be
@@ -136,7 +103,7 @@ func (w *flowtableWatch) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(w.due) == 0 || len(found.places) > 0 {
+	if w.newest() || len(found.places) > 0 {
 		w.set(found)
 	}
 	return nil

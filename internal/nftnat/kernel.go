@@ -71,7 +71,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		log: o.Logger, SessionTable: SessionTable{log: o.Logger}, options: o, turn: make(chan struct{}, 1),
 		sweep: make(chan struct{}, 1),
 		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
-		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{log: o.Logger, due: make(chan struct{}, 1)}, fastPath: fastPath{fast: newFlowtableWatch(o)},
+		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{rereader: newRereader(o.Logger)}, fastPath: fastPath{fast: newFlowtableWatch(o)},
 		dropCounts: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle

@@ -3,38 +3,27 @@ package nftnat
 import (
 	"context"
 	"encoding/binary"
-	"log/slog"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/conntrack"
-	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
-	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // eventsNeeded are the bits of the events that a complete index of sessions needs: the
 // kernel's IPCT_NEW and IPCT_RELATED, which say that an entry began.
 const eventsNeeded = 1<<0 | 1<<1
 
-// quietPause is the least time between two readings of all rules.
-const quietPause = time.Second
-
 // quietWatch looks for rules of any table that make conntrack leave out events that the index
 // of sessions needs. While there is one, the index proves nothing.
 //
 // The notice of an added rule says whether it masks events. So all rules are read only when
-// rules were deleted while one masked, or when changes of others are unknown. Programming does
-// not wait for it, since there may be tens of thousands of rules that change all the time.
+// rules were deleted while one masked, or when changes of others are unknown.
 type quietWatch struct {
-	ns    netns.Namespace
+	rereader
 	flows *conntrack.Table
-	log   *slog.Logger
-	due   chan struct{} // signalled when all rules are to be read
 
 	mu    sync.Mutex
 	table string // of the rule that masks; "" for none
@@ -54,34 +43,10 @@ func (q *quietWatch) start(ctx context.Context) {
 
 // run checks, each time it is due, whether a rule masks events.
 func (q *quietWatch) run(ctx context.Context) error {
-	var thin throttle.Throttle
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-q.due:
-		}
-		if err := q.look(ctx); err != nil {
-			q.ask()
-			if failed, ok := thin.Allow(time.Now()); ok && ctx.Err() == nil {
-				q.log.Warn(unreadRules, "error", err, "suppressed", failed)
-			}
-		}
-		if err := clock.Sleep(ctx, quietPause); err != nil {
-			return err
-		}
-	}
+	return q.reread(ctx, q.look, unreadRules)
 }
 
 const unreadRules = "rules of nftables cannot be read; it is tried again whether one masks conntrack events"
-
-// ask makes a check of all rules due.
-func (q *quietWatch) ask() {
-	select {
-	case q.due <- struct{}{}:
-	default:
-	}
-}
 
 // hear processes the findings in notices: the table of a new rule that masks events,
 // whether rules were deleted, and whether others may have made any other change.
@@ -105,7 +70,7 @@ func (q *quietWatch) look(ctx context.Context) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if table != "" || len(q.due) == 0 {
+	if table != "" || q.newest() {
 		q.setLocked(table)
 	}
 	return nil
