@@ -10,6 +10,16 @@ import (
 	"slices"
 )
 
+// InOne reports whether an address is in one of some prefixes.
+func InOne(prefixes []netip.Prefix, a netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // Number returns an IPv4 address as a number, in the order of addresses. It panics for another
 // address but an IPv4-mapped one, see [netip.Addr.As4].
 func Number(a netip.Addr) uint32 {

@@ -36,15 +36,9 @@ func establishedRules(o Options) []rule {
 
 // named returns a match for each way in which interfaces are named: one name is compared, several
 // are looked up in their set, and each beginning of a name is compared.
-func named(load expr.Any, set string, names []string) (matches [][]expr.Any) {
-	var whole []string
-	for _, name := range names {
-		if begin, ok := strings.CutSuffix(name, anySuffix); ok {
-			matches = append(matches, nameBegins(load, begin))
-		} else {
-			whole = append(whole, name)
-		}
-	}
+func named(load expr.Any, set string, names []string) [][]expr.Any {
+	matches := beginnings(load, names)
+	whole := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.HasSuffix(name, anySuffix) })
 	switch len(whole) {
 	case 0:
 		return matches
@@ -87,8 +81,5 @@ func leavingRules(o Options) []rule {
 	}
 }
 
-// isNewFlow matches the first packet of a flow: conntrack has not confirmed the flow yet. It
-// matches no packet that conntrack does not track.
-func isNewFlow() []expr.Any {
-	return []expr.Any{loadStatus, maskOf(conntrack.StatusConfirmed), isZero}
-}
+// isNewFlow matches the first packet of a flow: conntrack has not confirmed the flow yet.
+func isNewFlow() []expr.Any { return statusLacks(conntrack.StatusConfirmed) }

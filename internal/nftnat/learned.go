@@ -29,15 +29,8 @@ type mapping struct {
 
 // parseMapping reads an element of the eif map.
 func parseMapping(attrs []byte) (m mapping, ok bool) {
-	key := parseKey(attrs)
-	value := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
-	if len(key) != mappedLen || len(value) != endpointLen {
-		return mapping{}, false
-	}
-	return mapping{
-		protocol: key[0], outside: address(key[4:8]), outsidePort: binary.BigEndian.Uint16(key[8:]),
-		inside: address(value[:4]), insidePort: binary.BigEndian.Uint16(value[4:]),
-	}, true
+	k, at, ok := parsePort(attrs)
+	return mapping{protocol: k.protocol, outside: k.address, outsidePort: k.port, inside: at.address, insidePort: at.port}, ok
 }
 
 // appendMapped appends a key: a protocol and an endpoint, each part in 32 bits.
@@ -487,15 +480,21 @@ func (m *MappingTable) countMappings(ctx context.Context) (n int, err error) {
 // countElements returns the kernel's count of a set's elements: 0 of one that is not there, -1
 // if the kernel does not count.
 func countElements(ctx context.Context, conn *wire.Conn, table, set string) (n int, err error) {
+	if n, err = countOf(ctx, conn, table, set); errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	return n, err
+}
+
+// countOf returns the kernel's count of the elements of a set that is there, -1 if the kernel
+// does not count.
+func countOf(ctx context.Context, conn *wire.Conn, table, set string) (n int, err error) {
 	n = -1
 	err = conn.Get(ctx, wire.GetSet, func(dst []byte) []byte { return appendSetName(dst, table, set) }, func(attrs []byte) {
 		if count := nlmsg.Attr(attrs, wire.AttrSetCount); count != nil {
 			n = int(nlmsg.Uint32(count))
 		}
 	})
-	if errors.Is(err, unix.ENOENT) {
-		return 0, nil
-	}
 	return n, err
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
-	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
 // The limits of subscribers. They are looked at in a chain of type nat at the prerouting hook,
@@ -170,28 +169,12 @@ func ownLimitSet(name string) bool {
 	return false
 }
 
-// dropLimitSets deletes the sets of limits that are no longer wanted, behind the rules.
-func (r *ruleset) dropLimitSets(s *actualRuleset, b *wire.Batch) {
-	for name := range s.sets {
-		if !ownLimitSet(name) || slices.ContainsFunc(r.sets, func(w set) bool { return w.name == name }) {
-			continue
-		}
-		b.Add(wire.DelSet, wire.Op{Verb: "delete set", Object: name}, func(dst []byte) []byte {
-			return appendSetName(dst, r.table, name)
-		})
-	}
-}
-
 // flushRates forgets the rates that the kernel has counted: an element keeps the limit under
 // which it was made, and the rules are about to have others.
 func (r *ruleset) flushRates(s *actualRuleset, b *wire.Batch) {
-	if _, ok := s.sets[setNewSessions]; !ok {
-		return
+	if _, ok := s.sets[setNewSessions]; ok {
+		r.flushSet(setNewSessions, b)
 	}
-	b.Add(wire.DelElements, wire.Op{Verb: "flush set", Object: setNewSessions}, func(dst []byte) []byte {
-		dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, r.table)
-		return nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, setNewSessions)
-	})
 }
 
 func limitChains(o *Options) []chain {
@@ -300,9 +283,7 @@ func beforeRouting(o *Options) []rule {
 		return nil
 	}
 	const destinationDone = 1 << 8
-	match := statusHas(destinationDone)
-	match[len(match)-1] = &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: make([]byte, 4)}
-	return []rule{{chainDraining, "", then(match, leave())}}
+	return []rule{{chainDraining, "", then(statusLacks(destinationDone), leave())}}
 }
 
 // sourceIn matches packets whose source is in a prefix.

@@ -1,7 +1,6 @@
 package nftnat
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -118,14 +117,9 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 	}
 }
 
-// dropUnlearned deletes the sets of mappings that are no longer wanted, once no rule refers to
-// them. So none of their elements comes to life again with a later configuration.
-func (r *ruleset) dropUnlearned(s *actualRuleset, b *wire.Batch) {
-	for _, name := range slices.Concat(learnedSets[:], []string{setMapped, setOpen, setStrict, mapPinned}) {
-		if _, there := s.sets[name]; there && !slices.ContainsFunc(r.sets, func(x set) bool { return x.name == name }) {
-			r.delSet(name, b)
-		}
-	}
+// ownMappingSet reports whether a set belongs to learned mappings, or to pins.
+func ownMappingSet(name string) bool {
+	return slices.Contains(learnedSets[:], name) || slices.Contains([]string{setMapped, setOpen, setStrict, mapPinned}, name)
 }
 
 // flushRestored deletes all learned elements, and pins, of a table that nft has loaded from a file: some
@@ -219,7 +213,7 @@ func mappingRules(o Options) []rule {
 	rules := []rule{{chainGuard, "", then(in(loadSource, setMapped), goTo(chainLearn))}}
 	for _, p := range learnedProtocols(o) {
 		rules = append(rules,
-			rule{chainDstnat, "", slices.Concat(in(loadTarget, setOpen), protocolIs(p.number), reachedBy())},
+			reachedBy(setOpen, p.number, mapEIF),
 			rule{chainLearn, "", then(protocolIs(p.number), goTo(p.learn()))},
 		)
 	}
@@ -271,9 +265,14 @@ func natByMapping(o Options, protocol uint8) []rule {
 	if !o.Mappings.on() {
 		return nil
 	}
-	return []rule{{chainTranslate, "", slices.Concat(protocolIs(protocol),
-		[]expr.Any{loadProtocol, loadTo(loadSource, unix.NFT_REG32_01), loadPort(0, unix.NFT_REG32_02)},
-		translateTo(mapBIB, expr.NATTypeSourceNAT))}}
+	return []rule{translateSource(protocol, translateTo(mapBIB, expr.NATTypeSourceNAT))}
+}
+
+// translateSource is a rule, in the chain that translates, for the flows of one protocol that
+// looks their inside endpoint up.
+func translateSource(protocol uint8, lookUp []expr.Any) rule {
+	return rule{chainTranslate, "", slices.Concat(protocolIs(protocol),
+		[]expr.Any{loadProtocol, loadTo(loadSource, unix.NFT_REG32_01), loadPort(0, unix.NFT_REG32_02)}, lookUp)}
 }
 
 // hairpinRules translate the source of flows from a subscriber to the outside address of one
@@ -282,16 +281,22 @@ func hairpinRules(o Options) []rule {
 	if !o.Mappings.on() {
 		return nil
 	}
-	return []rule{{chainSrcnat, "", slices.Concat(
-		[]expr.Any{conntrackField{key: unix.NFT_CT_DST_IP, direction: original, register: unix.NFT_REG_1}, isIn(setMapped)},
-		in(loadSource, setInsidePrefixes), []expr.Any{goTo(chainTranslate)})}}
+	return []rule{hairpinTo(setMapped)}
 }
 
-// reachedBy translates the destination by the eif map.
-func reachedBy() []expr.Any {
-	return slices.Concat(
+// hairpinTo translates the source of flows from a subscriber to outside addresses in a set.
+func hairpinTo(addresses string) rule {
+	return rule{chainSrcnat, "", slices.Concat(
+		[]expr.Any{conntrackField{key: unix.NFT_CT_DST_IP, direction: original, register: unix.NFT_REG_1}, isIn(addresses)},
+		in(loadSource, setInsidePrefixes), []expr.Any{goTo(chainTranslate)})}
+}
+
+// reachedBy is a rule for first packets of one protocol to outside addresses in a set: it
+// translates their destination by a map of outside endpoints.
+func reachedBy(addresses string, protocol uint8, m string) rule {
+	return rule{chainDstnat, "", slices.Concat(in(loadTarget, addresses), protocolIs(protocol),
 		[]expr.Any{loadProtocol, loadTo(loadTarget, unix.NFT_REG32_01), loadPort(2, unix.NFT_REG32_02)},
-		translateTo(mapEIF, expr.NATTypeDestNAT))
+		translateTo(m, expr.NATTypeDestNAT))}
 }
 
 // translateTo translates to the endpoint that a map has for the loaded key, and goes on with
@@ -407,12 +412,3 @@ func marshal(e expr.Any) ([]byte, error) {
 	}
 	return expr.Marshal(unix.NFPROTO_IPV4, e)
 }
-
-func maskOf(bits uint32) expr.Any {
-	return &expr.Bitwise{
-		SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4,
-		Mask: binary.NativeEndian.AppendUint32(nil, bits), Xor: make([]byte, 4),
-	}
-}
-
-var isZero = &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: make([]byte, 4)}

@@ -3,7 +3,6 @@ package nftnat
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,12 +13,11 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
-	"github.com/sessiond/sessiond/internal/nlmsg"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -55,9 +53,7 @@ func natByPin(o Options, protocol uint8) []rule {
 	if !o.Mappings.Pinned {
 		return nil
 	}
-	return []rule{{chainTranslate, "", slices.Concat(protocolIs(protocol),
-		[]expr.Any{loadProtocol, loadTo(loadSource, unix.NFT_REG32_01), loadPort(0, unix.NFT_REG32_02)},
-		translateInto(mapPinned))}}
+	return []rule{translateSource(protocol, translateInto(mapPinned))}
 }
 
 // pinKey is an inside port of a subscriber.
@@ -149,7 +145,7 @@ func (x *pinKeeper) set(ctx context.Context, inside address, pins []nat.Pin) err
 // pins reports whether inside ports can be pinned that leave by an outside address: those with
 // learned mappings keep their ports without.
 func (m Mappings) pins(outside netip.Addr) bool {
-	return m.Pinned && !contains(m.EndpointIndependent, outside)
+	return m.Pinned && !addrrange.InOne(m.EndpointIndependent, outside)
 }
 
 // others returns the number of pins of all other subscribers.
@@ -389,10 +385,8 @@ func (x *pinKeeper) lookAgain(ctx context.Context, list []address, more ...pinKe
 		}
 	}
 	x.mu.Unlock()
-	for _, p := range more {
-		if a := (pin{list[0], p}); !slices.Contains(asked, a) {
-			asked = append(asked, a)
-		}
+	for _, p := range more { // one that is asked for twice is found twice
+		asked = append(asked, pin{list[0], p})
 	}
 	found := map[address]map[pinKey]block{}
 	k := x.kernel
@@ -421,12 +415,9 @@ func put(to map[address]map[pinKey]block, inside address, p pinKey, b block) {
 
 // parsePin reads an element of the map.
 func parsePin(attrs []byte) (inside address, p pinKey, b block, ok bool) {
-	key := parseKey(attrs)
+	k, isKey := parsePortKey(attrs)
 	b, ok = parseRange(attrs)
-	if !ok || len(key) != mappedLen {
-		return address{}, pinKey{}, block{}, false
-	}
-	return address(key[4:8]), pinKey{key[0], binary.BigEndian.Uint16(key[8:])}, b, true
+	return k.address, pinKey{k.protocol, k.port}, b, ok && isKey
 }
 
 // dump reads all pins, on a connection of its own.
@@ -550,31 +541,4 @@ func (x *pinKeeper) repair(ctx context.Context, found map[address]map[pinKey]blo
 	}
 	x.log.Warn("pinned ports were changed by others and are put right", "table", k.options.Table)
 	return k.conn.Commit(ctx, &b)
-}
-
-// appendRange appends a range of concatenations as the value of an element, ports padded to 32
-// bits.
-func appendRange(dst []byte, b block) []byte {
-	data := len(dst)
-	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
-	var value [blockLen]byte
-	copy(value[0:], b.outside[:])
-	binary.BigEndian.PutUint16(value[4:], b.first)
-	copy(value[8:], b.outside[:])
-	binary.BigEndian.PutUint16(value[12:], b.last)
-	dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, value[:])
-	return nlmsg.EndNested(dst, data)
-}
-
-// parseRange is the reverse of appendRange.
-func parseRange(attrs []byte) (b block, ok bool) {
-	value := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
-	if len(value) != blockLen {
-		return block{}, false
-	}
-	return block{
-		outside: address(value[:addressLen]),
-		first:   binary.BigEndian.Uint16(value[4:]),
-		last:    binary.BigEndian.Uint16(value[12:]),
-	}, true
 }

@@ -54,9 +54,7 @@ func (r *ruleset) plan(s *actualRuleset, b *wire.Batch) (fresh bool, err error) 
 	r.planLeading(s, b)
 	r.dropUnloadable(s, b)
 	r.dropCounters(s, b)
-	r.dropLimitSets(s, b)
-	r.dropUnlearned(s, b)
-	r.dropStatic(s, b)
+	r.dropSets(s, b)
 	r.dropFlowtables(s, b)
 	return false, nil
 }
@@ -161,6 +159,17 @@ func (r *ruleset) flushSet(name string, b *wire.Batch) {
 		dst = nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_TABLE, r.table)
 		return nlmsg.AppendString(dst, unix.NFTA_SET_ELEM_LIST_SET, name)
 	})
+}
+
+// dropSets deletes the sets of limits and mappings that are no longer wanted, once no rule refers
+// to them. So none of their elements comes to life again with a later configuration.
+func (r *ruleset) dropSets(s *actualRuleset, b *wire.Batch) {
+	for name := range s.sets {
+		own := ownLimitSet(name) || ownMappingSet(name) || ownStaticSet(name)
+		if own && !slices.ContainsFunc(r.sets, func(x set) bool { return x.name == name }) {
+			r.delSet(name, b)
+		}
+	}
 }
 
 func (r *ruleset) delSet(name string, b *wire.Batch) {

@@ -214,12 +214,20 @@ func forwardRules(o Options) []rule {
 // for all interfaces that are named in full, and one for each beginning of a name.
 func onInside(chain string, load expr.Any, inside []string, do expr.Any) []rule {
 	rules := []rule{{chain, "", then(in(load, setInsideInterfaces), do)}}
-	for _, name := range inside {
-		if begin, ok := strings.CutSuffix(name, anySuffix); ok {
-			rules = append(rules, rule{chain, "", then(nameBegins(load, begin), do)})
-		}
+	for _, begins := range beginnings(load, inside) {
+		rules = append(rules, rule{chain, "", then(begins, do)})
 	}
 	return rules
+}
+
+// beginnings returns a match for each interface that is listed by the beginning of its name.
+func beginnings(load expr.Any, names []string) (matches [][]expr.Any) {
+	for _, name := range names {
+		if begin, ok := strings.CutSuffix(name, anySuffix); ok {
+			matches = append(matches, nameBegins(load, begin))
+		}
+	}
+	return matches
 }
 
 // natRules choose the outside address of new flows; a chain of type nat sees no others. An
@@ -448,13 +456,19 @@ func isObsoleteICMP() []expr.Any {
 
 // statusHas matches a packet of a conntrack entry with one of the IPS_* bits.
 func statusHas(bits uint32) []expr.Any {
-	return []expr.Any{
-		loadStatus,
-		&expr.Bitwise{
-			SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4,
-			Mask: binary.NativeEndian.AppendUint32(nil, bits), Xor: make([]byte, 4),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+	return []expr.Any{loadStatus, maskOf(bits), &expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: make([]byte, 4)}}
+}
+
+// statusLacks matches a packet of a conntrack entry with none of the IPS_* bits. It matches no
+// packet that conntrack does not track.
+func statusLacks(bits uint32) []expr.Any {
+	return []expr.Any{loadStatus, maskOf(bits), &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: make([]byte, 4)}}
+}
+
+func maskOf(bits uint32) expr.Any {
+	return &expr.Bitwise{
+		SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4,
+		Mask: binary.NativeEndian.AppendUint32(nil, bits), Xor: make([]byte, 4),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
 	"golang.org/x/sys/unix"
@@ -72,7 +73,7 @@ func (t *SessionTable) SessionsOf(ctx context.Context, inside netip.Prefix, yiel
 	}
 	var addrs []netip.Addr
 	for a := inside.Masked().Addr(); inside.Contains(a); a = a.Next() {
-		if contains(all, a) {
+		if addrrange.InOne(all, a) {
 			addrs = append(addrs, a)
 		}
 	}
@@ -203,12 +204,12 @@ type Session struct {
 // SessionsIn returns the sessions of subscribers in a conntrack entry: none, one, or two.
 func SessionsIn(e conntrack.Entry, inside []netip.Prefix) []Session {
 	var sessions []Session
-	if contains(inside, e.Orig.Src) {
+	if addrrange.InOne(inside, e.Orig.Src) {
 		s := newSession(e, nat.Outbound)
 		s.Inside, s.Outside, s.Remote = ends(e.Orig, e.Reply)
 		sessions = append(sessions, s)
 	}
-	if contains(inside, e.Reply.Src) {
+	if addrrange.InOne(inside, e.Reply.Src) {
 		s := newSession(e, nat.Inbound)
 		s.Inside, s.Outside, s.Remote = ends(e.Reply, e.Orig)
 		sessions = append(sessions, s)

@@ -330,15 +330,6 @@ func withAll(list, more []netip.Prefix) []netip.Prefix {
 	return list
 }
 
-func contains(prefixes []netip.Prefix, a netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
 // The maps gate and block.
 
 // address is an IPv4 address in the kernel's form.
@@ -472,4 +463,31 @@ func dropUnused(b *wire.Batch, table string) {
 	b.Add(wire.DelSet, wire.Op{Verb: "delete set", Object: setUnused}, func(dst []byte) []byte {
 		return appendSetName(dst, table, setUnused)
 	})
+}
+
+// appendRange appends a range of concatenations as the value of an element, ports padded to 32
+// bits.
+func appendRange(dst []byte, b block) []byte {
+	data := len(dst)
+	dst = nlmsg.BeginNested(dst, unix.NFTA_SET_ELEM_DATA)
+	var value [blockLen]byte
+	copy(value[0:], b.outside[:])
+	binary.BigEndian.PutUint16(value[4:], b.first)
+	copy(value[8:], b.outside[:])
+	binary.BigEndian.PutUint16(value[12:], b.last)
+	dst = nlmsg.AppendAttr(dst, unix.NFTA_DATA_VALUE, value[:])
+	return nlmsg.EndNested(dst, data)
+}
+
+// parseRange is the reverse of appendRange.
+func parseRange(attrs []byte) (b block, ok bool) {
+	value := nlmsg.Attr(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_DATA), unix.NFTA_DATA_VALUE)
+	if len(value) != blockLen {
+		return block{}, false
+	}
+	return block{
+		outside: address(value[:addressLen]),
+		first:   binary.BigEndian.Uint16(value[4:]),
+		last:    binary.BigEndian.Uint16(value[12:]),
+	}, true
 }

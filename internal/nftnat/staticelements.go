@@ -122,22 +122,19 @@ func (s *staticElements) forwards(inside address) nat.Forwards {
 
 // set records an element of one of the maps, or that it is absent.
 func (s *staticElements) set(m string, k portKey, at portAt, present bool) {
-	elements, inside := s.in, at.address
+	elements, insideOf := s.in, func(at portAt) address { return at.address }
 	if m == mapStaticOut {
-		elements, inside = s.out, k.address
+		elements, insideOf = s.out, func(portAt) address { return k.address }
 	}
 	if before, ok := elements[k]; ok {
-		owner := before.address
-		if m == mapStaticOut {
-			owner = k.address
-		}
-		s.unlist(m, owner, k)
+		s.unlist(m, insideOf(before), k)
 		delete(elements, k)
 	}
 	if !present {
 		return
 	}
 	elements[k] = at
+	inside := insideOf(at)
 	keys, ok := s.inside.At(inside.addr())
 	if !ok {
 		keys = &insideKeys{}
@@ -300,17 +297,12 @@ func (k *knownElements) readStatic(ctx context.Context, m string, into map[portK
 
 // countStatic returns the kernel's counts of elements, -1 where it does not count.
 func (k *knownElements) countStatic(ctx context.Context) (in, out int, err error) {
-	in, out = -1, -1
-	for m, n := range map[string]*int{mapStaticIn: &in, mapStaticOut: &out} {
-		err = errors.Join(err, k.conn.Get(ctx, wire.GetSet, func(dst []byte) []byte {
-			return appendSetName(dst, k.table, m)
-		}, func(attrs []byte) {
-			if count := nlmsg.Attr(attrs, wire.AttrSetCount); count != nil && !k.countless {
-				*n = int(nlmsg.Uint32(count))
-			}
-		}))
+	in, errIn := countOf(ctx, k.conn, k.table, mapStaticIn)
+	out, errOut := countOf(ctx, k.conn, k.table, mapStaticOut)
+	if k.countless {
+		in, out = -1, -1
 	}
-	return in, out, err
+	return in, out, errors.Join(errIn, errOut)
 }
 
 // checkStaticCount has the elements read again if the kernel has another number of them than

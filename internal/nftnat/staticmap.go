@@ -11,7 +11,6 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -122,14 +121,9 @@ func staticPortMembers(o *Options) (members []member) {
 // compared with wanted ones when the table is.
 func isStaticMap(name string) bool { return name == mapStaticIn || name == mapStaticOut }
 
-// dropStatic deletes the sets of static mappings that are no longer wanted, once no rule refers
-// to them.
-func (r *ruleset) dropStatic(s *actualRuleset, b *wire.Batch) {
-	for _, name := range []string{mapStaticIn, mapStaticOut, setStaticOutside, setStaticPorts} {
-		if _, there := s.sets[name]; there && !slices.ContainsFunc(r.sets, func(x set) bool { return x.name == name }) {
-			r.delSet(name, b)
-		}
-	}
+// ownStaticSet reports whether a set belongs to static mappings.
+func ownStaticSet(name string) bool {
+	return isStaticMap(name) || name == setStaticOutside || name == setStaticPorts
 }
 
 // Rules.
@@ -153,13 +147,9 @@ func staticRules(o *Options) (rules []rule) {
 		return nil
 	}
 	for _, protocol := range staticProtocols {
-		rules = append(rules, rule{chainDstnat, "", slices.Concat(in(loadTarget, setStaticOutside), protocolIs(protocol),
-			[]expr.Any{loadProtocol, loadTo(loadTarget, unix.NFT_REG32_01), loadPort(2, unix.NFT_REG32_02)},
-			translateTo(mapStaticIn, expr.NATTypeDestNAT))})
+		rules = append(rules, reachedBy(setStaticOutside, protocol, mapStaticIn))
 	}
-	return append(rules, rule{chainSrcnat, "", slices.Concat(
-		[]expr.Any{conntrackField{key: unix.NFT_CT_DST_IP, direction: original, register: unix.NFT_REG_1}, isIn(setStaticOutside)},
-		in(loadSource, setInsidePrefixes), []expr.Any{goTo(chainTranslate)})})
+	return append(rules, hairpinTo(setStaticOutside))
 }
 
 // natByStatic are the rules, in the chain that translates, that give a new flow of a mapped
@@ -168,9 +158,7 @@ func natByStatic(o *Options, protocol uint8) []rule {
 	if !hasStatic(o) {
 		return nil
 	}
-	return []rule{{chainTranslate, "", slices.Concat(protocolIs(protocol),
-		[]expr.Any{loadProtocol, loadTo(loadSource, unix.NFT_REG32_01), loadPort(0, unix.NFT_REG32_02)},
-		translateTo(mapStaticOut, expr.NATTypeSourceNAT))}}
+	return []rule{translateSource(protocol, translateTo(mapStaticOut, expr.NATTypeSourceNAT))}
 }
 
 // notLearned is the rule by which the flows of static mappings make no learned ones: these

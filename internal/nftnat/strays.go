@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/cpubarrier"
 )
@@ -151,12 +152,12 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 // not let begin, and that keeps the subscriber from beginning it anew. An entry whose other
 // end is the machine itself, such as that of a redirected flow, is none.
 func untranslated(e conntrack.Entry, inside, outside []netip.Prefix, local map[netip.Addr]bool) bool {
-	incoming := contains(inside, e.Orig.Dst) && e.Reply.Src == e.Orig.Dst
+	incoming := addrrange.InOne(inside, e.Orig.Dst) && e.Reply.Src == e.Orig.Dst
 	switch {
 	case local[e.Orig.Src], local[e.Reply.Src]:
 		return false
-	case contains(inside, e.Orig.Src):
-		return !contains(outside, e.Reply.Dst) && !contains(inside, e.Reply.Src)
+	case addrrange.InOne(inside, e.Orig.Src):
+		return !addrrange.InOne(outside, e.Reply.Dst) && !addrrange.InOne(inside, e.Reply.Src)
 	}
 	return incoming
 }

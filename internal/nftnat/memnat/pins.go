@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -26,7 +27,7 @@ func (p *pins) SetPins(ctx context.Context, inside netip.Addr, list []nat.Pin) e
 	defer n.mu.Unlock()
 	delete(p.of, inside)
 	c, online := n.cells.At(inside)
-	if !online || !n.mappings.Pinned || inOne(n.mappings.EndpointIndependent, netip.AddrFrom4(c.outside)) {
+	if !online || !n.mappings.Pinned || addrrange.InOne(n.mappings.EndpointIndependent, netip.AddrFrom4(c.outside)) {
 		return ctx.Err()
 	}
 	list = slices.DeleteFunc(slices.Clone(list), func(p nat.Pin) bool { return p.Block.Outside != netip.AddrFrom4(c.outside) })

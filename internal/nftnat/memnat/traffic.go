@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -41,11 +42,7 @@ type endpoint struct {
 // maps reports whether a learned mapping is made for flows of a protocol that leave by an
 // outside address.
 func (n *NAT) mapsLocked(protocol uint8, outside netip.Addr) bool {
-	return protocol != unix.IPPROTO_ICMP && inOne(n.mappings.EndpointIndependent, outside)
-}
-
-func inOne(prefixes []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	return protocol != unix.IPPROTO_ICMP && addrrange.InOne(n.mappings.EndpointIndependent, outside)
 }
 
 // Reach simulates a packet from a remote host to an outside endpoint that has no session with
@@ -61,7 +58,7 @@ func (n *NAT) Reach(protocol uint8, remote, outside netip.AddrPort) (nftnat.Sess
 			}
 		}
 	}
-	if !inOne(n.mappings.Open, outside.Addr()) {
+	if !addrrange.InOne(n.mappings.Open, outside.Addr()) {
 		return nftnat.Session{}, n.dropLocked(nat.DropNoMapping, nat.DropIn, outside.Addr())
 	}
 	for inside, at := range n.learned {
@@ -250,7 +247,7 @@ func (n *NAT) KillSession(ctx context.Context, s nftnat.Session) error {
 func (n *NAT) endLocked(f flow) {
 	delete(n.flows, f.Orig)
 	for _, a := range []netip.Addr{f.Orig.Src, f.Reply.Src} {
-		if slices.ContainsFunc(n.inside, func(p netip.Prefix) bool { return p.Contains(a) }) && n.countLocked(a) == 0 {
+		if addrrange.InOne(n.inside, a) && n.countLocked(a) == 0 {
 			n.ended[a] = true
 		}
 	}
