@@ -142,11 +142,8 @@ func (v value) ports(first, last *uint16) {
 	if !ok {
 		return
 	}
-	low, high, _ := strings.Cut(s, "-")
-	a, errLow := strconv.ParseUint(strings.TrimSpace(low), 10, 16)
-	b, errHigh := strconv.ParseUint(strings.TrimSpace(high), 10, 16)
-	switch {
-	case errLow != nil || errHigh != nil:
+	switch a, b, ok := portPair(s); {
+	case !ok:
 		v.errorf("%q is not a port range; write it such as 1024-65535", s)
 	case a < lowestPort:
 		v.errorf("port %d is below %d; well-known ports are not for NAT (RFC 4787 REQ-7)", a, lowestPort)
@@ -155,6 +152,14 @@ func (v value) ports(first, last *uint16) {
 	default:
 		*first, *last = uint16(a), uint16(b)
 	}
+}
+
+// portPair reads the two ports of FIRST-LAST, in whatever order.
+func portPair(s string) (first, last uint64, ok bool) {
+	low, high, _ := strings.Cut(s, "-")
+	first, errLow := strconv.ParseUint(strings.TrimSpace(low), 10, 16)
+	last, errHigh := strconv.ParseUint(strings.TrimSpace(high), 10, 16)
+	return first, last, errLow == nil && errHigh == nil
 }
 
 func (v value) blockSize(to *int) {

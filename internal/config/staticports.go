@@ -4,7 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
+
+	"github.com/sessiond/sessiond/internal/addrrange"
 )
 
 // StaticPorts are the ports of each outside address of a group that no block has, for mappings
@@ -34,11 +35,8 @@ func readStaticPorts(v value, to *StaticPorts) {
 	if !ok {
 		return
 	}
-	low, high, isRange := strings.Cut(s, "-")
-	a, errLow := strconv.ParseUint(strings.TrimSpace(low), 10, 16)
-	b, errHigh := strconv.ParseUint(strings.TrimSpace(high), 10, 16)
-	switch {
-	case !isRange || errLow != nil || errHigh != nil || a == 0:
+	switch a, b, ok := portPair(s); {
+	case !ok || a == 0:
 		v.errorf("%q is not a range of ports; write it such as 60000-65535", s)
 	case a > b:
 		v.errorf("%d-%d begins after its end", a, b)
@@ -143,15 +141,12 @@ func checkMapping(v value, g *Group, i int) {
 	if !m.Outside.IsValid() || m.InsidePort == 0 || m.Protocol == "" {
 		return // told already
 	}
-	in := func(prefixes []netip.Prefix, a netip.Addr) bool {
-		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
-	}
 	switch port := m.Outside.Port(); {
 	case port < g.Static.First || port > g.Static.Last:
 		v.errorf("outside port %d is not in static_ports, %d-%d; write one of these", port, g.Static.First, g.Static.Last)
-	case !in(slices.Concat(g.Outside, g.Draining), m.Outside.Addr()):
+	case !addrrange.InOne(slices.Concat(g.Outside, g.Draining), m.Outside.Addr()):
 		v.errorf("outside address %v is not in outside of this group", m.Outside.Addr())
-	case m.Inside.IsValid() && !in(g.Inside, m.Inside):
+	case m.Inside.IsValid() && !addrrange.InOne(g.Inside, m.Inside):
 		v.errorf("inside address %v is not in inside of this group", m.Inside)
 	}
 	for j, other := range g.Static.Mappings[:i] {

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
 )
 
@@ -46,11 +46,7 @@ type Config struct {
 
 // Has reports whether the endpoint is one of those set apart.
 func (c *Config) Has(e nat.Endpoint) bool {
-	return c.Range.contains(nat.Port(e.Port())) && (in(c.Outside, e.Addr()) || in(c.Draining, e.Addr()))
-}
-
-func in(prefixes []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	return c.Range.contains(nat.Port(e.Port())) && (addrrange.InOne(c.Outside, e.Addr()) || addrrange.InOne(c.Draining, e.Addr()))
 }
 
 // checkOwn returns an error if a mapping cannot be one of the group, whatever others there are.
@@ -58,17 +54,17 @@ func (c *Config) checkOwn(m *nat.Mapping) error {
 	switch {
 	case c.Range == (Range{}):
 		return fmt.Errorf("%w: group %s; write static_ports into its configuration, and reload", ErrNoRange, m.Group)
-	case m.Owner.Inside.IsValid() && !in(c.Inside, m.Owner.Inside):
+	case m.Owner.Inside.IsValid() && !addrrange.InOne(c.Inside, m.Owner.Inside):
 		return fmt.Errorf("inside address %v: %w; name one of %v", m.Owner.Inside, ErrOutside, c.Inside)
 	case !m.Outside.IsValid():
 		return nil
 	case !c.Range.contains(nat.Port(m.Outside.Port())):
 		return fmt.Errorf("port %d: %w; its mappings have ports %d-%d (static_ports)", m.Outside.Port(), ErrOutside, c.Range.First, c.Range.Last)
-	case in(c.Draining, m.Outside.Addr()) && m.Configured:
+	case addrrange.InOne(c.Draining, m.Outside.Addr()) && m.Configured:
 		return nil // it stays
-	case in(c.Draining, m.Outside.Addr()):
+	case addrrange.InOne(c.Draining, m.Outside.Addr()):
 		return fmt.Errorf("outside address %v: %w any more: it drains, and gives no ports; name another one", m.Outside.Addr(), ErrOutside)
-	case !in(c.Outside, m.Outside.Addr()):
+	case !addrrange.InOne(c.Outside, m.Outside.Addr()):
 		return fmt.Errorf("outside address %v: %w; name one of %v", m.Outside.Addr(), ErrOutside, c.Outside)
 	}
 	return nil

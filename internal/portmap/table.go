@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/addrtable"
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -88,9 +89,6 @@ func (t *Table) Of(o nat.Owner) iter.Seq[nat.Mapping] {
 // Owns reports whether an owner has a mapping in force.
 func (t *Table) Owns(o nat.Owner) bool { return len(t.owners[o]) > 0 }
 
-// Owners yields the owners of mappings in force, in no order.
-func (t *Table) Owners() iter.Seq[nat.Owner] { return maps.Keys(t.owners) }
-
 // From yields all mappings, ended ones included, by outside address, port and protocol, from
 // an endpoint on, inclusive. The table must not change meanwhile.
 func (t *Table) From(e nat.Endpoint) iter.Seq[nat.Mapping] {
@@ -134,14 +132,11 @@ func (t *Table) Plan(m nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) 
 	if err := t.config.checkOwn(&m); err != nil {
 		return m, err
 	}
-	own := t.owners[m.Owner]
-	for _, has := range own {
-		if has.Outside.Protocol == m.Outside.Protocol && has.InsidePort == m.InsidePort {
-			return m, fmt.Errorf("%s port %d of %v is mapped to %v: %w; delete that mapping first", nat.ProtocolName(m.Outside.Protocol), m.InsidePort, m.Owner, has.Outside.AddrPort, ErrExists)
-		}
+	if has := t.ofInside(&m); has != nil {
+		return m, fmt.Errorf("%s port %d of %v is mapped to %v: %w; delete that mapping first", nat.ProtocolName(m.Outside.Protocol), m.InsidePort, m.Owner, has.Outside.AddrPort, ErrExists)
 	}
-	if t.config.PerOwner > 0 && len(own) >= t.config.PerOwner {
-		return m, fmt.Errorf("%v has %d mappings, %w for more; delete one, or raise static_mappings_per_owner", m.Owner, len(own), ErrFull)
+	if own := len(t.owners[m.Owner]); t.config.PerOwner > 0 && own >= t.config.PerOwner {
+		return m, fmt.Errorf("%v has %d mappings, %w for more; delete one, or raise static_mappings_per_owner", m.Owner, own, ErrFull)
 	}
 	if m.Outside.IsValid() {
 		return m, t.mayHave(&m, taken)
@@ -152,6 +147,16 @@ func (t *Table) Plan(m nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) 
 	}
 	m.Outside = e
 	return m, nil
+}
+
+// ofInside returns the mapping in force of the owner's inside port and protocol of m, nil for none.
+func (t *Table) ofInside(m *nat.Mapping) *nat.Mapping {
+	for _, has := range t.owners[m.Owner] {
+		if has.Outside.Protocol == m.Outside.Protocol && has.InsidePort == m.InsidePort {
+			return has
+		}
+	}
+	return nil
 }
 
 // mayHave returns an error unless the mapping's outside endpoint is free for its owner.
@@ -173,11 +178,11 @@ func (t *Table) mayHave(m *nat.Mapping, taken func(nat.Endpoint) bool) error {
 func (t *Table) choose(m *nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) bool) (nat.Endpoint, bool) {
 	for _, has := range t.owners[m.Owner] {
 		e := nat.Endpoint{Protocol: m.Outside.Protocol, AddrPort: has.Outside.AddrPort}
-		if has.InsidePort == m.InsidePort && in(t.config.Outside, e.Addr()) && t.at(e) == nil && !taken(e) {
+		if has.InsidePort == m.InsidePort && addrrange.InOne(t.config.Outside, e.Addr()) && t.at(e) == nil && !taken(e) {
 			return e, true
 		}
 	}
-	if prefer.Is4() && in(t.config.Outside, prefer) {
+	if prefer.Is4() && addrrange.InOne(t.config.Outside, prefer) {
 		if e, ok := t.freeOf(prefer, m.Outside.Protocol, taken); ok {
 			return e, true
 		}
@@ -249,9 +254,7 @@ func (t *Table) Put(m nat.Mapping) bool {
 		}
 		t.Remove(m.Outside)
 	}
-	if !m.Ended() && slices.ContainsFunc(t.owners[m.Owner], func(has *nat.Mapping) bool {
-		return has.Outside.Protocol == m.Outside.Protocol && has.InsidePort == m.InsidePort
-	}) {
+	if !m.Ended() && t.ofInside(&m) != nil {
 		return false
 	}
 	ports, ok := t.outside.At(m.Outside.Addr())
@@ -362,10 +365,8 @@ func (t *Table) MayConfigure(c Config) error {
 		if has := t.at(want.Outside); has != nil && !has.Configured && !has.Ended() {
 			return fmt.Errorf("configured mapping %v of %v: the endpoint is mapped to %v since %s; delete that mapping first, or write another port", want.Outside, want.Owner, has.Owner, has.CreatedAt.UTC().Format(time.RFC3339))
 		}
-		for _, has := range t.owners[want.Owner] {
-			if !has.Configured && has.Outside.Protocol == want.Outside.Protocol && has.InsidePort == want.InsidePort {
-				return fmt.Errorf("configured mapping %v of %v: its inside port %d is mapped to %v already; delete that mapping first, or take this one out", want.Outside, want.Owner, want.InsidePort, has.Outside.AddrPort)
-			}
+		if has := t.ofInside(want); has != nil && !has.Configured {
+			return fmt.Errorf("configured mapping %v of %v: its inside port %d is mapped to %v already; delete that mapping first, or take this one out", want.Outside, want.Owner, want.InsidePort, has.Outside.AddrPort)
 		}
 	}
 	return nil

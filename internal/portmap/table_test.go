@@ -3,6 +3,7 @@ package portmap
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -311,7 +312,7 @@ func (list model) compare(t *testing.T, step int, table *Table) {
 		t.Fatalf("step %d: %d listed of %d, sorted %v; %d in force by the list, %d by Len, %d by In", step, len(got), len(list), slices.IsSortedFunc(got, nat.Endpoint.Compare), inForce, table.Len(), table.In(pool))
 	}
 	owned := 0
-	for o := range table.Owners() {
+	for o := range maps.Keys(table.owners) {
 		for m := range table.Of(o) {
 			if owned++; m.Owner != o || m.Ended() {
 				t.Fatalf("step %d: %v has %+v", step, o, m)
