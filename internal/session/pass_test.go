@@ -76,10 +76,10 @@ func TestEveryStretchIsCompared_NAT40(t *testing.T) {
 	kinds = append(slices.Delete(kinds, last, last+1), inspect.DriftBindingOrphaned)
 	for _, kind := range kinds {
 		mess := messes[kind]
-		if kind == inspect.DriftBindingOrphaned { // the watcher switches notices on once a second, and would find these
-			w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
-		}
 		for range each {
+			if kind == inspect.DriftBindingOrphaned { // the watcher switches notices on once a second, and would find these
+				w.client.ConfigSet(t.Context(), "notify-keyspace-events", "")
+			}
 			i := victims[0]
 			victims = victims[1:]
 			inside := crowded(i)
