@@ -19,3 +19,6 @@ type Session struct {
 	Bytes     uint64        // both directions; 0 when the kernel does not count
 	Direction Direction
 }
+
+// OutsideEndpoint returns the outside address and port, with the protocol.
+func (s *Session) OutsideEndpoint() Endpoint { return Endpoint{s.Protocol, s.Outside} }

@@ -20,13 +20,16 @@
 //	timers.go      holds, grace times and expiries; the last session of a draining address
 //	database.go    whether the database takes accounting; periodic reads of settings and markers
 //	settings.go    the settings in force
+//	mappings.go    mappings that outlive their sessions: made, ended, stored; staticports.go: their
+//	               ports in the kernel, and a changed configuration
+//	growth.go      blocks that bindings get and give back; pins.go: inside ports that keep theirs
 //	drains.go      the groups that a start serves, with draining remains of older configurations
 //	served.go      the served configuration, kept in the database, and changed by a reload
 //	lease.go       the leases that make this the only daemon of a group
 //	alarms.go      the state that alarms depend on
 //	status.go      whether everything is served, and if not, why
 //	backend.go     answers to gRPC callers, in subscribers.go, bindings.go, removals.go,
-//	               sessions.go, nases.go, status.go; lists.go
+//	               sessions.go, nases.go, mappinglists.go, status.go; lists.go
 //
 // Package reconcile compares database, life cycle and kernel, and decides about
 // records that are gone, under the same lock.

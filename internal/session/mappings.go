@@ -13,7 +13,6 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/queue"
@@ -106,7 +105,7 @@ func (k *mappingKeeper) endAll(ctx context.Context, end sessionEnd) error {
 		}
 		var through []nftnat.Session
 		err := k.kernel.SessionsOf(ctx, netip.PrefixFrom(end.inside, 32), func(s nftnat.Session) error {
-			if s.Inside.Addr() == end.inside && end.through.Reaches(nat.Endpoint{Protocol: s.Protocol, AddrPort: s.Outside}) {
+			if s.Inside.Addr() == end.inside && end.through.Reaches(s.OutsideEndpoint()) {
 				through = append(through, s)
 			}
 			return nil
@@ -119,8 +118,8 @@ func (k *mappingKeeper) endAll(ctx context.Context, end sessionEnd) error {
 				return err
 			}
 			k.mu.Lock()
-			if n, asked := k.ended[nat.Endpoint{Protocol: s.Protocol, AddrPort: s.Outside}]; asked {
-				k.ended[nat.Endpoint{Protocol: s.Protocol, AddrPort: s.Outside}] = n + 1
+			if _, asked := k.ended[s.OutsideEndpoint()]; asked {
+				k.ended[s.OutsideEndpoint()]++
 			}
 			k.mu.Unlock()
 			clean = -1
@@ -230,26 +229,20 @@ func (k *mappingKeeper) compare(ctx context.Context, g *group, count bool) error
 	if !unsure {
 		return nil
 	}
-	k.mu.RLock()
-	want := k.storedRLocked(g)
-	k.mu.RUnlock()
-	k.log.Warn("stored mappings may differ from those in force, and are written again", "group", g.Name, "mappings", len(want))
-	return k.storeAll(ctx, g, want)
+	k.log.Warn("stored mappings may differ from those in force, and are written again", "group", g.Name, "mappings", known)
+	return k.storeAll(ctx, g)
 }
 
-// storedRLocked returns the mappings of a group that the database should have.
-func (k *mappingKeeper) storedRLocked(g *group) map[nat.Endpoint]nat.Mapping {
+// storeAll writes the mappings of a group that the database should have, and removes all others.
+func (k *mappingKeeper) storeAll(ctx context.Context, g *group) error {
 	want := map[nat.Endpoint]nat.Mapping{}
+	k.mu.RLock()
 	for m := range g.Mappings.From(nat.Endpoint{}) {
 		if !m.Configured {
 			want[m.Outside] = m
 		}
 	}
-	return want
-}
-
-// storeAll writes the wanted mappings, and removes all others.
-func (k *mappingKeeper) storeAll(ctx context.Context, g *group, want map[nat.Endpoint]nat.Mapping) error {
+	k.mu.RUnlock()
 	missing, stale := maps.Clone(want), []nat.Endpoint(nil)
 	err := k.store.Mappings(ctx, g.Name, func(list []nat.Mapping) error {
 		for _, has := range list {
@@ -332,15 +325,11 @@ func (k *mappingKeeper) StoreAll(ctx context.Context, name string) error {
 	defer k.changing.Unlock()
 	k.mu.RLock()
 	g := k.groups[name]
-	var want map[nat.Endpoint]nat.Mapping
-	if g != nil {
-		want = k.storedRLocked(g)
-	}
 	k.mu.RUnlock()
 	if g == nil {
 		return nil
 	}
-	return k.storeAll(ctx, g, want)
+	return k.storeAll(ctx, g)
 }
 
 // Orders of callers.
@@ -525,145 +514,4 @@ func (k *mappingKeeper) endIn(ctx context.Context, g *group, outside netip.Prefi
 		}
 	}
 	return nil
-}
-
-// CreateMapping makes a mapping.
-func (v *Backend) CreateMapping(ctx context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
-	return v.mappings.create(ctx, m, lifetime)
-}
-
-// DeleteMapping ends a mapping and its sessions, and returns their number.
-func (v *Backend) DeleteMapping(ctx context.Context, group string, outside nat.Endpoint) (inspect.Mapping, int, error) {
-	return v.mappings.remove(ctx, group, outside)
-}
-
-// Mappings returns up to limit mappings after the key after, those in quarantine too, and the
-// key to continue after, which is zero at the end.
-func (v *Backend) Mappings(_ context.Context, f inspect.MappingFilter, after inspect.MappingKey, limit int) (views []inspect.Mapping, next inspect.MappingKey, err error) {
-	v.shared.mu.RLock()
-	defer v.shared.mu.RUnlock()
-	if err := v.readiness.restoredRLocked(); err != nil {
-		return nil, next, err
-	}
-	looks := 0
-	for _, name := range lifecycle.NamesFrom(maps.Keys(v.shared.groups), f.Group, after.Group) {
-		g, from := v.shared.groups[name], nat.Endpoint{}
-		if name == after.Group {
-			from = after.Outside
-		}
-		for m := range g.Mappings.From(from) {
-			key := inspect.MappingKeyOf(&m)
-			if key.Compare(after) <= 0 {
-				continue
-			}
-			if looks++; looks > looksPerCall {
-				return views, after, nil
-			}
-			if f.Match(&m) {
-				if len(views) == limit {
-					return views, after, nil
-				}
-				views = append(views, v.mappings.viewRLocked(g, &m))
-			}
-			after = key
-		}
-	}
-	return views, inspect.MappingKey{}, nil
-}
-
-// MappingsAt returns the mappings of an outside port that are in force, or were at a time, zero
-// for now.
-func (v *Backend) MappingsAt(_ context.Context, outside netip.AddrPort, at time.Time) (views []inspect.Mapping, err error) {
-	v.shared.mu.RLock()
-	defer v.shared.mu.RUnlock()
-	if err := v.readiness.restoredRLocked(); err != nil {
-		return nil, err
-	}
-	for _, protocol := range []uint8{nat.ProtocolTCP, nat.ProtocolUDP} {
-		for _, g := range v.shared.groups {
-			m, ok := g.Mappings.At(nat.Endpoint{Protocol: protocol, AddrPort: outside})
-			if ok && !m.Ended() && (at.IsZero() || !at.Before(m.CreatedAt)) {
-				views = append(views, v.mappings.viewRLocked(g, &m))
-			}
-		}
-	}
-	return views, nil
-}
-
-// MappingCounts returns the number of mappings in force by group.
-func (v *Backend) MappingCounts() map[string]int {
-	v.shared.mu.RLock()
-	defer v.shared.mu.RUnlock()
-	counts := make(map[string]int, len(v.shared.groups))
-	for name, g := range v.shared.groups {
-		counts[name] = g.Mappings.Len()
-	}
-	return counts
-}
-
-// Ports of mappings in the kernel, and a changed configuration.
-
-// staticOf returns the ports that groups set apart.
-func staticOf(configs []lsn.GroupConfig) (list []nftnat.StaticPorts) {
-	for i := range configs {
-		if s := configs[i].Static; s.First != 0 {
-			list = append(list, nftnat.StaticPorts{Outside: configs[i].AllOutside(), First: s.First, Last: s.Last})
-		}
-	}
-	return list
-}
-
-// widened returns ports that have room for mappings of two configurations, so that none is
-// without a map while one follows the other.
-func widened(now, next []nftnat.StaticPorts) []nftnat.StaticPorts {
-	wide := slices.Clone(next)
-	for _, old := range now {
-		i := slices.IndexFunc(wide, func(s nftnat.StaticPorts) bool {
-			return slices.ContainsFunc(s.Outside, func(p netip.Prefix) bool { return slices.ContainsFunc(old.Outside, p.Overlaps) })
-		})
-		if i < 0 {
-			wide = append(wide, old)
-			continue
-		}
-		wide[i] = nftnat.StaticPorts{
-			Outside: merge(slices.Clone(wide[i].Outside), old.Outside), First: min(wide[i].First, old.First), Last: max(wide[i].Last, old.Last),
-		}
-	}
-	return wide
-}
-
-// mayMapRLocked returns an error if a mapping is in the way of a new configuration.
-func (sg *servedGroups) mayMapRLocked(configs []lsn.GroupConfig) error {
-	for i := range configs {
-		g := sg.groups[configs[i].Name]
-		if g == nil {
-			continue
-		}
-		if err := g.Mappings.MayConfigure(lifecycle.MappingConfig(&configs[i])); err != nil {
-			return fmt.Errorf("group %s: %w", g.Name, err)
-		}
-	}
-	return nil
-}
-
-// mapLocked puts the bounds and the configured mappings of a group in force.
-func (sg *servedGroups) mapLocked(g *group) {
-	changed, err := g.Mappings.Configure(lifecycle.MappingConfig(&g.Config))
-	if err != nil {
-		sg.log.Error("the mappings of a group stay as they are", "group", g.Name, "error", err)
-		return
-	}
-	for _, m := range slices.Concat(changed.Ended, changed.Begun) {
-		lifecycle.ForwardsOf(sg.life).Changed(g.Group.Group, m.Owner, sg.now())
-	}
-}
-
-// mappedIn returns the number of mappings of a group in an outside prefix.
-func (sg *servedGroups) mappedIn(name string, outside netip.Prefix) int {
-	sg.mu.RLock()
-	defer sg.mu.RUnlock()
-	if g := sg.groups[name]; g != nil {
-		return g.Mappings.In(outside)
-	}
-	return 0
 }

@@ -172,7 +172,7 @@ func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 	case !slot.Bound && !slot.Stray:
 		return inspect.DriftSessionOrphaned, true
 	case !slot.Stray && !slot.Blocks.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())) &&
-		!slot.Forwards.Reaches(nat.Endpoint{Protocol: s.Protocol, AddrPort: s.Outside}):
+		!slot.Forwards.Reaches(s.OutsideEndpoint()):
 		return inspect.DriftSessionOutOfBlock, true
 	}
 	return "", false
