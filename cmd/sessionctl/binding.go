@@ -140,15 +140,9 @@ func (a bindingCommands) lookupCommand() *cobra.Command {
 }
 
 func lookupRequest(target, at string) (*pb.LookupOutsideRequest, error) {
-	outside, port, err := endpoint("OUTSIDE:PORT", target)
+	outside, port, err := outsideEndpoint(target)
 	if err != nil {
 		return nil, err
-	}
-	if outside, err = address(outside); err != nil {
-		return nil, err
-	}
-	if port == 0 {
-		return nil, usagef("say which port: %s:PORT", outside)
 	}
 	req := &pb.LookupOutsideRequest{OutsideAddress: outside, Port: port}
 	if at == "" {
@@ -160,6 +154,20 @@ func lookupRequest(target, at string) (*pb.LookupOutsideRequest, error) {
 	}
 	req.At = timestamppb.New(t)
 	return req, nil
+}
+
+// outsideEndpoint reads OUTSIDE:PORT, both of which are needed.
+func outsideEndpoint(text string) (outside string, port uint32, err error) {
+	if outside, port, err = endpoint("OUTSIDE:PORT", text); err != nil {
+		return "", 0, err
+	}
+	if outside, err = address(outside); err != nil {
+		return "", 0, err
+	}
+	if port == 0 {
+		return "", 0, usagef("say which port: %s:PORT", outside)
+	}
+	return outside, port, nil
 }
 
 func (a bindingCommands) lookup(ctx context.Context, req *pb.LookupOutsideRequest) error {
@@ -176,11 +184,7 @@ func (a bindingCommands) lookup(ctx context.Context, req *pb.LookupOutsideReques
 	if res.GetBinding() != nil {
 		return a.show(res.GetBinding())
 	}
-	out := newList(&a.printer, mappingHeader, a.mappingRow)
-	if err := out.addAll(res.GetMappings()); err != nil {
-		return err
-	}
-	return out.end()
+	return a.showMappings(res.GetMappings())
 }
 
 func (a bindingCommands) show(b *pb.Binding) error {

@@ -41,11 +41,8 @@ func (a mappingCommands) createCommand() *cobra.Command {
 			if err := createRequest(req, given); err != nil {
 				return err
 			}
-			if req.Protocol, err = protocol(protocolName); err != nil {
+			if req.Protocol, err = mappedProtocol(protocolName); err != nil {
 				return err
-			}
-			if req.GetProtocol() == pb.Protocol_PROTOCOL_UNSPECIFIED {
-				return usagef("say which protocol: --protocol tcp or --protocol udp")
 			}
 			if lifetime < 0 {
 				return usagef("--lifetime must not be negative")
@@ -92,16 +89,13 @@ func createRequest(req *pb.CreateMappingRequest, given []string) (err error) {
 	return err
 }
 
-// outsideEndpoint reads OUTSIDE:PORT, both of which are needed.
-func outsideEndpoint(text string) (addr string, port uint32, err error) {
-	if addr, port, err = endpoint("OUTSIDE:PORT", text); err != nil {
-		return "", 0, err
+// mappedProtocol reads --protocol, which is needed.
+func mappedProtocol(name string) (pb.Protocol, error) {
+	p, err := protocol(name)
+	if err == nil && p == pb.Protocol_PROTOCOL_UNSPECIFIED {
+		err = usagef("say which protocol: --protocol tcp or --protocol udp")
 	}
-	if port == 0 {
-		return "", 0, usagef("say which port: %s:PORT", text)
-	}
-	addr, err = address(addr)
-	return addr, port, err
+	return p, err
 }
 
 func (a mappingCommands) create(ctx context.Context, req *pb.CreateMappingRequest) error {
@@ -115,15 +109,7 @@ func (a mappingCommands) create(ctx context.Context, req *pb.CreateMappingReques
 	if err != nil {
 		return err
 	}
-	return a.show(res.GetMapping())
-}
-
-func (a mappingCommands) show(m *pb.Mapping) error {
-	out := newList(&a.printer, mappingHeader, a.mappingRow)
-	if err := out.addAll([]*pb.Mapping{m}); err != nil {
-		return err
-	}
-	return out.end()
+	return a.showMappings([]*pb.Mapping{res.GetMapping()})
 }
 
 func (a mappingCommands) listCommand() *cobra.Command {
@@ -187,11 +173,8 @@ func (a mappingCommands) deleteCommand() *cobra.Command {
 			if req.OutsideAddress, req.OutsidePort, err = outsideEndpoint(given[0]); err != nil {
 				return err
 			}
-			if req.Protocol, err = protocol(protocolName); err != nil {
+			if req.Protocol, err = mappedProtocol(protocolName); err != nil {
 				return err
-			}
-			if req.GetProtocol() == pb.Protocol_PROTOCOL_UNSPECIFIED {
-				return usagef("say which protocol: --protocol tcp or --protocol udp")
 			}
 			if err := a.confirm(yes, func() (string, error) {
 				return fmt.Sprintf("Delete the mapping of %s %s, and end its sessions?", protocolName, given[0]), nil
@@ -232,6 +215,14 @@ func (p *printer) mappingRow(m *pb.Mapping) []string {
 		or(m.GetUserName(), m.GetInsideAddress()), number(m.GetInsidePort()), or(m.GetPresentAddress(), none), mappingState(m),
 		p.age(m.GetCreatedAt()), p.until(m.GetExpiresAt()), p.until(m.GetHoldUntil()),
 	}
+}
+
+func (a *app) showMappings(mappings []*pb.Mapping) error {
+	out := newList(&a.printer, mappingHeader, a.mappingRow)
+	if err := out.addAll(mappings); err != nil {
+		return err
+	}
+	return out.end()
 }
 
 // mappingState says in a word what a mapping does.
