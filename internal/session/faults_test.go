@@ -157,11 +157,7 @@ func (w *world) rewind(past map[string]string) {
 // before a comparison. Its feed ends after the last position, and yet the
 // records missing from it were not deleted.
 func TestDatabaseRewound_I6(t *testing.T) {
-	w := newWorld(t, testGroup)
-	ctx := context.Background()
-	if err := w.client.ConfigSet(ctx, "notify-keyspace-events", "").Err(); err != nil {
-		t.Fatal(err)
-	}
+	w := newWorld(t, testGroup, unnotified)
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.awaitState(alice, nat.Active)
 	w.reconciling.Lock() // no comparison meanwhile
@@ -173,7 +169,7 @@ func TestDatabaseRewound_I6(t *testing.T) {
 	w.reconciling.Unlock()
 	w.until("the alarm", func() bool { return w.suspicion() != "" })
 	w.until("bob's record to be back", func() bool {
-		n, err := w.client.Exists(ctx, "sessiond:{default}:sub:"+bob.String()).Result()
+		n, err := w.client.Exists(w.t.Context(), "sessiond:{default}:sub:"+bob.String()).Result()
 		return err == nil && n == 1
 	})
 	w.awaitState(bob, nat.Active)
