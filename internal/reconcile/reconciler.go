@@ -22,8 +22,8 @@ import (
 // in which it works, or the database works for it. With more subscribers,
 // differences are found later.
 const (
-	presenceShare   = 0.05 // looks at presence
-	everythingShare = 0.02 // comparisons of everything
+	presenceShare   = 0.05  // looks at presence
+	everythingShare = 0.015 // comparisons of everything
 )
 
 // Options are the parts of a Reconciler. All fields are required.
