@@ -57,9 +57,6 @@ func (t *Table) Prove(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]O
 // Mark sends a marker without waiting for it.
 func (t *Table) Mark() error { return t.listener.receiver.mark(1) }
 
-// Complete reports whether the index is complete.
-func (t *Table) Complete() bool { return t.index.covers(nil) }
-
 // Join subscribes to events without running the table.
 func (t *Table) Join() error { return t.listener.receiver.join() }
 

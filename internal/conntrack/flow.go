@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -26,6 +27,34 @@ type Entry struct {
 	TCPState       uint8         // kernel enum tcp_conntrack; 0 when not TCP
 	Timeout        time.Duration // 0 while a flowtable carries the flow: the kernel does not tell it, nor the TCP state
 	Packets, Bytes uint64        // both directions; 0 when nf_conntrack_acct is off
+	Labels         Labels
+}
+
+// LabelCount is the number of labels that an entry may have (nft's ct label).
+const LabelCount = 128
+
+// Labels has a bit for each label of an entry, in 32-bit words of the host's byte order.
+type Labels [LabelCount / 8]byte
+
+// Label returns the Labels of one label, from 0 to LabelCount-1.
+func Label(n int) (l Labels) {
+	word := l[n/32*4:][:4]
+	binary.NativeEndian.PutUint32(word, 1<<(n%32))
+	return l
+}
+
+// Or adds labels.
+func (l *Labels) Or(more Labels) {
+	for i := range l {
+		l[i] |= more[i]
+	}
+}
+
+// Has reports whether all of some labels are set.
+func (l Labels) Has(some Labels) bool {
+	both := l
+	both.Or(some)
+	return both == l
 }
 
 // Bits of an Entry's Status, the kernel's enum ip_conntrack_status.
@@ -61,6 +90,7 @@ type flow struct {
 	packets, bytes uint64
 	tcpState       uint8
 	tuples         uint8 // bits of the tuples parsed, see bothTuples
+	labels         Labels
 }
 
 // plain reports whether neither address is translated.
@@ -72,7 +102,7 @@ func (f *flow) entry() Entry {
 		Orig: f.orig.tupleValue(), Reply: f.reply.tupleValue(),
 		Zone: f.orig.zone, ID: f.id, Status: f.status, TCPState: f.tcpState,
 		Timeout: time.Duration(f.timeout) * time.Second,
-		Packets: f.packets, Bytes: f.bytes,
+		Packets: f.packets, Bytes: f.bytes, Labels: f.labels,
 	}
 }
 

@@ -196,6 +196,10 @@ func (t *Table) SetQuiet(quiet bool) {
 	t.listener.askRebuild()
 }
 
+// Complete reports whether the index has all entries that the kernel has told of. Without Run it
+// has not.
+func (t *Table) Complete() bool { return !t.quiet.Load() && t.index.covers(nil) }
+
 // Count returns the number of entries that have inside in either tuple.
 func (t *Table) Count(inside netip.Addr) int {
 	addr, ok := fromAddr(inside)

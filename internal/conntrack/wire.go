@@ -35,6 +35,7 @@ const (
 	attrCountersReply = 10
 	attrID            = 12
 	attrZone          = 18
+	attrLabels        = 22
 
 	attrTupleIP    = 1
 	attrTupleProto = 2
@@ -155,6 +156,9 @@ func (f *flow) attr(kind uint16, value []byte) bool {
 		return readUint32(value, &f.id)
 	case attrStatus:
 		return readUint32(value, &f.status)
+	case attrLabels:
+		copy(f.labels[:], value)
+		return true
 	case attrTimeout:
 		return readUint32(value, &f.timeout)
 	case attrProtoInfo:

@@ -18,6 +18,7 @@ func entries() map[string]conntrack.Entry {
 	icmp := conntracktest.Outbound(at(a, 77), at(outside, 77), at(remote, 77))
 	icmp.Orig.Protocol, icmp.Reply.Protocol = 1, 1
 	icmp.Orig.DstPort, icmp.Reply.DstPort = 8<<8, 0
+	icmp.Labels = conntrack.Label(77)
 	zoned := conntracktest.Inbound(at(a, 1), at(outside, 2), at(remote, 3))
 	zoned.Zone, zoned.ID = 513, 0xdeadbeef
 	return map[string]conntrack.Entry{

@@ -55,6 +55,7 @@ type change struct {
 	from, to cell
 	static   uint32 // size of the change of its mappings in a batch, 0 for none
 	pins     int    // pins that go with it
+	closing  bool   // it enters the closing set, or leaves it
 }
 
 // wanted checks entries and turns them into changes, one for each address, in order.
@@ -111,6 +112,9 @@ func (k *Kernel) programAll(ctx context.Context, wanted []change, static map[add
 			}
 		}
 	}
+	if err := k.markClosing(ctx, wanted); err != nil {
+		return err
+	}
 	changes, err := k.known.withStatic(k.known.missing(wanted), wanted, static)
 	if err != nil || len(changes) == 0 {
 		return err
@@ -130,7 +134,7 @@ func (s *shadow) missing(wanted []change) []change {
 	kept, cuts := make([]change, 0, len(wanted)), 0
 	for _, c := range wanted {
 		h, _ := s.cells.At(c.inside.addr())
-		if c.from = h.cell; c.from != c.to {
+		if c.from = h.cell; c.from != c.to || c.closing {
 			kept = append(kept, c)
 			if c.to == (cell{}) {
 				cuts++
@@ -156,6 +160,7 @@ func (k *Kernel) programChanges(ctx context.Context, changes []change, static ma
 	}
 	for _, part := range split(changes, k.conn.Limit()-b.Size()) {
 		program(&b, k.options.Table, part)
+		closed := k.programClosing(&b, part)
 		ops := k.known.programStatic(&b, part, static)
 		k.unpin(&b, part)
 		if err := k.conn.Commit(ctx, &b); err != nil {
@@ -164,6 +169,7 @@ func (k *Kernel) programChanges(ctx context.Context, changes []change, static ma
 		transactions++
 		k.known.apply(part)
 		k.known.applyStatic(ops)
+		closed()
 		k.unpinned(part)
 		k.unused = false
 		b.Reset()
@@ -206,16 +212,16 @@ func split(changes []change, limit int) [][]change {
 func (c change) wireBytes() int {
 	pins := c.pins * pinRemovalBytes
 	if c.to == (cell{}) {
-		return 2*removalBytes + int(c.static) + pins
+		return 3*removalBytes + int(c.static) + pins
 	}
 	return wholeBytes + int(c.static) + pins
 }
 
 // removalBytes is the size of one element's removal, wholeBytes that of the replacement of
-// both elements of an address.
+// both elements of an address, with its removal from the closing set.
 const (
 	removalBytes = 20
-	wholeBytes   = 2*removalBytes + 52 + 44
+	wholeBytes   = 4*removalBytes + 52 + 44
 )
 
 // program adds changes of the gate and block maps to b. Removals come first; an element is

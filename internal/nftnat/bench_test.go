@@ -26,7 +26,7 @@ func benchEntries(gate nat.Gate) []nat.Entry {
 // for each.
 func BenchmarkApply(b *testing.B) {
 	lab := newLab(b)
-	k := openKernel(b, labOptions(lab))
+	k := openForTraffic(b, labOptions(lab))
 	ctx := context.Background()
 	open, closed := benchEntries(nat.GateOpen), benchEntries(nat.GateClosed)
 	b.ReportAllocs()
@@ -43,7 +43,7 @@ func BenchmarkApply(b *testing.B) {
 // BenchmarkApplyOne opens and cuts one address, as one Start and Stop do.
 func BenchmarkApplyOne(b *testing.B) {
 	lab := newLab(b)
-	k := openKernel(b, labOptions(lab))
+	k := openForTraffic(b, labOptions(lab))
 	ctx := context.Background()
 	open, closed := []nat.Entry{blockOf(alice, nat.GateOpen, 0)}, []nat.Entry{{Inside: alice}}
 	b.ReportAllocs()

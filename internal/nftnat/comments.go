@@ -86,6 +86,7 @@ var setComments = map[string]string{
 	setMapped:            "outside addresses whose flows are learned",
 	setOpen:              "of those, the ones with endpoint-independent filtering",
 	setStrict:            "of those, the ones whose endpoints share no port",
+	setClosing:           "subscribers that were cut off and may have flows yet; empty within a second",
 	setUngated:           "new flows to the machine itself, by offline address",
 	setUnused:            "the table was never programmed; goes with the first element",
 	mapGroupTimeouts:     "idle timeouts of new flows, by inside prefix and protocol (groups[].idle_timeouts)",

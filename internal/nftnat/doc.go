@@ -14,6 +14,8 @@
 //	plan.go          the operations between both, and the present table as read
 //	ruleset.go       the table as data: its chains and rules
 //	established.go   the short way of packets of translated flows, and what may leave
+//	shortway.go      when flows have it: the label, and who is being cut off
+//	closing.go       the set of those
 //	comments.go      what an operator reads about its chains and sets
 //	nonat.go         sessions that keep their inside address
 //	sets.go          its sets and maps, and their elements in the kernel's form

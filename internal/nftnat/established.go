@@ -1,7 +1,6 @@
 package nftnat
 
 import (
-	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -11,27 +10,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// establishedRules are the short way of packets of translated flows, out and back: one rule, which
-// ends in one look-up, the subscriber's gate. All other packets, and those without an open
-// gate, go on with the rules behind it, which say why a packet is dropped. ICMP takes the long
-// way, since some of its types are dropped.
+// establishedRules are the short way of packets of translated flows, out and back: one rule,
+// which lets labelled flows pass whose subscriber is not being cut off. All other packets go on
+// with the rules behind it, which look the gate up, and say why a packet is dropped. ICMP takes
+// the long way, since some of its types are dropped.
 //
-// What the long way checks besides holds for such a flow anyway: its first packet went that way,
-// before conntrack confirmed the flow, and source NAT follows only from the inside out.
+// What the long way checks holds for a labelled flow anyway: see shortWay. Its first packet
+// went that way, and source NAT, which labels, follows only from the inside out.
 func establishedRules(o Options) []rule {
+	if !o.short.on() {
+		return nil
+	}
 	var rules []rule
-	established := append(translated(), notICMP()...)
+	established := append(labelled(o.short.label), notICMP()...)
 	for _, inside := range named(loadInputName, setInsideInterfaces, o.InsideInterfaces) {
 		for _, outside := range named(loadOutputName, setOutsideInterfaces, o.OutsideInterfaces) {
-			rules = append(rules, rule{chainForward, "", slices.Concat(inside, outside, established, verdictOf(loadSource, mapGate))})
+			rules = append(rules, rule{chainForward, "", slices.Concat(inside, outside, established, notIn(loadSource, setClosing), []expr.Any{leave()})})
 		}
 	}
 	for _, inside := range named(loadOutputName, setInsideInterfaces, o.InsideInterfaces) {
 		for _, outside := range named(loadInputName, setOutsideInterfaces, o.OutsideInterfaces) {
-			rules = append(rules, rule{chainForward, "", slices.Concat(outside, inside, isReply(), established, verdictOf(loadTarget, mapGate))})
+			rules = append(rules, rule{chainForward, "", slices.Concat(outside, inside, isReply(), established, notIn(loadTarget, setClosing), []expr.Any{leave()})})
 		}
 	}
 	return rules
+}
+
+// labelRules label a flow in the chain that translates, where only first packets come.
+func labelRules(o Options) []rule {
+	if !o.short.on() {
+		return nil
+	}
+	return []rule{labelRule(o.short.label)}
+}
+
+func labelRule(l conntrack.Labels) rule {
+	return rule{chainTranslate, "", []expr.Any{
+		&expr.Immediate{Register: unix.NFT_REG_1, Data: l[:]},
+		&expr.Ct{Key: expr.CtKeyLABELS, Register: unix.NFT_REG_1, SourceRegister: true},
+	}}
+}
+
+// labelled matches packets of flows that have a label.
+func labelled(l conntrack.Labels) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyLABELS, Register: unix.NFT_REG_1},
+		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: uint32(len(l)), Mask: l[:], Xor: make([]byte, len(l))},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: make([]byte, len(l))},
+	}
 }
 
 // named returns a match for each way in which interfaces are named: one name is compared, several
@@ -46,16 +72,6 @@ func named(load expr.Any, set string, names []string) [][]expr.Any {
 		return append(matches, nameBegins(load, string(interfaceKey(whole[0]))))
 	}
 	return append(matches, in(load, set))
-}
-
-// translated matches packets of flows whose source has been translated, which no helper expected.
-func translated() []expr.Any {
-	const want = conntrack.StatusConfirmed | conntrack.StatusSourceTranslated
-	return []expr.Any{
-		loadStatus,
-		maskOf(want | conntrack.StatusExpected),
-		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint32(nil, want)},
-	}
 }
 
 func notICMP() []expr.Any {

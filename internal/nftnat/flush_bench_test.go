@@ -51,7 +51,7 @@ func benchmarkFlush(b *testing.B, size int) {
 func BenchmarkForward(b *testing.B) {
 	const datagrams = 20_000
 	lab := newLab(b)
-	k := openKernel(b, labOptions(lab))
+	k := openForTraffic(b, labOptions(lab))
 	apply(b, k, blockOf(alice, nat.GateOpen, 0))
 	conn, err := lab.Subscriber.Dial(b.Context(), "udp4", netip.AddrPortFrom(alice, 6000), netip.AddrPortFrom(lab.Remotes[0], 9))
 	if err != nil {
@@ -84,7 +84,7 @@ func BenchmarkForward(b *testing.B) {
 func BenchmarkWays(b *testing.B) {
 	const datagrams = 20_000
 	lab := newLab(b)
-	k := openKernel(b, labOptions(lab))
+	k := openForTraffic(b, labOptions(lab))
 	apply(b, k, blockOf(alice, nat.GateOpen, 0))
 	remote, err := lab.Internet.ListenUDP(netip.AddrPortFrom(lab.Remotes[0], 9))
 	if err != nil {

@@ -24,7 +24,7 @@ func BenchmarkGroupTimeouts(b *testing.B) {
 		labs[i] = newLab(b)
 		o := labOptions(labs[i])
 		o.GroupTimeouts = manyGroups(groups)
-		apply(b, openKernel(b, o), blockOf(alice, nat.GateOpen, 0))
+		apply(b, openForTraffic(b, o), blockOf(alice, nat.GateOpen, 0))
 	}
 	turns := int64(0)
 	for b.Loop() {

@@ -41,7 +41,7 @@ type Kernel struct {
 	MappingTable
 	pinKeeper
 	known knownElements
-	sweep chan struct{} // signalled when the table was put right
+	shortWayKeeper
 	quiet quietWatch
 	fill  fillWatch
 	dropCounts
@@ -69,12 +69,13 @@ func DialKernel(o Options) (*Kernel, error) {
 	}
 	k := &Kernel{
 		log: o.Logger, SessionTable: SessionTable{log: o.Logger}, options: o, turn: make(chan struct{}, 1),
-		sweep: make(chan struct{}, 1),
-		known: knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
-		fill:  fillWatch{log: o.Logger}, quiet: quietWatch{rereader: newRereader(o.Logger)}, fastPath: fastPath{fast: newFlowtableWatch(o)},
+		shortWayKeeper: shortWayKeeper{sweep: make(chan struct{}, 1), closing: newClosingSet()},
+		known:          knownElements{table: o.Table, log: o.Logger, changed: make(chan struct{}, 1)},
+		fill:           fillWatch{log: o.Logger}, quiet: quietWatch{rereader: newRereader(o.Logger)}, fastPath: fastPath{fast: newFlowtableWatch(o)},
 		dropCounts: dropCounts{table: o.Table, last: map[nat.Drop]tally{}, lost: map[nat.Drop]tally{}, barriers: map[string]uint64{}},
 	}
 	k.known.settle = k.settle
+	k.options.short.closing = k.closing
 	k.MappingTable = MappingTable{known: &k.known, sessions: &k.SessionTable, fill: mappingWatch{log: o.Logger}}
 	k.commit = func(ctx context.Context, b *wire.Batch) error {
 		if err := k.lock(ctx); err != nil {
@@ -84,7 +85,7 @@ func DialKernel(o Options) (*Kernel, error) {
 		return k.conn.Commit(ctx, b)
 	}
 	k.boundKeeper.kernel, k.fastPath.kernel, k.told.log = k, k, o.Logger
-	k.staticKeeper.kernel = k
+	k.staticKeeper.kernel, k.shortWayKeeper.kernel = k, k
 	k.pinKeeper = newPinKeeper(k)
 	k.limited.Store(limited(&o))
 	k.turn <- struct{}{}
@@ -163,6 +164,7 @@ func (k *Kernel) start(ctx context.Context) error {
 		return err
 	}
 	k.options.full = fullIn(before)
+	k.adoptShortWay(before)
 	k.known.everInside = withAll(k.known.everInside, prefixesOf(before.sets[setInsidePrefixes].members))
 	k.unused = !before.exists
 	if err := k.keepActualPrefixes(before); err != nil {
@@ -184,8 +186,8 @@ func (k *Kernel) start(ctx context.Context) error {
 	if err := k.adopt(ctx); err != nil {
 		return err
 	}
-	if changed {
-		k.askSweep() // nothing translated until now, or other rules did
+	if changed || k.options.short.due() { // nothing translated until now, or other rules did
+		k.askSweep()
 	}
 	return k.routes.set(k.options.OutsidePrefixes)
 }
@@ -426,6 +428,7 @@ type Options struct {
 	Logger            *slog.Logger        // required
 
 	full    crowded  // subscribers with more than MaxSessions, or at a limit
+	short   shortWay // of packets of established flows
 	devices []string // of our flowtable: the present inside and outside interfaces, sorted
 }
 

@@ -89,6 +89,20 @@ func openKernel(t testing.TB, o Options) *Kernel {
 	return k
 }
 
+// openForTraffic opens a Kernel, without running it, that has a short way for established flows.
+func openForTraffic(b testing.TB, o Options) *Kernel {
+	b.Helper()
+	k := openKernel(b, o)
+	_, labels, err := k.sweepUntranslated(testContext(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := k.relabel(testContext(b), labels); err != nil {
+		b.Fatal(err)
+	}
+	return k
+}
+
 // startKernel opens a Kernel and runs it until the end of the test.
 func startKernel(t testing.TB, o Options) *Kernel {
 	t.Helper()
@@ -113,6 +127,7 @@ func runKernel(t testing.TB, k *Kernel) {
 	case <-testContext(t).Done():
 		t.Fatal("the session index is not ready in time")
 	}
+	testenv.Eventually(t, "the short way of established flows to begin", k.hasShortWay)
 }
 
 func apply(t testing.TB, k interface {

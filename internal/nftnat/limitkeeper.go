@@ -88,7 +88,10 @@ const refusalsMargin = 50 * time.Millisecond
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	proofs, err := k.MappingTable.Reap(ctx, inside)
 	k.tell(proofs)
-	if err != nil || !k.limited.Load() || len(proofs) == 0 {
+	if err != nil || len(proofs) == 0 {
+		return proofs, err
+	}
+	if err := k.reopenShortWay(ctx, proofs); err != nil || !k.limited.Load() {
 		return proofs, err
 	}
 	reaped := make([]address, len(proofs))

@@ -370,13 +370,17 @@ func TestLimitsSurviveRestart_I7_I9(t *testing.T) {
 	apply(t, first, blockOf(alice, nat.GateOpen, 0))
 	w := limitTest{wireTest{Lab: lab, Kernel: first, echo: echo}}
 	atLimit := func() error {
+		named := func(set string) (int, error) { // the table is away for a moment
+			out, err := lab.CGN.Output(testContext(t), "nft", "list", "set", "ip", testTable, set)
+			return strings.Count(string(out), alice.String()), err
+		}
 		for _, l := range []nat.Limit{nat.LimitSessions, nat.LimitUDPPorts} {
-			if !strings.Contains(run(t, lab, "nft", "list", "set", "ip", testTable, setAtLimit(l)), alice.String()) {
-				return fmt.Errorf("not at the limit: %v", l)
+			if n, err := named(setAtLimit(l)); err != nil || n == 0 {
+				return fmt.Errorf("not at the limit: %v, %v", l, err)
 			}
 		}
-		if got := strings.Count(run(t, lab, "nft", "list", "set", "ip", testTable, setMappedPorts), alice.String()); got != 10 {
-			return fmt.Errorf("%d ports are known to have a mapping", got)
+		if n, err := named(setMappedPorts); err != nil || n != 10 {
+			return fmt.Errorf("%d ports are known to have a mapping: %v", n, err)
 		}
 		return nil
 	}

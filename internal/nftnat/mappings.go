@@ -210,7 +210,11 @@ func mappingRules(o Options) []rule {
 	if !o.Mappings.on() {
 		return nil
 	}
-	rules := []rule{{chainGuard, "", then(in(loadSource, setMapped), goTo(chainLearn))}}
+	var rules []rule
+	for _, p := range learnedProtocols(o) { // most packets
+		rules = append(rules, rule{chainGuard, "", p.then(slices.Concat(isOriginal(), senderInside.in(setFresh)), leave())})
+	}
+	rules = append(rules, rule{chainGuard, "", then(in(loadSource, setMapped), goTo(chainLearn))})
 	for _, p := range learnedProtocols(o) {
 		rules = append(rules,
 			reachedBy(setOpen, p.number, mapEIF),

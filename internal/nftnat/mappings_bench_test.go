@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math/rand"
 	"net/netip"
@@ -49,13 +50,15 @@ func benchmarkMappedPackets(b *testing.B, bindings, flows int) {
 		if name == "cone" {
 			o.Mappings = Mappings{EndpointIndependent: []netip.Prefix{crowdPool}, Open: []netip.Prefix{crowdPool}, Most: 100_000}
 		}
-		k := openKernel(b, o)
+		k := openForTraffic(b, o)
 		if err := k.Apply(b.Context(), all); err != nil {
 			b.Fatal(err)
 		}
 	}
-	for _, s := range senders {
+	left := make([]int, len(senders))
+	for i, s := range senders {
 		s.burst(b, 2*flows)
+		left[i] = packetsOut(b, s.lab)
 	}
 	// The first burst behind another sender's pays for the caches that that one took, so each
 	// comes behind each.
@@ -67,6 +70,9 @@ func benchmarkMappedPackets(b *testing.B, bindings, flows int) {
 		}
 	}
 	for i, name := range names {
+		if sent, out := b.N*datagrams, packetsOut(b, senders[i].lab)-left[i]; out < sent {
+			b.Errorf("%s: of %d datagrams %d left", name, sent, out)
+		}
 		b.ReportMetric(float64(spent[i])/float64(b.N)/datagrams, "ns/"+name)
 		b.ReportMetric(float64(spent[0])/float64(spent[i]), "ratio-"+name)
 	}
@@ -98,6 +104,19 @@ func newCrowdSender(b *testing.B, lab *netlab.Lab, crowd []nat.Entry) *crowdSend
 	}
 	b.Cleanup(func() { _ = unix.Close(s.socket) })
 	return s
+}
+
+// packetsOut is the number of packets that left by the outside interface.
+func packetsOut(b *testing.B, lab *netlab.Lab) int {
+	b.Helper()
+	var links []struct {
+		Stats64 struct{ TX struct{ Packets int } }
+	}
+	out := run(b, lab, "ip", "-json", "-statistics", "link", "show", "dev", netlab.OutsideInterface)
+	if err := json.Unmarshal([]byte(out), &links); err != nil || len(links) != 1 {
+		b.Fatalf("ip link show: %v in %s", err, out)
+	}
+	return links[0].Stats64.TX.Packets
 }
 
 // crowdPool has the outside addresses of apart.

@@ -28,7 +28,7 @@ func BenchmarkNewFlows(b *testing.B) {
 func benchmarkNewFlows(b *testing.B, rule string, flows int) {
 	const each = 1000
 	lab := newLab(b)
-	k := openKernel(b, labOptions(lab))
+	k := openForTraffic(b, labOptions(lab))
 	apply(b, k, blockOf(alice, nat.GateOpen, 0))
 	if rule != "" {
 		run(b, lab, "nft", rule)

@@ -128,7 +128,7 @@ func TestNoNAT_NAT29_I3(t *testing.T) {
 		}
 	})
 	t.Run("not swept", func(t *testing.T) { // with the flows from before the table
-		if n, err := w.sweepUntranslated(testContext(t)); n != 0 || err != nil {
+		if n, _, err := w.sweepUntranslated(testContext(t)); n != 0 || err != nil {
 			t.Errorf("%d sessions were swept: %v", n, err)
 		}
 	})

@@ -266,6 +266,7 @@ func natRules(o Options) []rule {
 		rules = append(rules, rule{chainTranslate, "", []expr.Any{jump(chainNoNAT)}})
 		rules = append(rules, noNATRules(o.NoNAT)...)
 	}
+	rules = append(rules, labelRules(o)...)
 	rules = slices.Concat(rules,
 		natByStatic(&o, unix.IPPROTO_TCP),
 		natByMapping(o, unix.IPPROTO_TCP),
@@ -418,6 +419,14 @@ func isReply() []expr.Any {
 	const directionReply = 1 // IP_CT_DIR_REPLY
 	return []expr.Any{
 		loadDirection, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{directionReply}},
+	}
+}
+
+// isOriginal matches a packet in the direction in which its conntrack entry began.
+func isOriginal() []expr.Any {
+	const directionOriginal = 0 // IP_CT_DIR_ORIGINAL
+	return []expr.Any{
+		loadDirection, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{directionOriginal}},
 	}
 }
 

@@ -86,6 +86,7 @@ func newSets(o Options) []set {
 			userdata: byteOrders(orderBig), members: protocolMembers(),
 		},
 		ungatedSet,
+		closingSetOf(&o),
 		{
 			name:     setObsoleteICMP,
 			shape:    shape{keyType: nftables.TypeICMPType.GetNFTMagic(), keyLen: icmpTypeLen},

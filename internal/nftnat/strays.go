@@ -96,9 +96,12 @@ func (k *Kernel) sweepWhenDue(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-k.sweep:
-			n, err := k.sweepUntranslated(ctx)
+			n, labels, err := k.sweepUntranslated(ctx)
 			if n > 0 {
 				k.log.Warn("conntrack entries that began while nothing translated were deleted", "entries", n)
+			}
+			if err == nil {
+				err = k.relabel(ctx, labels)
 			}
 			k.report(ctx, err)
 		}
@@ -115,24 +118,25 @@ func (k *Kernel) askSweep() {
 
 // sweepUntranslated deletes the entries of flows between inside and outside, begun from either
 // side, whose inside address is not translated, or was translated by others into an address of
-// no pool. It returns their number. It waits until packets in flight are through, then walks
-// the conntrack table.
-func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error) {
+// no pool. It returns their number, and the labels of all entries. It waits until packets in
+// flight are through, then walks the conntrack table.
+func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, labels conntrack.Labels, err error) {
 	if err := cpubarrier.Wait(ctx); err != nil {
-		return 0, err
+		return 0, labels, err
 	}
 	local, err := k.routes.localAddresses()
 	if err != nil {
-		return 0, err
+		return 0, labels, err
 	}
 	if err := k.lock(ctx); err != nil {
-		return 0, err
+		return 0, labels, err
 	}
 	outside := k.options.OutsidePrefixes // only replaced as a whole
 	k.unlock()
 	inside := *k.inside.Load()
 	var found []conntrack.Entry
 	err = k.flows.Dump(ctx, func(e conntrack.Entry) error {
+		labels.Or(e.Labels)
 		if untranslated(e, inside, outside, local) && !keepsAddress(e, *k.noNAT.Load()) {
 			found = append(found, e)
 		}
@@ -145,7 +149,7 @@ func (k *Kernel) sweepUntranslated(ctx context.Context) (deleted int, err error)
 		err = k.flows.DeleteEntry(ctx, e)
 		deleted++
 	}
-	return deleted, err
+	return deleted, labels, err
 }
 
 // untranslated reports whether an entry belongs to a subscriber's flow that the table would

@@ -79,6 +79,7 @@ func (k *Kernel) tick(ctx context.Context) error {
 			k.report(ctx, k.dropCounts.read(ctx))
 			k.report(ctx, k.lookAtMappings(ctx))
 			k.report(ctx, k.lookAtPins(ctx))
+			k.report(ctx, k.lookAtShortWay(ctx))
 		}
 	}
 }

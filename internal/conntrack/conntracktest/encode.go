@@ -33,6 +33,9 @@ func Payload(e conntrack.Entry) ([]byte, error) {
 	if e.ID != 0 {
 		ae.Uint32(12, e.ID)
 	}
+	if e.Labels != (conntrack.Labels{}) {
+		ae.Bytes(22, e.Labels[:])
+	}
 	if e.Packets != 0 || e.Bytes != 0 {
 		ae.Nested(9, counters(e))
 	}
