@@ -68,6 +68,25 @@ func (m Mappings) Check() error {
 	return nil
 }
 
+// withActual returns the mappings with those that a table has for other prefixes than the
+// configured ones.
+func (m Mappings) withActual(actual *actualRuleset, configured addrrange.Set) Mappings {
+	if m.Most == 0 {
+		return m
+	}
+	for set, list := range map[string]*[]netip.Prefix{setMapped: &m.EndpointIndependent, setOpen: &m.Open, setStrict: &m.Strict} {
+		has := addrrange.Of(prefixesOf(actual.sets[set].members))
+		*list = slices.Clip(*list)
+		for _, r := range has.Without(configured) {
+			*list = r.AppendPrefixes(*list)
+		}
+	}
+	if _, pinned := actual.sets[mapPinned]; pinned {
+		m.Pinned = true
+	}
+	return m
+}
+
 // Sets.
 
 const (

@@ -541,7 +541,7 @@ func TestMappingsSurvive_I7_I9(t *testing.T) {
 	if again := seenAs(t, s, host); again != seen {
 		t.Errorf("after a flush the flow is seen from %v, before from %v", again, seen)
 	}
-	if err := second.SetMappings(testContext(t), Mappings{}); err != nil {
+	if err := second.SetPrefixes(testContext(t), o.InsidePrefixes, o.OutsidePrefixes, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 	if list := run(t, lab, "nft", "list", "table", "ip", testTable); strings.Contains(list, mapEIF) || strings.Contains(list, chainLearn) {
