@@ -210,7 +210,7 @@ func (k *Kernel) keepActualPrefixes(before *actualRuleset) error {
 	if err != nil {
 		return err
 	}
-	k.options.Mappings = k.options.Mappings.withActual(before, addrrange.Of(k.options.OutsidePrefixes))
+	k.options.Mappings = k.options.Mappings.withActual(before, addrrange.Of(k.options.InsidePrefixes), addrrange.Of(k.options.OutsidePrefixes))
 	k.options.OutsidePrefixes = withAll(k.options.OutsidePrefixes, routes)
 	if err := k.flows.SetOutside(k.options.OutsidePrefixes); err != nil {
 		return err

@@ -160,6 +160,19 @@ func TestNATDiscovery_NAT01_NAT07_NAT09(t *testing.T) {
 			}
 		})
 	}
+	t.Run("hairpin, restricted", func(t *testing.T) { // the new socket is one that the mapping has not sent to
+		t.Parallel()
+		s := newStunTest(t, strictRestricted)
+		for i := range stunRuns(t) {
+			port := 6000 + uint16(i)
+			s.poison(t, port)
+			before := filteredDrops(t, s.wireTest)
+			out, err := s.discoverOnce(t, "-H", port)
+			if strings.Contains(out, "successful hairpinning") || filteredDrops(t, s.wireTest) == before {
+				t.Errorf("port %d: the filter did not see the packet of another port: %v\n%s", port, err, out)
+			}
+		}
+	})
 	t.Run("hairpin", func(t *testing.T) {
 		t.Parallel()
 		s := newStunTest(t, strict)

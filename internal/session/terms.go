@@ -39,6 +39,7 @@ func (t *Terms) add(g *lsn.GroupConfig) {
 	t.Inside, t.Outside = merge(t.Inside, g.Inside), merge(t.Outside, outside)
 	if g.Learned.EndpointIndependent {
 		m.EndpointIndependent = append(m.EndpointIndependent, outside...)
+		m.Inside = append(m.Inside, g.Inside...)
 	} else if g.MaxBlocks > 1 {
 		m.Pinned = true
 	}
