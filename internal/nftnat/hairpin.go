@@ -205,13 +205,11 @@ func (m *MappingTable) forgetSent(ctx context.Context, b *wire.Batch, found []ma
 // tellSent logs once that the refused pairs are near their bound, and once when they are well
 // again.
 func (w *mappingWatch) tellSent(n int) {
-	switch share := 100 * n / sentMost; {
-	case share >= fillWarning && !w.sentAlarm:
-		w.sentAlarm = true
+	switch near, well := w.sent.turns(n, sentMost); {
+	case near:
 		w.log.Warn("the memory of neighbours' refused packets comes to its bound: behind it flows between subscribers do not begin where filtering is address_and_port_dependent",
 			"entries", n, "limit", sentMost)
-	case share < fillWell && w.sentAlarm:
-		w.sentAlarm = false
+	case well:
 		w.log.Info("the memory of neighbours' refused packets has room again", "entries", n, "limit", sentMost)
 	}
 }

@@ -3,6 +3,7 @@ package nftnat
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -249,4 +250,17 @@ func TestSentIsNotRestored_DEL03_NAT09(t *testing.T) {
 		t.Errorf("%d refused pairs are left of the restored table", n)
 	}
 	wantSilence(t, peer, seen, s)
+}
+
+// TestSentAlarm_NAT09_I10: the log tells once that the memory of refused pairs comes to its bound,
+// and once that it has room again.
+func TestSentAlarm_NAT09_I10(t *testing.T) {
+	var out strings.Builder
+	w := mappingWatch{log: slog.New(slog.NewTextHandler(&out, nil))}
+	for _, n := range []int{0, sentMost / 2, sentMost, sentMost, sentMost * 78 / 100, sentMost, sentMost / 2, sentMost / 2} {
+		w.tellSent(n)
+	}
+	if near, well := strings.Count(out.String(), "comes to its bound"), strings.Count(out.String(), "has room again"); near != 1 || well != 1 {
+		t.Errorf("told %d times that it comes to its bound, %d times that it has room:\n%s", near, well, out.String())
+	}
 }

@@ -417,9 +417,8 @@ type mappingWatch struct {
 	log   *slog.Logger
 	last  atomic.Pointer[MappingFill]
 	due   time.Time // of the next reading
-	alarm bool
-
-	sentAlarm bool
+	alarm boundAlarm
+	sent  boundAlarm
 }
 
 // lookAtMappings reads the number of mappings where that is due.
@@ -522,15 +521,24 @@ func countOf(ctx context.Context, conn *wire.Conn, table, set string) (n int, er
 	return n, err
 }
 
+// boundAlarm tells of each way in which a count comes to its bound and away from it once.
+type boundAlarm struct{ near bool }
+
+// turns reports whether the count has come near its bound, or is well again, since the last call.
+func (a *boundAlarm) turns(n, limit int) (near, well bool) {
+	share := 100 * n / limit
+	near, well = share >= fillWarning && !a.near, share < fillWell && a.near
+	a.near = near || a.near && !well
+	return near, well
+}
+
 // tell logs once that the mappings are near their limit, and once when they are well again.
 func (w *mappingWatch) tell(n, limit int) {
-	switch share := 100 * n / limit; {
-	case share >= fillWarning && !w.alarm:
-		w.alarm = true
+	switch near, well := w.alarm.turns(n, limit); {
+	case near:
 		w.log.Warn("the learned mappings come to their bound: behind it new endpoints of subscribers get no mapping, and others do not reach them; raise nat.max_mappings",
 			"entries", n, "limit", limit, "alarm", "sessiond_learned_mappings")
-	case share < fillWell && w.alarm:
-		w.alarm = false
+	case well:
 		w.log.Info("the learned mappings have room again", "entries", n, "limit", limit)
 	}
 }
