@@ -1,9 +1,9 @@
 package nftnat
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -79,22 +79,51 @@ func TestHairpinFiltered_NAT09_NAT07(t *testing.T) {
 }
 
 // TestHairpinFilteredTCP_NAT09_NAT20: the SYN of a neighbour to a mapping that has not sent to it
-// gets no answer.
+// gets no answer, and opens the way back.
 func TestHairpinFilteredTCP_NAT09_NAT20(t *testing.T) {
 	w := newWireTestWith(t, strictRestricted)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
-	_, to := w.serveTCP(t, bob)
+	atAlice, aliceSeen := w.serveTCP(t, alice)
+	_, bobSeen := w.serveTCP(t, bob)
+	dial := func(from netip.Addr, to netip.AddrPort, within time.Duration) error {
+		d := net.Dialer{Control: reusePort, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 6000)), Timeout: within}
+		return w.Subscriber.Do(func() error {
+			conn, err := d.DialContext(testContext(t), "tcp4", to.String())
+			if err == nil {
+				t.Cleanup(func() { _ = conn.Close() })
+			}
+			return err
+		})
+	}
 	before := filteredDrops(t, w)
-	ctx, cancel := context.WithTimeout(testContext(t), silence)
-	defer cancel()
-	if conn, err := w.Subscriber.Dial(ctx, "tcp4", netip.AddrPortFrom(alice, 6000), to); err == nil {
-		_ = conn.Close()
+	if err := dial(alice, bobSeen, silence); err == nil {
 		t.Error("a neighbour connects to a mapping that has not sent to it")
 	}
 	if filteredDrops(t, w) == before {
 		t.Error("the SYN is not counted as filtered")
 	}
-	if n := w.learned(t, mapBIB, alice); n != 1 { // a refused packet has a mapping too (RFC 4787 REQ-1)
+	if err := dial(bob, aliceSeen, within); err != nil {
+		t.Fatalf("the mapping has sent to the neighbour, who does not connect: %v", err)
+	}
+	accepted, err := atAlice.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	if source := accepted.RemoteAddr().(*net.TCPAddr).AddrPort(); source != bobSeen {
+		t.Errorf("the neighbour is seen from %v, want %v", source, bobSeen)
+	}
+}
+
+// TestRefusedSenderIsMapped_NAT01_NAT09: a first packet that a neighbour's filter refuses makes the
+// mapping of its sender, as any other does.
+func TestRefusedSenderIsMapped_NAT01_NAT09(t *testing.T) {
+	w := newWireTestWith(t, strictRestricted)
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
+	peer := w.socket(t, bob, 5000)
+	peerSeen := seenAs(t, peer, w.host(t, 0, 9))
+	wantSilence(t, w.socket(t, alice, 5000), peerSeen, peer)
+	if n := w.learned(t, mapBIB, alice); n != 1 {
 		t.Errorf("%d mappings of the sender, want 1", n)
 	}
 }
