@@ -20,6 +20,7 @@ import (
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/radiusacct/wire"
+	"github.com/sessiond/sessiond/internal/session"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -34,7 +35,7 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 			FirstPort: nat.Port(g.FirstPort), LastPort: nat.Port(g.LastPort),
 			BlockSize: g.BlockSize, MaxBlocks: g.MaxBlocks, Hold: g.Hold, Deterministic: g.Deterministic,
 			Grace: g.Removal.Grace, GraceCauses: g.Removal.GraceCauses,
-			Limits: limits(g.Limits), Static: staticPorts(&g),
+			Limits: limits(g.Limits), Learned: learned(&g), Timeouts: timeouts(&g), NoNAT: noNAT(&g), Static: staticPorts(&g),
 		}
 	}
 	return configs
@@ -49,18 +50,6 @@ func staticPorts(g *config.Group) lsn.StaticPorts {
 		})
 	}
 	return s
-}
-
-// staticOutside returns the ports of static mappings in the kernel at the start.
-func staticOutside(groups []config.Group) (list []nftnat.StaticPorts) {
-	for _, g := range groups {
-		if g.Static.First != 0 {
-			list = append(list, nftnat.StaticPorts{
-				Outside: slices.Concat(g.Outside, g.Draining), First: nat.Port(g.Static.First), Last: nat.Port(g.Static.Last),
-			})
-		}
-	}
-	return list
 }
 
 func limits(l config.Limits) nat.Limits {
@@ -115,22 +104,16 @@ func databaseOptions(c config.Config, client redis.UniversalClient, m *metrics.M
 }
 
 func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
-	var inside, outside []netip.Prefix
-	var limited []nat.PrefixLimits
-	for _, g := range c.Groups {
-		limited = append(limited, nat.PrefixLimits{Inside: g.Inside, Limits: limits(g.Limits)})
-		inside = append(inside, g.Inside...)
-		outside = slices.Concat(outside, g.Outside, g.Draining)
-	}
+	t := session.TermsOf(lsnGroups(c.Groups), c.NAT.MaxMappings)
 	return nftnat.Options{
 		NetNS: c.NAT.NetNS, Table: c.NAT.Table,
 		InsideInterfaces: c.NAT.InsideInterfaces, OutsideInterfaces: c.NAT.OutsideInterfaces,
-		InsidePrefixes: inside, OutsidePrefixes: outside, KeepPrefixes: true, // Redis has the other prefixes still served
-		NoNAT:           noNAT(c.Groups),
+		InsidePrefixes: t.Inside, OutsidePrefixes: t.Outside, KeepPrefixes: true, // Redis has the other prefixes still served
+		NoNAT:           t.NoNAT,
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept", Flowtables: flowtableModes[c.NAT.Flowtables],
 		MaxSessions: c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
-		Limits: limited, Mappings: mappings(c, c.NAT.MaxMappings), Static: staticOutside(c.Groups),
-		Timeouts: firstSettings(c.Settings).IdleTimeouts, GroupTimeouts: groupTimeouts(c.Groups), Logger: log,
+		Limits: t.Limits, Mappings: t.Mappings, Static: t.Static,
+		Timeouts: firstSettings(c.Settings).IdleTimeouts, GroupTimeouts: t.Timeouts, Logger: log,
 	}
 }
 
@@ -138,51 +121,31 @@ var flowtableModes = map[string]nftnat.FlowtableMode{
 	"refuse": nftnat.RefuseFlowtables, "accept": nftnat.AcceptFlowtables, "own": nftnat.OwnFlowtable,
 }
 
-// groupTimeouts returns the idle timeouts of every group.
-func groupTimeouts(groups []config.Group) []nat.GroupTimeouts {
-	converted := make([]nat.GroupTimeouts, len(groups))
-	for i, g := range groups {
-		converted[i] = nat.GroupTimeouts{Inside: g.Inside, Own: nat.Timeouts(g.IdleTimeouts)}
-		for _, p := range g.PortTimeouts {
-			converted[i].Ports = append(converted[i].Ports, nat.PortTimeout{Protocol: protocols[p.Protocol], Port: p.Port, Timeout: p.Timeout})
-		}
+func timeouts(g *config.Group) nat.GroupTimeouts {
+	t := nat.GroupTimeouts{Own: nat.Timeouts(g.IdleTimeouts)}
+	for _, p := range g.PortTimeouts {
+		t.Ports = append(t.Ports, nat.PortTimeout{Protocol: protocols[p.Protocol], Port: p.Port, Timeout: p.Timeout})
 	}
-	return converted
+	return t
 }
 
 // protocols are the numbers of the protocols that can be named.
 var protocols = map[string]uint8{"": 0, "icmp": unix.IPPROTO_ICMP, "tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}
 
-func noNAT(groups []config.Group) []nat.NoNAT {
+func noNAT(g *config.Group) []nat.NoNAT {
 	var list []nat.NoNAT
-	for _, g := range groups {
-		for _, n := range g.NoNAT {
-			list = append(list, nat.NoNAT{Inside: g.Inside, Remote: n.Prefix, Protocol: protocols[n.Protocol], First: n.FirstPort, Last: n.LastPort})
-		}
+	for _, n := range g.NoNAT {
+		list = append(list, nat.NoNAT{Remote: n.Prefix, Protocol: protocols[n.Protocol], First: n.FirstPort, Last: n.LastPort})
 	}
 	return list
 }
 
-// mappings returns the outside prefixes of groups with learned mappings, and whether those
-// without have several blocks. Prefixes that drain are among them: live bindings keep their
-// mappings.
-func mappings(c config.Config, most int) nftnat.Mappings {
-	m := nftnat.Mappings{Most: most}
-	for _, g := range c.Groups {
-		outside := slices.Concat(g.Outside, g.Draining)
-		if g.Mapping == config.EndpointIndependent {
-			m.EndpointIndependent = append(m.EndpointIndependent, outside...)
-		} else if g.MaxBlocks > 1 {
-			m.Pinned = true
-		}
-		if g.Filtering == config.EndpointIndependent {
-			m.Open = append(m.Open, outside...)
-		}
-		if !g.Overload {
-			m.Strict = append(m.Strict, outside...)
-		}
+func learned(g *config.Group) nat.Learned {
+	return nat.Learned{
+		EndpointIndependent: g.Mapping == config.EndpointIndependent,
+		Open:                g.Filtering == config.EndpointIndependent,
+		Strict:              !g.Overload,
 	}
-	return m
 }
 
 func grpcLimits(c config.GRPC) control.Limits {

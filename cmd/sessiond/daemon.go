@@ -18,7 +18,6 @@ import (
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
-	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/ownership"
@@ -35,31 +34,27 @@ type backend interface {
 	session.Kernel
 	io.Closer
 	Run(ctx context.Context) error
-	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
 	IndexStats() nftnat.IndexStats
 	Barrier() bool
 	Fill() nftnat.Fill
 	Strays() nftnat.Strays
 	Flowtables() nftnat.Flowtables
-	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
-	SetMappings(ctx context.Context, m nftnat.Mappings) error
 	MappingFill() nftnat.MappingFill
 }
 
 // daemon holds the parts of a running sessiond.
 type daemon struct {
-	log         *slog.Logger
-	config      config.Config
-	db          *subscriberdb.DB
-	nat         backend
-	manager     *session.Manager
-	radius      *radiusacct.Server
-	control     *control.Server
-	web         *web
-	metrics     *metrics.Metrics
-	closers     []io.Closer
-	natOfGroups natOfGroups // in force
-	discard     bool        // end the subscribers of groups, prefixes and blocks that are not configured
+	log     *slog.Logger
+	config  config.Config
+	db      *subscriberdb.DB
+	nat     backend
+	manager *session.Manager
+	radius  *radiusacct.Server
+	control *control.Server
+	web     *web
+	metrics *metrics.Metrics
+	closers []io.Closer
+	discard bool // end the subscribers of groups, prefixes and blocks that are not configured
 
 	startNAT func(context.Context) error // programs the kernel
 	database []io.Closer                 // connections to the database
@@ -71,7 +66,7 @@ type daemon struct {
 // wait. The rest of the kernel is programmed last, when nothing else can refuse
 // the start.
 func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version), natOfGroups: natOfGroupsIn(c, c.NAT.MaxMappings)}
+	d := &daemon{log: log, config: c, discard: discard, metrics: metrics.New(version)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -109,7 +104,7 @@ func (d *daemon) openNAT(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("nat: %w", err)
 		}
-		d.nat, d.startNAT = memory, func(ctx context.Context) error { return d.natOfGroups.set(ctx, memory) }
+		d.nat, d.startNAT = memory, func(context.Context) error { return nil }
 	} else {
 		kernel, err := nftnat.DialKernel(natOptions(d.config, d.log))
 		if err != nil {
@@ -131,7 +126,7 @@ func (d *daemon) programNAT(ctx context.Context) error {
 func (d *daemon) openManager(context.Context) (err error) {
 	d.manager, err = session.New(session.Options{
 		Store: d.db, Kernel: d.nat, Groups: lsnGroups(d.config.Groups), Node: d.config.Node,
-		Owner: d.claim, By: servedBy(d.config), Discard: d.discard,
+		Owner: d.claim, By: servedBy(d.config), MaxMappings: d.config.NAT.MaxMappings, Discard: d.discard,
 		Settings: firstSettings(d.config.Settings), Guards: guards(d.config.Groups), Observer: d.metrics, Logger: d.log,
 	})
 	if err == nil {

@@ -10,8 +10,6 @@ import (
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
-	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/radiusacct/radsec"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -68,40 +66,13 @@ func (d *daemon) reload(ctx context.Context, c config.Config) error {
 	if err != nil {
 		return errors.Join(err, d.manager.SetGroups(ctx, before))
 	}
-	wanted := natOfGroupsIn(c, d.config.NAT.MaxMappings)
-	if err := wanted.set(ctx, d.nat); err != nil {
-		return errors.Join(err, d.natOfGroups.set(ctx, d.nat), d.db.SetGroups(stored), d.manager.SetGroups(ctx, before))
-	}
 	if err := d.radius.SetClients(radiusClients(c)); err != nil {
-		return errors.Join(err, d.natOfGroups.set(ctx, d.nat), d.db.SetGroups(stored), d.manager.SetGroups(ctx, before))
+		return errors.Join(err, d.db.SetGroups(stored), d.manager.SetGroups(ctx, before))
 	}
-	d.natOfGroups = wanted
 	d.db.SetClients(databaseClients(c.RADIUS.Clients))
 	d.db.SetPlaces(places(c.RADIUS.Clients), d.manager.OnlineOf)
 	d.manager.SetGuards(guards(c.Groups))
 	return nil
-}
-
-// natOfGroups are the settings of groups that the kernel has for sets of addresses.
-type natOfGroups struct {
-	timeouts []nat.GroupTimeouts
-	noNAT    []nat.NoNAT
-	mappings nftnat.Mappings
-}
-
-// natOfGroupsIn takes the bound of mappings on its own: a reload leaves it as it was.
-func natOfGroupsIn(c config.Config, mostMappings int) natOfGroups {
-	return natOfGroups{groupTimeouts(c.Groups), noNAT(c.Groups), mappings(c, mostMappings)}
-}
-
-func (n natOfGroups) set(ctx context.Context, to backend) error {
-	if err := to.SetGroupTimeouts(ctx, n.timeouts); err != nil {
-		return err
-	}
-	if err := to.SetMappings(ctx, n.mappings); err != nil {
-		return err
-	}
-	return to.SetNoNAT(ctx, n.noNAT)
 }
 
 // expected returns the label values of the configured clients and of all groups

@@ -73,6 +73,27 @@ func (s Set) Contains(addr uint32) bool {
 	return low < len(s) && s[low].First <= addr
 }
 
+// Without returns the addresses of the set that another one does not have.
+func (s Set) Without(other Set) Set {
+	var rest Set
+	for _, r := range s {
+		first := uint64(r.First)
+		for _, o := range other {
+			if uint64(o.Last) < first || o.First > r.Last {
+				continue
+			}
+			if first < uint64(o.First) {
+				rest = append(rest, Range{uint32(first), o.First - 1})
+			}
+			first = uint64(o.Last) + 1
+		}
+		if first <= uint64(r.Last) {
+			rest = append(rest, Range{uint32(first), r.Last})
+		}
+	}
+	return rest
+}
+
 // AppendPrefixes appends the fewest prefixes that cover exactly the range.
 func (r Range) AppendPrefixes(list []netip.Prefix) []netip.Prefix {
 	for first := uint64(r.First); first <= uint64(r.Last); {

@@ -37,6 +37,35 @@ func TestOf(t *testing.T) {
 	}
 }
 
+// TestWithout compares the difference of random sets with what they contain.
+func TestWithout(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 2))
+	random := func() (prefixes []netip.Prefix) {
+		for range r.IntN(6) {
+			end := byte(r.IntN(2)) * 255
+			prefixes = append(prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{end, end, end, byte(r.IntN(256))}), 24+r.IntN(9)).Masked())
+		}
+		return prefixes
+	}
+	for range 2000 {
+		a, b := random(), random()
+		all, other := addrrange.Of(a), addrrange.Of(b)
+		rest := all.Without(other)
+		for i := range rest {
+			if i > 0 && rest[i].First <= rest[i-1].Last {
+				t.Fatalf("%v without %v is %v", a, b, rest)
+			}
+		}
+		for _, first := range []uint32{0, 0xffffff00} {
+			for i := range uint32(256) {
+				if n := first + i; rest.Contains(n) != (all.Contains(n) && !other.Contains(n)) {
+					t.Fatalf("%v without %v has %v: %t", a, b, addrrange.Address(n), rest.Contains(n))
+				}
+			}
+		}
+	}
+}
+
 // TestRandomPrefixes: addresses near the ends of prefixes are in the set
 // exactly if a prefix contains them, and the prefixes of the set's ranges are
 // the fewest with the same addresses.

@@ -28,7 +28,12 @@ type GroupConfig struct {
 	Grace       time.Duration // time in which a subscriber may come back to live sessions; 0: none
 	GraceCauses []uint32      // Acct-Terminate-Causes that grant it, see GraceFor
 
-	Limits nat.Limits // of each subscriber; kept by the kernel, not by the engine
+	// Kept by the kernel, not by the engine.
+
+	Limits   nat.Limits        // of each subscriber
+	Learned  nat.Learned       // how its flows are mapped and filtered
+	Timeouts nat.GroupTimeouts // of its flows; without Inside, which is the group's
+	NoNAT    []nat.NoNAT       // its sessions that keep their inside address; without Inside
 
 	Static StaticPorts // kept beside the engine, which gives no block with one of them
 }

@@ -74,7 +74,7 @@ var dropMeanings = []struct {
 	{Drop{DropInterface, DropOut}, "from a subscriber, towards an interface that is neither inside nor outside"},
 	{Drop{DropInterface, DropIn}, "new session from outside, towards an interface that is neither inside nor outside (nat.outside_to_others)"},
 	{Drop{DropMisrouted, DropIn}, "to an inside address, but routed to an interface that is not inside"},
-	{Drop{DropFiltered, DropIn}, "to an inside address, neither a reply nor through a mapping"},
+	{Drop{DropFiltered, DropIn}, "to an inside address, neither a reply nor through a mapping that lets the sender in"},
 	{Drop{DropNoMapping, DropIn}, "to a pool address and port that belongs to no session"},
 	{Drop{DropNoMapping, DropOut}, "from a subscriber, to a pool address and port that belongs to no session"},
 	{Drop{DropExpected, DropIn}, "session that a conntrack helper of others (ALG) expected: its port is of no block; remove the helper"},

@@ -208,7 +208,7 @@ func TestForeignObjectsStay_I8(t *testing.T) {
 	k := openKernel(t, labOptions(lab))
 	apply(t, k, blockOf(alice, nat.GateOpen, 0))
 	inside := []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")}
-	if err := k.SetPrefixes(testContext(t), inside, []netip.Prefix{pool, netip.MustParsePrefix("203.0.114.0/24")}); err != nil {
+	if err := k.SetPrefixes(testContext(t), inside, []netip.Prefix{pool, netip.MustParsePrefix("203.0.114.0/24")}, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 	if out := run(t, lab, "ip", "route", "list", "proto", fmt.Sprint(RouteProtocol)); out != "blackhole 203.0.114.0/24 \n" {

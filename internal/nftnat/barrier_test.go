@@ -160,7 +160,7 @@ func TestBarrierBesideOthers_I8(t *testing.T) {
 	if again := barrierOn(t, lab, "i0"); again != first {
 		t.Errorf("a start makes it anew:\n%s\nto\n%s", first, again)
 	}
-	if err := k.SetPrefixes(testContext(t), []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, nil); err != nil {
+	if err := k.SetPrefixes(testContext(t), []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, nil, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 	if changed := barrierOn(t, lab, "i0"); changed == first {

@@ -53,12 +53,11 @@ type Contract interface {
 	KillSession(ctx context.Context, s Session) error
 	SetTimeouts(ctx context.Context, t nat.Timeouts) error
 	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
-	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
+	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix, m Mappings) error
 	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
 	Drops(ctx context.Context) ([]nat.DropCount, error)
 	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
 	Refusals(ctx context.Context) ([]nat.Refusal, error)
-	SetMappings(ctx context.Context, m Mappings) error
 	SetStatic(ctx context.Context, list []StaticPorts) error
 	ExpectStatic(endpoints []nat.Endpoint)
 }
@@ -651,7 +650,7 @@ func reconfigured(t *testing.T, n Twin) {
 	if err := n.SetTimeouts(testContext(t), nat.Timeouts{UDP: time.Second}); err == nil {
 		t.Error("timeouts of zero were accepted")
 	}
-	if err := n.SetPrefixes(testContext(t), nil, nil); err == nil {
+	if err := n.SetPrefixes(testContext(t), nil, nil, Mappings{}); err == nil {
 		t.Error("no inside prefixes were accepted")
 	}
 	short := nat.Timeouts{TCPEstablished: 9 * time.Second, TCPTransitory: 9 * time.Second, UDP: 9 * time.Second, ICMP: 9 * time.Second}
@@ -659,7 +658,7 @@ func reconfigured(t *testing.T, n Twin) {
 		t.Fatal(err)
 	}
 	inside := []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("10.0.0.0/8")}
-	if err := n.SetPrefixes(testContext(t), inside, []netip.Prefix{pool}); err != nil {
+	if err := n.SetPrefixes(testContext(t), inside, []netip.Prefix{pool}, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 	wantEntries(t, n, blockOf(bob, nat.GateDraining, 7))
@@ -676,8 +675,15 @@ func reconfigured(t *testing.T, n Twin) {
 	}
 }
 
+// setMappings changes the mappings alone: the prefixes are those of the part before.
+func setMappings(t *testing.T, n Twin, m Mappings) error {
+	t.Helper()
+	inside := []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("10.0.0.0/8")}
+	return n.SetPrefixes(testContext(t), inside, []netip.Prefix{pool}, m)
+}
+
 func mapped_NAT07_DEL02(t *testing.T, n Twin) {
-	if err := n.SetMappings(testContext(t), Mappings{EndpointIndependent: []netip.Prefix{pool}}); err == nil {
+	if err := setMappings(t, n, Mappings{EndpointIndependent: []netip.Prefix{pool}}); err == nil {
 		t.Error("mappings without a bound were accepted")
 	}
 	if err := n.SetTimeouts(testContext(t), testTimeouts); err != nil {
@@ -688,7 +694,7 @@ func mapped_NAT07_DEL02(t *testing.T, n Twin) {
 	open.Open = open.EndpointIndependent
 	inside := netip.AddrPortFrom(alice, 5100)
 	for _, m := range []Mappings{restrict, open} {
-		if err := n.SetMappings(testContext(t), m); err != nil {
+		if err := setMappings(t, n, m); err != nil {
 			t.Fatal(err)
 		}
 		apply(t, n, blockOf(alice, nat.GateOpen, 0))
@@ -709,7 +715,7 @@ func mapped_NAT07_DEL02(t *testing.T, n Twin) {
 			t.Errorf("receipts are %+v, %v; want one with %d elements", proofs, err, MappingElements)
 		}
 	}
-	if err := n.SetMappings(testContext(t), Mappings{}); err != nil {
+	if err := setMappings(t, n, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 }

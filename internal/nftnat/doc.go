@@ -19,7 +19,8 @@
 //	comments.go      what an operator reads about its chains and sets
 //	nonat.go         sessions that keep their inside address
 //	sets.go          its sets and maps, and their elements in the kernel's form
-//	mappings.go      learned mappings: full cone and hairpinning, as sets and rules
+//	mappings.go      learned mappings: full cone, as sets and rules
+//	hairpin.go       hairpinning, and the filter of neighbours
 //	learned.go       the deletion of learned mappings, and their number
 //	timeouts.go      idle timeouts of flows: policies
 //	timeouttable.go  which flow gets which policy

@@ -72,7 +72,7 @@ func TestKeepsPrefixes_I9(t *testing.T) {
 		return nil
 	})
 
-	if err := k.SetPrefixes(testContext(t), now.InsidePrefixes, now.OutsidePrefixes); err != nil {
+	if err := k.SetPrefixes(testContext(t), now.InsidePrefixes, now.OutsidePrefixes, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 	if out := set(); strings.Contains(out, "100.64.0.0") || !strings.Contains(out, "172.16.0.0/12") {
@@ -80,5 +80,46 @@ func TestKeepsPrefixes_I9(t *testing.T) {
 	}
 	if out := routes(); strings.Contains(out, drained.String()) || !strings.Contains(out, "blackhole "+pool.String()) {
 		t.Errorf("routes are %s", out)
+	}
+}
+
+// TestKeepsMappings_I9_NAT07: a start with KeepPrefixes leaves the learned mappings of prefixes
+// that it does not have, and who may use them, until SetPrefixes; of its own prefixes it says
+// itself who may.
+func TestKeepsMappings_I9_NAT07(t *testing.T) {
+	const drainedPort = 5000
+	lab := newLab(t)
+	drained, own := netip.PrefixFrom(eip, 32), netip.MustParsePrefix("198.51.100.2/32")
+	old := labOptions(lab)
+	old.OutsidePrefixes = []netip.Prefix{drained, own}
+	old.Mappings = Mappings{EndpointIndependent: old.OutsidePrefixes, Open: old.OutsidePrefixes, Most: 1000, Pinned: true}
+	first := openKernel(t, old)
+	w := wireTest{Lab: lab, Kernel: first}
+	elsewhere := blockOf(bob, nat.GateOpen, 1)
+	elsewhere.Outside = own.Addr()
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), elsewhere)
+	s, other := w.socket(t, alice, drainedPort), w.socket(t, bob, drainedPort)
+	seen, seenOther := seenAs(t, s, w.host(t, 0, 9)), seenAs(t, other, w.host(t, 0, 10))
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	now := old
+	now.OutsidePrefixes, now.KeepPrefixes, now.Mappings = []netip.Prefix{own}, true, Mappings{Most: 1000}
+	w.Kernel = openKernel(t, now)
+	host := w.host(t, 1, 0)
+	wantPass(t, host, seen, s, portOf(host))
+	wantSilence(t, w.host(t, 1, 0), seenOther, other)
+	if got := w.learnedOf(t, alice); got == 0 {
+		t.Error("the mappings of the prefix are gone")
+	}
+	if list := run(t, lab, "nft", "list", "table", "ip", testTable); !strings.Contains(list, "map "+mapPinned) {
+		t.Error("pins are gone")
+	}
+	if err := w.SetPrefixes(testContext(t), now.InsidePrefixes, now.OutsidePrefixes, now.Mappings); err != nil {
+		t.Fatal(err)
+	}
+	if list := run(t, lab, "nft", "list", "table", "ip", testTable); strings.Contains(list, mapEIF) || strings.Contains(list, mapPinned) {
+		t.Errorf("without mappings the table is %s", list)
 	}
 }

@@ -212,6 +212,7 @@ func (k *Kernel) keepActualPrefixes(before *actualRuleset) error {
 	if err != nil {
 		return err
 	}
+	k.options.Mappings = k.options.Mappings.withActual(before, addrrange.Of(k.options.InsidePrefixes), addrrange.Of(k.options.OutsidePrefixes))
 	k.options.OutsidePrefixes = withAll(k.options.OutsidePrefixes, routes)
 	if err := k.flows.SetOutside(k.options.OutsidePrefixes); err != nil {
 		return err
@@ -270,26 +271,13 @@ func (k *Kernel) SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeout
 	return k.configure(ctx, o)
 }
 
-// SetMappings changes which flows are mapped by learned maps, and who may use the mappings, in
-// one transaction. Standing flows keep their ports. Without prefixes it deletes all mappings.
-func (k *Kernel) SetMappings(ctx context.Context, m Mappings) error {
-	if err := m.Check(); err != nil {
-		return err
-	}
-	if err := k.lock(ctx); err != nil {
-		return err
-	}
-	defer k.unlock()
-	o := k.options
-	o.Mappings = m
-	return k.configure(ctx, o)
-}
-
-// SetPrefixes changes the inside and outside prefixes. It leaves elements alone: close the
-// gates of an inside prefix before giving it up, and use no block of an outside prefix that is
-// to lose its blackhole route.
-func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error {
-	if err := CheckPrefixes(inside, outside); err != nil {
+// SetPrefixes changes the inside and outside prefixes, which flows are mapped by learned maps,
+// and who may use the mappings, in one transaction. It leaves elements alone: close the gates of
+// an inside prefix before giving it up, and use no block of an outside prefix that is to lose
+// its blackhole route. Standing flows keep their ports. Where m names no prefix, all learned
+// mappings are deleted.
+func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix, m Mappings) error {
+	if err := errors.Join(CheckPrefixes(inside, outside), m.Check()); err != nil {
 		return err
 	}
 	if err := k.lock(ctx); err != nil {
@@ -298,7 +286,7 @@ func (k *Kernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix
 	defer k.unlock()
 	o := k.options
 	same := slices.Equal(addrrange.Of(inside), addrrange.Of(o.InsidePrefixes))
-	o.InsidePrefixes, o.OutsidePrefixes = slices.Clone(inside), slices.Clone(outside)
+	o.InsidePrefixes, o.OutsidePrefixes, o.Mappings = slices.Clone(inside), slices.Clone(outside), m
 	if err := setBarrier(k.barrier, withAll(inside, k.options.InsidePrefixes), o.NoNAT); err != nil {
 		return err
 	}
@@ -414,7 +402,7 @@ type Options struct {
 	OutsideInterfaces []string            // required: towards the internet; exact names
 	InsidePrefixes    []netip.Prefix      // required: the subscribers' addresses
 	OutsidePrefixes   []netip.Prefix      // public pools; each gets a blackhole route
-	KeepPrefixes      bool                // prefixes that an earlier start left in the kernel stay until SetPrefixes
+	KeepPrefixes      bool                // prefixes that an earlier start left in the kernel, and their mappings, stay until SetPrefixes
 	Timeouts          nat.Timeouts        // required: whole seconds
 	GroupTimeouts     []nat.GroupTimeouts // by group of subscribers, in the place of Timeouts
 	MaxSessions       int                 // of one inside address; 0 for no bound

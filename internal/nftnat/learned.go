@@ -58,6 +58,7 @@ func (m mapping) key(set string) []byte {
 type usedBlocks struct {
 	mu     sync.Mutex
 	on     bool
+	filter bool      // Mappings.filters
 	most   int       // mappings at a time
 	before time.Time // mappings of an earlier run, at addresses without blocks here, expire until then
 	blocks map[address][]block
@@ -69,6 +70,7 @@ func (u *usedBlocks) start(m Mappings, last time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	on := m.on()
+	u.filter = m.filters()
 	if u.most = m.Most; u.on == on {
 		return
 	}
@@ -153,6 +155,12 @@ func (u *usedBlocks) limit() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.most
+}
+
+func (u *usedBlocks) hasFilter() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.filter
 }
 
 func (u *usedBlocks) isOn() bool {
@@ -250,7 +258,7 @@ func (m *MappingTable) forget(ctx context.Context, proofs []nat.Reaped) (done []
 			return nil, err
 		}
 		found = slices.DeleteFunc(found, func(m mapping) bool { return of[m.inside] == nil })
-		err = m.deleteMappings(ctx, found, of)
+		err = m.deleteMappings(ctx, found, proofs, of)
 		if errors.Is(err, unix.ENOENT) {
 			continue // some have expired meanwhile
 		}
@@ -318,8 +326,9 @@ func (m *MappingTable) mappingsIn(ctx context.Context, blocks []block) (found []
 	return found, ask()
 }
 
-// deleteMappings deletes all elements of the mappings, in one transaction.
-func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, of map[address]*nat.Reaped) error {
+// deleteMappings deletes all elements of the mappings of some addresses, and their refused pairs,
+// in one transaction.
+func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, reaped []nat.Reaped, of map[address]*nat.Reaped) error {
 	var b wire.Batch
 	deleted := make([]int, len(found))
 	for _, set := range learnedSets {
@@ -333,6 +342,10 @@ func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, of m
 			deleted[i]++
 		}
 	}
+	sent, err := m.forgetSent(ctx, &b, found, reaped)
+	if err != nil {
+		return err
+	}
 	if b.Empty() {
 		return nil
 	}
@@ -341,6 +354,9 @@ func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, of m
 	}
 	for i := range found {
 		of[found[i].inside].Elements += deleted[i]
+	}
+	for inside, n := range sent {
+		of[inside].Elements += n
 	}
 	return nil
 }
@@ -401,7 +417,8 @@ type mappingWatch struct {
 	log   *slog.Logger
 	last  atomic.Pointer[MappingFill]
 	due   time.Time // of the next reading
-	alarm bool
+	alarm boundAlarm
+	sent  boundAlarm
 }
 
 // lookAtMappings reads the number of mappings where that is due.
@@ -430,7 +447,13 @@ func (m *MappingTable) lookAtMappings(ctx context.Context) error {
 	}
 	w.last.Store(&MappingFill{Mappings: n, Limit: limit})
 	w.tell(n, limit)
-	return nil
+	if !m.known.used.hasFilter() {
+		return nil
+	}
+	if n, err = countElements(ctx, m.known.conn, m.known.table, setSent); err == nil {
+		w.tellSent(n)
+	}
+	return err
 }
 
 // vacant reports whether the kernel certainly has neither a session nor a learned mapping of
@@ -498,15 +521,24 @@ func countOf(ctx context.Context, conn *wire.Conn, table, set string) (n int, er
 	return n, err
 }
 
+// boundAlarm tells of each way in which a count comes to its bound and away from it once.
+type boundAlarm struct{ near bool }
+
+// turns reports whether the count has come near its bound, or is well again, since the last call.
+func (a *boundAlarm) turns(n, limit int) (near, well bool) {
+	share := 100 * n / limit
+	near, well = share >= fillWarning && !a.near, share < fillWell && a.near
+	a.near = near || a.near && !well
+	return near, well
+}
+
 // tell logs once that the mappings are near their limit, and once when they are well again.
 func (w *mappingWatch) tell(n, limit int) {
-	switch share := 100 * n / limit; {
-	case share >= fillWarning && !w.alarm:
-		w.alarm = true
+	switch near, well := w.alarm.turns(n, limit); {
+	case near:
 		w.log.Warn("the learned mappings come to their bound: behind it new endpoints of subscribers get no mapping, and others do not reach them; raise nat.max_mappings",
 			"entries", n, "limit", limit, "alarm", "sessiond_learned_mappings")
-	case share < fillWell && w.alarm:
-		w.alarm = false
+	case well:
 		w.log.Info("the learned mappings have room again", "entries", n, "limit", limit)
 	}
 }

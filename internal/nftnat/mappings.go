@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/sessiond/sessiond/internal/addrrange"
+	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
 	"github.com/sessiond/sessiond/internal/nlmsg"
@@ -45,6 +46,10 @@ type Mappings struct {
 	Strict              []netip.Prefix // of those, the prefixes without port overloading (RFC 4787 REQ-3)
 	Most                int            // mappings at a time; required with EndpointIndependent
 
+	// Inside has the subscribers whose outside addresses are in EndpointIndependent. Where
+	// filtering is not endpoint-independent, they alone reach others by outside endpoints.
+	Inside []netip.Prefix
+
 	Pinned bool // inside ports can be pinned to a block, see SetPins: subscribers may have several
 }
 
@@ -52,7 +57,7 @@ func (m Mappings) on() bool { return len(m.EndpointIndependent) > 0 }
 
 // Check returns an error that names an invalid field.
 func (m Mappings) Check() error {
-	for _, p := range slices.Concat(m.EndpointIndependent, m.Open, m.Strict) {
+	for _, p := range slices.Concat(m.EndpointIndependent, m.Open, m.Strict, m.Inside) {
 		if !p.IsValid() || !p.Addr().Is4() {
 			return fmt.Errorf("nftnat: prefix %v of Mappings is not IPv4", p)
 		}
@@ -66,6 +71,32 @@ func (m Mappings) Check() error {
 		return fmt.Errorf("nftnat: Mappings.Most is %d", m.Most)
 	}
 	return nil
+}
+
+// withActual returns the mappings with those that a table has for other prefixes than the
+// configured ones.
+func (m Mappings) withActual(actual *actualRuleset, inside, outside addrrange.Set) Mappings {
+	if m.Most == 0 {
+		return m
+	}
+	for _, kept := range []struct {
+		set        string
+		list       *[]netip.Prefix
+		configured addrrange.Set
+	}{
+		{setMapped, &m.EndpointIndependent, outside}, {setOpen, &m.Open, outside}, {setStrict, &m.Strict, outside},
+		{setMappedInside, &m.Inside, inside},
+	} {
+		list := slices.Clone(*kept.list)
+		for _, r := range addrrange.Of(prefixesOf(actual.sets[kept.set].members)).Without(kept.configured) {
+			list = r.AppendPrefixes(list)
+		}
+		*kept.list = list
+	}
+	if _, pinned := actual.sets[mapPinned]; pinned {
+		m.Pinned = true
+	}
+	return m
 }
 
 // Sets.
@@ -92,7 +123,7 @@ func mappingSets(m Mappings) []set {
 	to := key
 	to.flags |= unix.NFT_SET_MAP
 	to.dataType, to.dataLen = concatenated(nftables.TypeIPAddr, nftables.TypeInetService), endpointLen
-	return []set{
+	return append([]set{
 		{name: mapEIF, shape: to.sized(most), userdata: byteOrders(orderNone, orderNone)},
 		{name: mapBIB, shape: to.sized(room), userdata: byteOrders(orderNone, orderNone)},
 		{name: setPairs, shape: pair.sized(room), userdata: byteOrders(orderNone)},
@@ -101,7 +132,7 @@ func mappingSets(m Mappings) []set {
 		prefixSet(setMapped, m.EndpointIndependent),
 		prefixSet(setOpen, m.Open),
 		prefixSet(setStrict, m.Strict),
-	}
+	}, hairpinSets(m, pair)...)
 }
 
 func (s shape) sized(size uint32) shape {
@@ -119,16 +150,16 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 
 // ownMappingSet reports whether a set belongs to learned mappings, or to pins.
 func ownMappingSet(name string) bool {
-	return slices.Contains(learnedSets[:], name) || slices.Contains([]string{setMapped, setOpen, setStrict, mapPinned}, name)
+	return slices.Contains(learnedSets[:], name) || slices.Contains([]string{setMapped, setOpen, setStrict, mapPinned, setSent, setSenders, setMappedInside}, name)
 }
 
-// flushRestored deletes all learned elements, and pins, of a table that nft has loaded from a file: some
+// flushRestored deletes all elements that packets made, and pins, of a table that nft has loaded from a file: some
 // may be of subscribers that have gone since it was saved. nft loses the marks of rules.
 func (r *ruleset) flushRestored(s *actualRuleset, b *wire.Batch) {
 	if !slices.ContainsFunc(s.rules, func(x actualRule) bool { return x.mark == mark{} }) {
 		return
 	}
-	for _, name := range append(learnedSets[:], mapPinned) {
+	for _, name := range append(learnedSets[:], mapPinned, setSent, setSenders) {
 		if _, there := s.sets[name]; there {
 			r.flushSet(name, b)
 		}
@@ -174,6 +205,8 @@ func longestMapping(o Options) (longest time.Duration) {
 func (p learnedProtocol) fresh() time.Duration { return min(freshMost, p.timeout/8) }
 
 func (p learnedProtocol) learn() string    { return chainLearn + "_" + p.name }
+func (p learnedProtocol) own() string      { return chainLearn + "_" + p.name + "_own" }
+func (p learnedProtocol) through() string  { return "through_" + p.name }
 func (p learnedProtocol) answer() string   { return chainLearn + "_" + p.name + "_answer" }
 func (p learnedProtocol) remember() string { return "remember_" + p.name }
 func (p learnedProtocol) rememberAnswer() string {
@@ -187,7 +220,11 @@ func mappingChains(o Options) []chain {
 	}
 	chains := []chain{{name: chainDstnat, kind: "nat", hook: unix.NF_INET_PRE_ROUTING, priority: priorityDstnat}, {name: chainLearn}}
 	for _, p := range learnedProtocols(o) {
-		for _, name := range []string{p.learn(), p.answer(), p.remember(), p.rememberAnswer()} {
+		names := []string{p.learn(), p.own(), p.through(), p.answer(), p.remember(), p.rememberAnswer()}
+		if o.Mappings.filters() {
+			names = append(names, p.hairpin())
+		}
+		for _, name := range names {
 			chains = append(chains, chain{name: name})
 		}
 	}
@@ -205,14 +242,16 @@ func mappingChains(o Options) []chain {
 // again, and gets another port.
 //
 // The eif element is made first, and lasts longest: each element of the other sets has its eif
-// element, by which Reap finds it.
+// element, by which Reap finds it. That of pairs outlasts that of taken: who came to an endpoint
+// by its mapping meets the pair behind source NAT.
 func mappingRules(o Options) []rule {
 	if !o.Mappings.on() {
 		return nil
 	}
 	var rules []rule
-	for _, p := range learnedProtocols(o) { // most packets
-		rules = append(rules, rule{chainGuard, "", p.then(slices.Concat(isOriginal(), senderInside.in(setFresh)), leave())})
+	for _, p := range learnedProtocols(o) { // most packets, but none to a neighbour
+		rules = append(rules, rule{chainGuard, "", p.then(slices.Concat(
+			isOriginal(), statusLacks(conntrack.StatusDestinationTranslated), senderInside.in(setFresh)), leave())})
 	}
 	rules = append(rules, rule{chainGuard, "", then(in(loadSource, setMapped), goTo(chainLearn))})
 	for _, p := range learnedProtocols(o) {
@@ -220,19 +259,27 @@ func mappingRules(o Options) []rule {
 			reachedBy(setOpen, p.number, mapEIF),
 			rule{chainLearn, "", then(protocolIs(p.number), goTo(p.learn()))},
 		)
+		rules = append(rules, p.reachedByNeighbours(o.Mappings)...)
 	}
 	for _, p := range learnedProtocols(o) {
-		rules = append(rules, rule{p.learn(), "", then(isReply(), goTo(p.answer()))})
-		rules = append(rules, p.learnRules(&o, p.learn(), p.remember(), senderInside, senderOutside)...)
+		rules = append(rules,
+			rule{p.learn(), "", p.then(statusHas(conntrack.StatusDestinationTranslated), goTo(p.through()))},
+			rule{p.learn(), "", p.then(senderInside.in(setFresh), leave())},
+			rule{p.learn(), "", []expr.Any{goTo(p.own())}},
+			rule{p.answer(), "", p.then(answererInside.in(setFresh), leave())},
+		)
+		rules = append(rules, p.throughRules(o.Mappings)...)
+		rules = append(rules, p.hairpinFilter(o)...)
+		rules = append(rules, p.learnRules(&o, p.own(), p.remember(), senderInside, senderOutside)...)
 		rules = append(rules, p.learnRules(&o, p.answer(), p.rememberAnswer(), answererInside, answererOutside)...)
 	}
 	return rules
 }
 
-// learnRules are the rules for the packets of one direction. inside and outside are the
-// subscriber's endpoints.
+// learnRules are the rules for the packets of one direction whose mapping is not fresh. inside
+// and outside are the subscriber's endpoints.
 func (p learnedProtocol) learnRules(o *Options, learn, remember string, inside, outside endpoint) []rule {
-	rules := []rule{{learn, "", p.then(inside.in(setFresh), leave())}}
+	var rules []rule
 	if p.number == unix.IPPROTO_TCP {
 		rules = append(rules, rule{learn, "", p.then(isReset(), leave())})
 	}
@@ -252,7 +299,7 @@ func (p learnedProtocol) learnRules(o *Options, learn, remember string, inside, 
 			update(mapEIF, p.timeout+p.fresh()+time.Second, outside, inside),
 			update(setTaken, p.timeout+p.fresh(), outside),
 			update(mapBIB, p.timeout+p.fresh(), inside, outside),
-			update(setPairs, p.timeout+p.fresh(), inside, outside),
+			update(setPairs, p.timeout+p.fresh()+time.Second/2, inside, outside),
 			update(setFresh, p.fresh(), inside),
 		), leave())},
 		rule{remember, "too many mappings", []expr.Any{&expr.Counter{}}},
@@ -279,28 +326,11 @@ func translateSource(protocol uint8, lookUp []expr.Any) rule {
 		[]expr.Any{loadProtocol, loadTo(loadSource, unix.NFT_REG32_01), loadPort(0, unix.NFT_REG32_02)}, lookUp)}
 }
 
-// hairpinRules translate the source of flows from a subscriber to the outside address of one
-// (RFC 4787 REQ-9, RFC 5382 REQ-8): the receiver sees the sender's outside endpoint.
-func hairpinRules(o Options) []rule {
-	if !o.Mappings.on() {
-		return nil
-	}
-	return []rule{hairpinTo(setMapped)}
-}
-
-// hairpinTo translates the source of flows from a subscriber to outside addresses in a set.
-func hairpinTo(addresses string) rule {
-	return rule{chainSrcnat, "", slices.Concat(
-		[]expr.Any{conntrackField{key: unix.NFT_CT_DST_IP, direction: original, register: unix.NFT_REG_1}, isIn(addresses)},
-		in(loadSource, setInsidePrefixes), []expr.Any{goTo(chainTranslate)})}
-}
-
 // reachedBy is a rule for first packets of one protocol to outside addresses in a set: it
 // translates their destination by a map of outside endpoints.
 func reachedBy(addresses string, protocol uint8, m string) rule {
 	return rule{chainDstnat, "", slices.Concat(in(loadTarget, addresses), protocolIs(protocol),
-		[]expr.Any{loadProtocol, loadTo(loadTarget, unix.NFT_REG32_01), loadPort(2, unix.NFT_REG32_02)},
-		translateTo(m, expr.NATTypeDestNAT))}
+		loadTargetPort(), translateTo(m, expr.NATTypeDestNAT))}
 }
 
 // translateTo translates to the endpoint that a map has for the loaded key, and goes on with
@@ -374,14 +404,14 @@ func pairIn(set string, a, b endpoint) []expr.Any {
 	return slices.Concat([]expr.Any{loadProtocol}, a.load(unix.NFT_REG32_01), b.load(unix.NFT_REG32_03), []expr.Any{isIn(set)})
 }
 
-// update makes or refreshes an element: of key in a set; of two keys together in the set of
+// update makes or refreshes an element: of key in a set; of two keys together in a set of
 // pairs; of a value by key in a map. It ends the rule where the set is full.
 func update(set string, timeout time.Duration, key endpoint, more ...endpoint) []expr.Any {
 	d := &expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout}
 	exprs := append([]expr.Any{loadProtocol}, key.load(unix.NFT_REG32_01)...)
 	for _, second := range more {
 		first := uint32(unix.NFT_REG32_03) // behind the key
-		if set != setPairs {
+		if set == mapEIF || set == mapBIB {
 			first, d.SrcRegData = unix.NFT_REG32_04, unix.NFT_REG_2
 		}
 		exprs = append(exprs, second.load(first)...)

@@ -35,7 +35,7 @@ func strict(o *Options) {
 // overloading.
 func strictRestricted(o *Options) {
 	strict(o)
-	o.Mappings.Open = nil
+	o.Mappings.Open, o.Mappings.Inside = nil, o.InsidePrefixes
 }
 
 // socket opens a UDP socket of a subscriber.
@@ -265,7 +265,7 @@ func TestNoOverloading_NAT03(t *testing.T) {
 		wantPass(t, s, portOf(b), b, seen)
 		wantPass(t, third, seen, s, portOf(third))
 	}
-	w.dropped(t, chainLearn+"_udp", "port of another mapping")
+	w.dropped(t, chainLearn+"_udp_own", "port of another mapping")
 }
 
 func TestHairpin_NAT09_NAT20_DEL02(t *testing.T) {
@@ -308,11 +308,19 @@ func TestHairpin_NAT09_NAT20_DEL02(t *testing.T) {
 // TestHairpinnedError_NAT25: the ICMP error of a neighbour's closed port reaches the sender, from
 // the neighbour's outside address.
 func TestHairpinnedError_NAT25(t *testing.T) {
-	w := newWireTestWith(t, strict)
+	t.Run("full cone", func(t *testing.T) { hairpinnedError(t, strict) })
+	t.Run("restricted", func(t *testing.T) { hairpinnedError(t, strictRestricted) })
+}
+
+func hairpinnedError(t *testing.T, options func(*Options)) {
+	w := newWireTestWith(t, options)
 	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
-	peer := w.socket(t, bob, 5000)
-	seen := seenAs(t, peer, w.host(t, 0, 9))
-	_ = peer.Close()
+	peer, sender, host := w.socket(t, bob, 5000), w.socket(t, alice, 5000), w.host(t, 0, 9)
+	seen, senderSeen := seenAs(t, peer, host), seenAs(t, sender, host)
+	if w.options.Mappings.filters() {
+		wantSilence(t, peer, senderSeen, sender) // now the sender may come in
+	}
+	_, _ = peer.Close(), sender.Close()
 	conn, err := w.Subscriber.Dial(testContext(t), "udp4", netip.AddrPortFrom(alice, 5000), seen)
 	if err != nil {
 		t.Fatal(err)
@@ -406,7 +414,7 @@ func TestSharedPort_NAT07(t *testing.T) {
 	if n := w.learned(t, mapBIB, alice); n != 1 {
 		t.Errorf("%d mappings, want one", n)
 	}
-	w.counted(t, chainLearn+"_udp", "shared")
+	w.counted(t, chainLearn+"_udp_own", "shared")
 }
 
 // shortUDP makes mappings of UDP, and conntrack's entries, last two seconds.
@@ -541,7 +549,7 @@ func TestMappingsSurvive_I7_I9(t *testing.T) {
 	if again := seenAs(t, s, host); again != seen {
 		t.Errorf("after a flush the flow is seen from %v, before from %v", again, seen)
 	}
-	if err := second.SetMappings(testContext(t), Mappings{}); err != nil {
+	if err := second.SetPrefixes(testContext(t), o.InsidePrefixes, o.OutsidePrefixes, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 	if list := run(t, lab, "nft", "list", "table", "ip", testTable); strings.Contains(list, mapEIF) || strings.Contains(list, chainLearn) {

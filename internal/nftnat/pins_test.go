@@ -46,7 +46,7 @@ func pinned_NAT01_NAT35_DEL02(t *testing.T, n Twin) {
 	apply(t, n, old)
 	setPins(t, n, alice, udpPin(5400, old))
 	wantPins() // no map
-	if err := n.SetMappings(testContext(t), Mappings{Pinned: true}); err != nil {
+	if err := setMappings(t, n, Mappings{Pinned: true}); err != nil {
 		t.Fatal(err)
 	}
 	seen := mustAsk(t, n, first)
@@ -99,13 +99,13 @@ func pinned_NAT01_NAT35_DEL02(t *testing.T, n Twin) {
 	apply(t, n, other)
 	wantPins() // they are of another outside address
 	setPins(t, n, alice, udpPin(5400, other))
-	if err := n.SetMappings(testContext(t), Mappings{Pinned: true, EndpointIndependent: []netip.Prefix{pool}, Most: 100}); err != nil {
+	if err := setMappings(t, n, Mappings{Pinned: true, EndpointIndependent: []netip.Prefix{pool}, Most: 100}); err != nil {
 		t.Fatal(err)
 	}
 	setPins(t, n, alice, udpPin(5400, other))
 	wantPins() // its mappings are learned
 	cutAndReap(t, n)
-	if err := n.SetMappings(testContext(t), Mappings{}); err != nil {
+	if err := setMappings(t, n, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -114,7 +114,7 @@ func pinned_NAT01_NAT35_DEL02(t *testing.T, n Twin) {
 // keeps its outside port when new sessions get ports of another block, and a block is vacant
 // only when no mapping leads to it either.
 func mappedBlocks_NAT01_NAT35(t *testing.T, n Twin) {
-	if err := n.SetMappings(testContext(t), Mappings{EndpointIndependent: []netip.Prefix{pool}, Open: []netip.Prefix{pool}, Most: 100}); err != nil {
+	if err := setMappings(t, n, Mappings{EndpointIndependent: []netip.Prefix{pool}, Open: []netip.Prefix{pool}, Most: 100}); err != nil {
 		t.Fatal(err)
 	}
 	old, apart := blockOf(alice, nat.GateOpen, 0), blockOf(alice, nat.GateOpen, 4)
@@ -143,7 +143,7 @@ func mappedBlocks_NAT01_NAT35(t *testing.T, n Twin) {
 		t.Errorf("the mapping without a session is not reached: %v", err)
 	}
 	cutAndReap(t, n)
-	if err := n.SetMappings(testContext(t), Mappings{}); err != nil {
+	if err := setMappings(t, n, Mappings{}); err != nil {
 		t.Fatal(err)
 	}
 }

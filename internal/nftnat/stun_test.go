@@ -160,6 +160,13 @@ func TestNATDiscovery_NAT01_NAT07_NAT09(t *testing.T) {
 			}
 		})
 	}
+	t.Run("hairpin, restricted", func(t *testing.T) { // the new socket is one that the mapping has not sent to
+		t.Parallel()
+		s := newStunTest(t, strictRestricted)
+		for i := range min(stunRuns(t), 4) { // each waits for an answer that does not come
+			s.wantNoHairpin(t, 6000+uint16(i))
+		}
+	})
 	t.Run("hairpin", func(t *testing.T) {
 		t.Parallel()
 		s := newStunTest(t, strict)
@@ -194,6 +201,24 @@ func (s stunTest) wantHairpin(t *testing.T, port uint16) {
 			return
 		}
 	}
+}
+
+// wantNoHairpin has coturn's program send in the same way, and checks that the filter refused it.
+func (s stunTest) wantNoHairpin(t *testing.T, port uint16) {
+	t.Helper()
+	s.poison(t, port)
+	before := filteredDrops(t, s.wireTest)
+	var out string
+	var err error
+	for range impatience { // a process that is being started may hold the port for a moment
+		if out, err = s.discoverOnce(t, "-H", port); strings.Contains(out, "successful hairpinning") {
+			break
+		}
+		if filteredDrops(t, s.wireTest) > before {
+			return
+		}
+	}
+	t.Errorf("port %d: the filter did not refuse the packet of another port: %v\n%s", port, err, out)
 }
 
 // ask asks a STUN server for the outside endpoint of a socket (RFC 8489 section 2), with the

@@ -13,7 +13,6 @@ import (
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/ownership"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
@@ -43,38 +42,31 @@ type servedStore interface {
 	BindingRows(ctx context.Context, group string, yield func([]subscriberdb.BindingRow) error) error
 }
 
-// prefixKernel takes the prefixes whose packets the kernel translates.
-type prefixKernel interface {
-	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
-	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
-	SetStatic(ctx context.Context, list []nftnat.StaticPorts) error
-}
-
 // servedGroups keeps the groups that are served: the configuration, and the
 // draining remains of older ones.
 type servedGroups struct {
 	*sharedState
-	store    servedStore
-	kernel   prefixKernel
-	health   *databaseHealth
-	leases   *groupLeases
-	timers   *lifeTimers
-	mappings *mappingKeeper
-	by       string       // this daemon's name, which stays the same after a restart
-	discard  bool         // end bindings that the configuration does not cover
-	follow   func(*group) // starts following the feed of a new group; called with the lock held
+	store        servedStore
+	kernel       termKernel
+	health       *databaseHealth
+	leases       *groupLeases
+	timers       *lifeTimers
+	mappings     *mappingKeeper
+	by           string       // this daemon's name, which stays the same after a restart
+	discard      bool         // end bindings that the configuration does not cover
+	mostMappings int          // learned ones, of all groups
+	follow       func(*group) // starts following the feed of a new group; called with the lock held
 
 	regrouping sync.Mutex // serializes changes of the served groups; taken before reconciling
 
 	// Guarded by mu.
-	file            []lsn.GroupConfig          // the configuration
-	changes         map[string]poolChanges     // of its outside prefixes at run time, by group
-	configs         []lsn.GroupConfig          // the configuration with these changes, in the engine
-	inside, outside []netip.Prefix             // in the kernel
-	static          []nftnat.StaticPorts       // in the kernel
-	unadopted       map[string]lsn.GroupConfig // groups with their drains, until their bindings are in the engine
-	prepared        bool                       // start has determined the groups to serve
-	guards          map[string]guard.Limits    // by group name
+	file      []lsn.GroupConfig          // the configuration
+	changes   map[string]poolChanges     // of its outside prefixes at run time, by group
+	configs   []lsn.GroupConfig          // the configuration with these changes, in the engine
+	terms     Terms                      // in the kernel
+	unadopted map[string]lsn.GroupConfig // groups with their drains, until their bindings are in the engine
+	prepared  bool                       // start has determined the groups to serve
+	guards    map[string]guard.Limits    // by group name
 }
 
 // plan is the configuration that a group is served with when this daemon
@@ -138,15 +130,8 @@ func (sg *servedGroups) adoptServed(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w; %s", errRefused, err, refusalHint)
 	}
-	inside, outside := prefixesOf(configs)
-	if err := sg.kernel.SetPrefixes(ctx, inside, outside); err != nil {
-		return err
-	}
-	if err := sg.kernel.SetLimits(ctx, limitsOf(configs)); err != nil {
-		return err
-	}
-	static := staticOf(configs)
-	if err := sg.kernel.SetStatic(ctx, static); err != nil {
+	terms := TermsOf(configs, sg.mostMappings)
+	if err := terms.program(ctx, sg.kernel); err != nil {
 		return err
 	}
 	if err := sg.store.Serve(moreGroups(plans)); err != nil {
@@ -154,7 +139,7 @@ func (sg *servedGroups) adoptServed(ctx context.Context) error {
 	}
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
-	sg.inside, sg.outside, sg.static = inside, outside, static
+	sg.terms = terms
 	sg.life.SetEngine(engine)
 	sg.unadopted = map[string]lsn.GroupConfig{}
 	for i := range plans {
@@ -305,8 +290,9 @@ func (sg *servedGroups) planRetired(ctx context.Context, s *subscriberdb.Served,
 	p.retired = s
 	p.config = lsn.GroupConfig{
 		Name: s.Group, FirstPort: nat.Port(s.FirstPort), LastPort: nat.Port(s.LastPort), BlockSize: s.BlockSize,
-		Hold: s.Hold, Grace: s.Grace, GraceCauses: s.GraceCauses,
+		Hold: s.Hold, Grace: s.Grace, GraceCauses: s.GraceCauses, MaxBlocks: s.MaxBlocks,
 	}
+	setTerms(&p.config, &s.Terms)
 	return p, p.extend(rows, s, all)
 }
 

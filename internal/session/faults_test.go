@@ -14,6 +14,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
@@ -37,11 +38,11 @@ func (k *faultyKernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Rea
 	return proved, err
 }
 
-func (k *faultyKernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error {
+func (k *faultyKernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix, m nftnat.Mappings) error {
 	if k.prefixes != nil {
 		return k.prefixes
 	}
-	return k.NAT.SetPrefixes(ctx, inside, outside)
+	return k.NAT.SetPrefixes(ctx, inside, outside, m)
 }
 
 // TestClingingEntriesHoldUpNobody_I5: an address whose conntrack entries keep

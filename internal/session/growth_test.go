@@ -68,7 +68,6 @@ func newGrowingWorld(t *testing.T, blocks, maxBlocks int) *growingWorld {
 		x.ttl, x.lookEvery, x.logs = time.Hour, 20*time.Millisecond, &w.logged
 		x.shifted = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 	})
-	w.must(w.nat.SetMappings(context.Background(), nftnat.Mappings{Pinned: true}))
 	return w
 }
 
@@ -299,7 +298,7 @@ func TestPinsGoWithTheirSessions_NAT35_DEL02(t *testing.T) {
 // the end of its hold.
 func TestGrowthOfMappedPorts_NAT01_NAT30_NAT35(t *testing.T) {
 	w := newGrowingWorld(t, 3, 2)
-	w.must(w.nat.SetMappings(context.Background(), nftnat.Mappings{EndpointIndependent: testGroupOutside, Open: testGroupOutside, Most: 1000, Pinned: true}))
+	w.must(w.nat.SetPrefixes(context.Background(), testGroup.Inside, testGroupOutside, nftnat.Mappings{EndpointIndependent: testGroupOutside, Open: testGroupOutside, Most: 1000, Pinned: true}))
 	_, bob, carol := w.threeInARow()
 	w.begin(carol, 48)
 	two := w.blocks(carol, 2)

@@ -9,40 +9,9 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
-	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
-
-// limitsOf returns the limits of each group's inside prefixes.
-func limitsOf(configs []lsn.GroupConfig) []nat.PrefixLimits {
-	list := make([]nat.PrefixLimits, len(configs))
-	for i, c := range configs {
-		list[i] = nat.PrefixLimits{Inside: c.Inside, Limits: c.Limits}
-	}
-	return list
-}
-
-// limitsLocked returns the limits of a new configuration, and of the prefixes
-// that it does not cover and that are still served: these keep the limits of
-// their group.
-func (sg *servedGroups) limitsLocked(configs []lsn.GroupConfig) []nat.PrefixLimits {
-	list := limitsOf(configs)
-	var covered []netip.Prefix
-	for _, c := range configs {
-		covered = append(covered, c.Inside...)
-	}
-	for _, g := range sg.groups {
-		limits := g.Config.Limits
-		if i := slices.IndexFunc(configs, func(c lsn.GroupConfig) bool { return c.Name == g.Name }); i >= 0 {
-			limits = configs[i].Limits
-		}
-		if rest := lessThan(g.Inside, covered); len(rest) > 0 {
-			list = append(list, nat.PrefixLimits{Inside: rest, Limits: limits})
-		}
-	}
-	return list
-}
 
 // limitKernel tells which subscribers were refused new sessions since it was
 // asked last.

@@ -39,6 +39,7 @@ type Options struct {
 	Guards         map[string]guard.Limits // optional: of groups, by name; default unlimited
 	Owner          Ownership               // optional; default: no other daemon
 	By             string                  // optional: this daemon's name, the same after a restart; default Node
+	MaxMappings    int                     // optional: learned mappings of all groups; required where a group has any
 	Discard        bool                    // optional: end bindings that the configuration does not cover, instead of draining them
 	ReconcileEvery time.Duration           // optional; default 30 s
 	LookEvery      time.Duration           // optional; between looks for blocks that may be given back; default 10 s
@@ -99,7 +100,7 @@ type Kernel interface {
 	pinKernel
 	portKernel
 	timeoutKernel
-	prefixKernel
+	termKernel
 	mappingKernel
 	reconcile.Kernel
 	backendKernel
@@ -182,7 +183,7 @@ func (m *Manager) compose(o *Options) {
 	}
 	m.served = &servedGroups{
 		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
-		by: cmp.Or(o.By, o.Node), discard: o.Discard, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
+		by: cmp.Or(o.By, o.Node), discard: o.Discard, mostMappings: o.MaxMappings, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
 	}
 	m.follower = &feedFollower{
 		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served,

@@ -123,18 +123,21 @@ func (sg *servedGroups) trimKernel(ctx context.Context) error {
 	for name := range sg.groups {
 		wanted = merge(wanted, sg.formerRLocked(name))
 	}
-	inside, idle := sg.inside, len(sg.unadopted) == 0
-	trimmed := lessThan(sg.outside, wanted)
+	terms, idle := sg.terms, len(sg.unadopted) == 0
+	trimmed := lessThan(terms.Outside, wanted)
+	if idle && len(trimmed) > 0 {
+		terms.Outside, terms.Mappings = wanted, sg.termsRLocked(sg.configs).Mappings
+	}
 	sg.mu.RUnlock()
 	if !idle || len(trimmed) == 0 {
 		return nil
 	}
-	if err := sg.kernel.SetPrefixes(ctx, inside, wanted); err != nil {
+	if err := sg.kernel.SetPrefixes(ctx, terms.Inside, terms.Outside, terms.Mappings); err != nil {
 		return err
 	}
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
-	sg.outside = wanted
+	sg.terms = terms
 	sg.log.Info("outside prefixes without a block in use are taken out of the kernel", "outside", trimmed)
 	return nil
 }
@@ -285,7 +288,7 @@ func (sg *servedGroups) planPool(o poolOrder) (name string, before, next poolCha
 		if drains := common(c.Draining, []netip.Prefix{o.outside}); len(drains) > 0 {
 			return name, nil, nil, fmt.Errorf("%w: the configuration says that %v of group %s drains; take `draining` out there, and reload", inspect.ErrPoolConflict, drains[0], name)
 		}
-		if p, ok := overlapping(sg.inside, o.outside); ok {
+		if p, ok := overlapping(sg.terms.Inside, o.outside); ok {
 			return name, nil, nil, fmt.Errorf("%w: %v overlaps the inside prefix %v; an address is either inside or outside", inspect.ErrPoolConflict, o.outside, p)
 		}
 		if p, ok := overlapping(others(sg.file, name), o.outside); ok {

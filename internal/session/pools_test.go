@@ -107,7 +107,7 @@ func TestPoolsAtRunTime_NAT27_I7(t *testing.T) {
 	w.until("the prefix to leave the kernel with its last block", func() bool {
 		w.mu.RLock()
 		defer w.mu.RUnlock()
-		return len(w.Manager.served.outside) == 1 && w.Manager.served.outside[0] == spare
+		return len(w.Manager.served.terms.Outside) == 1 && w.Manager.served.terms.Outside[0] == spare
 	})
 	w.halt()
 	w.boot()

@@ -109,7 +109,7 @@ func (sg *servedGroups) servedRLocked(g *group) (s subscriberdb.Served, over boo
 		Inside: slices.Concat(c.Inside, inside), Outside: slices.Concat(c.AllOutside(), outside),
 		Draining:  slices.Concat(inside, c.Draining, outside),
 		FirstPort: uint16(c.FirstPort), LastPort: uint16(c.LastPort), BlockSize: c.BlockSize,
-		Hold: c.Hold, Grace: c.Grace, GraceCauses: c.GraceCauses,
+		Hold: c.Hold, Grace: c.Grace, GraceCauses: c.GraceCauses, MaxBlocks: c.MaxBlocks, Terms: storedTerms(&c),
 	}, !configured && len(outside) == 0
 }
 
@@ -317,16 +317,13 @@ func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, pla
 		sg.mu.Unlock()
 		return err
 	}
-	inside, outside := sg.prefixesLocked(full)
-	limits := sg.limitsLocked(full)
-	static := widened(sg.static, staticOf(full)) // keepStatic takes out the rest of the former ones
+	former, terms := sg.terms, sg.termsRLocked(full)
+	terms.Inside, terms.Outside = sg.prefixesLocked(full)
+	terms.Static = widened(former.Static, terms.Static) // keepStatic takes out the rest of the former ones
 	sg.mu.Unlock()
-	err := sg.kernel.SetPrefixes(ctx, inside, outside)
-	if err == nil {
-		err = sg.kernel.SetLimits(ctx, limits)
-	}
-	if err == nil {
-		err = sg.kernel.SetStatic(ctx, static)
+	err := terms.program(ctx, sg.kernel)
+	if err != nil {
+		err = errors.Join(err, former.program(ctx, sg.kernel))
 	}
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
@@ -334,8 +331,7 @@ func (sg *servedGroups) regroup(ctx context.Context, file []lsn.GroupConfig, pla
 		return errors.Join(err, sg.life.Engine().Reconfigure(before))
 	}
 	sg.tellChangedLocked(sg.configs, configs)
-	sg.file, sg.configs, sg.inside, sg.outside = file, configs, inside, outside
-	sg.static = static
+	sg.file, sg.configs, sg.terms = file, configs, terms
 	for _, g := range sg.groups {
 		g.stored = nil // the store's additions to it may have changed too
 	}
@@ -369,7 +365,7 @@ func (sg *servedGroups) keepStatic(ctx context.Context) error {
 		}
 	}
 	wanted, busy := staticOf(configs), sg.life.Busy() > 0
-	same := reflect.DeepEqual(wanted, sg.static)
+	same := reflect.DeepEqual(wanted, sg.terms.Static)
 	sg.mu.RUnlock()
 	if same || busy {
 		return nil
@@ -379,7 +375,7 @@ func (sg *servedGroups) keepStatic(ctx context.Context) error {
 	}
 	sg.mu.Lock()
 	defer sg.mu.Unlock()
-	sg.static = wanted
+	sg.terms.Static = wanted
 	return nil
 }
 
@@ -430,13 +426,15 @@ func (sg *servedGroups) staysLocked(configs []lsn.GroupConfig) error {
 }
 
 // serveLocked sets the inside prefixes of each group. Removed prefixes stay
-// with their group, so that their sessions can end, unless another group has
-// them now.
+// with their group, so that their sessions can end, but for the parts that
+// another group has now.
 func (sg *servedGroups) serveLocked(configs []lsn.GroupConfig) {
+	var inside []netip.Prefix
+	for _, c := range configs {
+		inside = append(inside, c.Inside...)
+	}
 	for _, g := range sg.groups {
-		g.Inside = slices.DeleteFunc(g.Inside, func(p netip.Prefix) bool {
-			return slices.ContainsFunc(configs, func(c lsn.GroupConfig) bool { return coveredBy(c.Inside, p) })
-		})
+		g.Inside = lessThan(g.Inside, inside)
 	}
 	for _, c := range configs {
 		g := sg.groups[c.Name]
@@ -460,7 +458,7 @@ func (sg *servedGroups) insidePrefixes() map[string][]netip.Prefix {
 // Bindings of a removed pool go on until they end: keepPools takes its prefix out
 // of the kernel then. Inside prefixes stay until the next start.
 func (sg *servedGroups) prefixesLocked(configs []lsn.GroupConfig) (inside, outside []netip.Prefix) {
-	inside, outside = slices.Clone(sg.inside), slices.Clone(sg.outside)
+	inside, outside = slices.Clone(sg.terms.Inside), slices.Clone(sg.terms.Outside)
 	for _, g := range sg.groups {
 		configs = append(slices.Clip(configs), g.Config)
 	}

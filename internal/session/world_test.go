@@ -163,7 +163,7 @@ func (w *world) boot() {
 		Store: store, Kernel: kernel, Groups: []lsn.GroupConfig{w.group}, Node: "test",
 		Settings: someSettings, Observer: w.seen, Logger: log,
 		Guards: map[string]guard.Limits{w.group.Name: w.guard}, Owner: w.owner, ReconcileEvery: w.every,
-		LookEvery: w.lookEvery, Now: w.shifted,
+		LookEvery: w.lookEvery, Now: w.shifted, MaxMappings: 1000,
 	})
 	if err != nil {
 		w.t.Fatal(err)

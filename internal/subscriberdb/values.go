@@ -127,6 +127,9 @@ return 1
 // RecordTTL and Guard.
 type Served = codec.Served
 
+// Terms are the settings of a Served that the kernel has.
+type Terms = codec.Terms
+
 // Served returns the configurations of the named groups, and of all other groups that are
 // being served or drained. It leaves out a named group whose value cannot be read: the
 // caller has its configuration, and the bindings show which parts drain. An unreadable

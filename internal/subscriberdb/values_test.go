@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/guard"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 )
 
@@ -20,7 +21,15 @@ func servedExample() Served {
 		Group: "default", By: "cgn1 :sessiond",
 		Inside: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}, Outside: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")},
 		Draining:  []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")},
-		FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 2 * time.Minute, Grace: time.Second, GraceCauses: []uint32{2, 3},
+		FirstPort: 1024, LastPort: 65535, BlockSize: 512, Hold: 2 * time.Minute, Grace: time.Second, GraceCauses: []uint32{2, 3}, MaxBlocks: 4,
+		Terms: Terms{
+			Limits: nat.Limits{Sessions: 1, NewSessionsPerSecond: 2, TCPPorts: 3, UDPPorts: 4, Reserve: 5}, Learned: nat.Learned{EndpointIndependent: true, Strict: true},
+			Timeouts: nat.GroupTimeouts{
+				Own:   nat.Timeouts{TCPEstablished: time.Hour, TCPTransitory: time.Minute, TCPPartialOpen: 2 * time.Second, TCPPartialClose: 3 * time.Second, UDP: time.Second, ICMP: 4 * time.Second},
+				Ports: []nat.PortTimeout{{Protocol: 17, Port: 53, Timeout: time.Second}},
+			},
+			NoNAT: []nat.NoNAT{{Remote: netip.MustParsePrefix("192.0.2.0/24"), Protocol: 6, First: 80, Last: 443}},
+		},
 		RecordTTL: testTTL,
 		Guard:     guard.Limits{Minimum: 100, Removed: 0.1, Expired: 0.2, NASRestart: 1, Window: 15 * time.Minute},
 	}

@@ -109,6 +109,45 @@ func TestDrainedGroupSurvivesRestart_I7(t *testing.T) {
 	w.online(sessionOf(eve, "e-2"))
 }
 
+// TestDrainedGroupKeepsLimits_NAT05_NAT28_I7: the subscribers of a group that was taken out keep
+// its limits and idle timeouts, after a reload and after restarts.
+func TestDrainedGroupKeepsLimits_NAT05_NAT28_I7(t *testing.T) {
+	w := drainsWorld(t)
+	bound := strings.Replace(groupEast, "block_size", "limits: {sessions: 5}, idle_timeouts: {udp: 7m}, block_size", 1)
+	w.reload(groupDefault+bound, true)
+	echo, err := w.Lab.StartEcho(netip.AddrPortFrom(w.Lab.Remotes[0], 7100))
+	w.must(err)
+	if got := w.ask(eve, echo.Addr(), 5000, 5); got != 5 {
+		t.Fatalf("%d of 5 sessions began", got)
+	}
+	w.reload(groupDefault, true)
+	stays := func(when string, first uint16) {
+		t.Helper()
+		w.must(w.Until(w.ctx, when+" the limit to be programmed", func() (bool, error) {
+			set, err := w.Lab.CGN.Output(w.ctx, "nft", "list", "set", "ip", "sessiond", "limit_sessions")
+			return strings.Contains(string(set), eve.String()), err
+		}))
+		if got := w.ask(eve, echo.Addr(), first, 2); got != 0 {
+			t.Errorf("%s %d sessions begin at the limit", when, got)
+		}
+		table, err := w.Lab.CGN.Output(w.ctx, "nft", "list", "table", "ip", "sessiond")
+		w.must(err)
+		if !strings.Contains(string(table), "420") && !strings.Contains(string(table), "7m") { // in its policy
+			t.Errorf("%s the table has no timeout of 7m", when)
+		}
+	}
+	stays("after a reload", 6000)
+	for first := uint16(6100); first < 6300; first += 100 {
+		w.must(w.Daemon.Kill())
+		w.must(w.Daemon.Start(w.ctx))
+		stays("after a kill", first)
+	}
+	w.killSessions(eve)
+	w.must(w.Until(w.ctx, "the limit to be over", func() (bool, error) {
+		return w.ask(eve, echo.Addr(), 6400, 1) == 1, nil
+	}))
+}
+
 // TestDrainsWithoutReload_I7_I9: a group or prefix that is removed from the configuration
 // while sessiond is down drains too, also without Redis at the start. Put back, it serves
 // all subscribers again.

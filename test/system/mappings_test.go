@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,4 +110,43 @@ func TestFullConeOfAGroup_NAT07_DEL02(t *testing.T) {
 	}
 	w.must(w.Offline(w.ctx, sessionOf(alice, "a-2")))
 	w.gone(alice)
+}
+
+// TestNeighboursAreFiltered_NAT09_DEL02 goes through the whole program: in a group with learned mappings and
+// the default filtering a neighbour is refused, until the mapping has sent to it, after kill -9
+// too; the end of a session leaves none of this.
+func TestNeighboursAreFiltered_NAT09_DEL02(t *testing.T) {
+	w := start(t, rig.Options{})
+	w.reload("  - {name: default, inside: [100.64.0.0/10], outside: [198.51.100.0/28], hold: 2s, mapping: endpoint_independent}\n", true)
+	w.online(sessionOf(alice, "a-1"))
+	w.online(sessionOf(bob, "b-1"))
+	const soon, silence = 5 * time.Second, 700 * time.Millisecond
+	remote := netip.AddrPortFrom(w.Lab.Remotes[0], 7200)
+	host := w.socket(w.Lab.Internet, remote)
+	a, b := w.socket(w.Lab.Subscriber, netip.AddrPortFrom(alice, 5000)), w.socket(w.Lab.Subscriber, netip.AddrPortFrom(bob, 5000))
+	atA, ok := w.arrives(a, remote, host, soon)
+	atB, okB := w.arrives(b, remote, host, soon)
+	if !ok || !okB {
+		t.Fatal("a subscriber does not reach the host")
+	}
+	if _, ok := w.arrives(a, atB, b, silence); ok {
+		t.Error("a neighbour reaches a mapping that has not sent to it")
+	}
+	w.must(w.Daemon.Kill())
+	w.must(w.Daemon.Start(w.ctx))
+	if seen, ok := w.arrives(b, atA, a, soon); !ok || seen != atB {
+		t.Errorf("a mapping that has sent is not reached: seen as %v, %t; want %v", seen, ok, atB)
+	}
+	if seen, ok := w.arrives(a, atB, b, soon); !ok || seen != atA {
+		t.Errorf("the answer is seen as %v, %t; want %v", seen, ok, atA)
+	}
+	w.must(w.Offline(w.ctx, sessionOf(alice, "a-1")))
+	w.gone(alice)
+	table, err := w.Lab.CGN.Output(w.ctx, "nft", "list", "table", "ip", "sessiond")
+	w.must(err)
+	for _, left := range []string{alice.String() + " ", "udp . " + atA.Addr().String() + " . " + fmt.Sprint(atA.Port()) + " . "} {
+		if strings.Contains(string(table), left) {
+			t.Errorf("%q is left in the table", left)
+		}
+	}
 }

@@ -146,3 +146,51 @@ func TestDrainingInTheConfiguration_NAT27(t *testing.T) {
 	w.reload(strings.Replace(groupDraining, "{prefix: 198.51.100.0/32, draining: true}, ", "", 1), true)
 	w.inKernel(false, true)
 }
+
+// TestFullConePoolAtRunTime_NAT07_NAT27_DEL02_I7: a prefix that is added at run time has the
+// learned mappings of its group, while it drains, after kill -9 and after a reload too; its
+// removal takes them.
+func TestFullConePoolAtRunTime_NAT07_NAT27_DEL02_I7(t *testing.T) {
+	w := poolsWorld(t)
+	group := strings.Replace(groupNarrow, "hold: 2s", "hold: 2s, filtering: endpoint_independent", 1)
+	w.reload(group, true)
+	w.ctl("pool", "add", secondPool)
+	w.ctl("pool", "drain", firstPool)
+	w.online(sessionOf(alice, "a-1"))
+	subscriber := w.socket(w.Lab.Subscriber, netip.AddrPortFrom(alice, 5000))
+	host := w.socket(w.Lab.Internet, netip.AddrPortFrom(w.Lab.Remotes[0], 7200))
+	seen, ok := w.arrives(subscriber, netip.AddrPortFrom(w.Lab.Remotes[0], 7200), host, 5*time.Second)
+	if !ok || !netip.MustParsePrefix(secondPool).Contains(seen.Addr()) {
+		t.Fatalf("alice is seen as %v (%t)", seen, ok)
+	}
+	strangers := uint16(7300)
+	reached := func(within time.Duration) bool {
+		strangers++
+		_, ok := w.arrives(w.socket(w.Lab.Internet, netip.AddrPortFrom(w.Lab.Remotes[1], strangers)), seen, subscriber, within)
+		return ok
+	}
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"in an added prefix", func() {}},
+		{"in a prefix that drains", func() { w.ctl("pool", "drain", secondPool) }},
+		{"after a kill", func() { w.must(w.Daemon.Kill()); w.must(w.Daemon.Start(w.ctx)) }},
+		{"after a reload", func() { w.reload(group, true) }},
+	} {
+		step.do()
+		if !reached(5 * time.Second) {
+			t.Errorf("%s no other host reaches alice", step.name)
+		}
+	}
+	w.ctl("pool", "remove", secondPool, "--allow-disruption", "--yes")
+	if reached(700 * time.Millisecond) {
+		t.Error("another host reaches the removed prefix")
+	}
+	w.soon(15*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "nothing of the prefix to be in the sets of mappings", func() (bool, error) {
+			table, err := w.Lab.CGN.Output(ctx, "nft", "list", "table", "ip", "sessiond")
+			return err == nil && !strings.Contains(string(table), "198.51.100.16"), err
+		})
+	})
+}

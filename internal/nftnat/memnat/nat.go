@@ -151,13 +151,19 @@ func (n *NAT) SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) 
 }
 
 // SetPrefixes is as that of nftnat.Kernel.
-func (n *NAT) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error {
-	if err := nftnat.CheckPrefixes(inside, outside); err != nil {
+func (n *NAT) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix, m nftnat.Mappings) error {
+	if err := errors.Join(nftnat.CheckPrefixes(inside, outside), m.Check()); err != nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.inside = slices.Clone(inside)
+	n.inside, n.mappings = slices.Clone(inside), m
+	if len(m.EndpointIndependent) == 0 {
+		clear(n.learned)
+	}
+	if !m.Pinned {
+		clear(n.pins.of)
+	}
 	return ctx.Err()
 }
 
@@ -183,23 +189,6 @@ func (n *NAT) SetStatic(ctx context.Context, list []nftnat.StaticPorts) error {
 	defer n.mu.Unlock()
 	if n.static = slices.Clone(list); len(list) == 0 {
 		clear(n.forwards.of)
-	}
-	return ctx.Err()
-}
-
-// SetMappings is as that of nftnat.Kernel.
-func (n *NAT) SetMappings(ctx context.Context, m nftnat.Mappings) error {
-	if err := m.Check(); err != nil {
-		return err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.mappings = m
-	if len(m.EndpointIndependent) == 0 {
-		clear(n.learned)
-	}
-	if !m.Pinned {
-		clear(n.pins.of)
 	}
 	return ctx.Err()
 }

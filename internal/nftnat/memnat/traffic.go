@@ -45,6 +45,13 @@ func (n *NAT) mapsLocked(protocol uint8, outside netip.Addr) bool {
 	return protocol != unix.IPPROTO_ICMP && addrrange.InOne(n.mappings.EndpointIndependent, outside)
 }
 
+// Maps reports whether flows that leave by an outside address get learned mappings.
+func (n *NAT) Maps(outside netip.Addr) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mapsLocked(unix.IPPROTO_UDP, outside)
+}
+
 // Reach simulates a packet from a remote host to an outside endpoint that has no session with
 // it: by a static mapping, or by a learned one, where filtering is endpoint-independent. It returns ErrDropped
 // without one, and when the subscriber's gate does not let a new session in.

@@ -138,6 +138,7 @@ func FuzzFeedEntry(f *testing.F) {
 // one.
 func FuzzServed(f *testing.F) {
 	f.Add([]byte(`{"by":"n","inside":["100.64.0.0/24"],"outside":["198.51.100.0/30"],"first_port":1024,"last_port":65535,"block_size":512,"hold":"2m0s","record_ttl":"45m0s","guard":{"minimum":10,"removed":0.1,"expired":0,"nas_restart":0,"window":"1m0s"}}`))
+	f.Add([]byte(`{"hold":"2s","max_blocks":2,"terms":{"limits":{"sessions":5},"learned":{"endpoint_independent":true},"idle_timeouts":{"udp":"5m0s"},"port_timeouts":[{"protocol":17,"port":53,"timeout":"3s"}],"no_nat":[{"prefix":"192.0.2.0/24","first_port":0,"last_port":65535}]}}`))
 	f.Add([]byte(`{"guard":null,"hold":"1e9h"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := ParseServed("default", text)

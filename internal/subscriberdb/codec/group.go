@@ -41,6 +41,9 @@ type Served struct {
 	BlockSize           int
 	Hold, Grace         time.Duration
 	GraceCauses         []uint32
+	MaxBlocks           int
+
+	Terms // the settings that the kernel has
 
 	RecordTTL time.Duration // of the group
 	Guard     guard.Limits  // of the group
@@ -58,6 +61,8 @@ type servedValue struct {
 	Hold        timeSpan       `json:"hold"`
 	Grace       timeSpan       `json:"grace,omitzero"`
 	GraceCauses []uint32       `json:"grace_causes,omitempty"`
+	MaxBlocks   int            `json:"max_blocks,omitzero"`
+	Terms       termsValue     `json:"terms,omitzero"`
 	RecordTTL   timeSpan       `json:"record_ttl"`
 	Guard       guardValue     `json:"guard"`
 }
@@ -88,7 +93,8 @@ func FormatServed(s *Served) ([]byte, error) {
 	return json.Marshal(servedValue{
 		By: s.By, Inside: s.Inside, Outside: s.Outside, Draining: s.Draining,
 		FirstPort: s.FirstPort, LastPort: s.LastPort, BlockSize: s.BlockSize,
-		Hold: timeSpan(s.Hold), Grace: timeSpan(s.Grace), GraceCauses: s.GraceCauses, RecordTTL: timeSpan(s.RecordTTL),
+		Hold: timeSpan(s.Hold), Grace: timeSpan(s.Grace), GraceCauses: s.GraceCauses, MaxBlocks: s.MaxBlocks,
+		Terms: formatTerms(&s.Terms), RecordTTL: timeSpan(s.RecordTTL),
 		Guard: guardValue{s.Guard.Minimum, s.Guard.Removed, s.Guard.Expired, s.Guard.NASRestart, timeSpan(s.Guard.Window)},
 	})
 }
@@ -106,7 +112,7 @@ func (v *servedValue) served(group string) Served {
 	return Served{
 		Group: group, By: v.By, Inside: v.Inside, Outside: v.Outside, Draining: v.Draining,
 		FirstPort: v.FirstPort, LastPort: v.LastPort, BlockSize: v.BlockSize,
-		Hold: time.Duration(v.Hold), Grace: time.Duration(v.Grace), GraceCauses: v.GraceCauses,
+		Hold: time.Duration(v.Hold), Grace: time.Duration(v.Grace), GraceCauses: v.GraceCauses, MaxBlocks: v.MaxBlocks, Terms: v.Terms.terms(),
 		RecordTTL: time.Duration(v.RecordTTL),
 		Guard: guard.Limits{
 			Minimum: v.Guard.Minimum, Removed: v.Guard.Removed, Expired: v.Guard.Expired,
