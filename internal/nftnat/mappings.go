@@ -45,7 +45,7 @@ type Mappings struct {
 	Strict              []netip.Prefix // of those, the prefixes without port overloading (RFC 4787 REQ-3)
 	Most                int            // mappings at a time; required with EndpointIndependent
 
-	Pinned bool // inside ports can be pinned to a block, see SetPins: subscribers may have several
+	Pinned bool // inside ports can be pinned to a block, see SetPins: they may have several, or be nearly full
 }
 
 func (m Mappings) on() bool { return len(m.EndpointIndependent) > 0 }
@@ -119,7 +119,7 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 
 // ownMappingSet reports whether a set belongs to learned mappings, or to pins.
 func ownMappingSet(name string) bool {
-	return slices.Contains(learnedSets[:], name) || slices.Contains([]string{setMapped, setOpen, setStrict, mapPinned}, name)
+	return slices.Contains(learnedSets[:], name) || slices.Contains([]string{setMapped, setOpen, setStrict, mapPinned, mapNarrowed}, name)
 }
 
 // flushRestored deletes all learned elements, and pins, of a table that nft has loaded from a file: some
@@ -128,7 +128,7 @@ func (r *ruleset) flushRestored(s *actualRuleset, b *wire.Batch) {
 	if !slices.ContainsFunc(s.rules, func(x actualRule) bool { return x.mark == mark{} }) {
 		return
 	}
-	for _, name := range append(learnedSets[:], mapPinned) {
+	for _, name := range append(learnedSets[:], pinMaps[:]...) {
 		if _, there := s.sets[name]; there {
 			r.flushSet(name, b)
 		}
