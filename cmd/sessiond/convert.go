@@ -13,6 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/guard"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -163,8 +164,8 @@ func noNAT(groups []config.Group) []nat.NoNAT {
 	return list
 }
 
-// mappings returns the outside prefixes of groups with learned mappings, and whether those
-// without have several blocks. Prefixes that drain are among them: live bindings keep their
+// mappings returns the outside prefixes of groups with learned mappings, and whether there may be
+// pins: of inside ports in groups without, of remote endpoints in those with many ports. Prefixes that drain are among them: live bindings keep their
 // mappings.
 func mappings(c config.Config, most int) nftnat.Mappings {
 	m := nftnat.Mappings{Most: most}
@@ -173,6 +174,9 @@ func mappings(c config.Config, most int) nftnat.Mappings {
 		if g.Mapping == config.EndpointIndependent {
 			m.EndpointIndependent = append(m.EndpointIndependent, outside...)
 		} else if g.MaxBlocks > 1 {
+			m.Pinned = true
+		}
+		if lifecycle.Narrowable(g.BlockSize * max(1, g.MaxBlocks)) {
 			m.Pinned = true
 		}
 		if g.Filtering == config.EndpointIndependent {
