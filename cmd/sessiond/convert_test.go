@@ -113,3 +113,24 @@ func TestMappingsOfDrainingPrefixes_NAT07_NAT27(t *testing.T) {
 		}
 	}
 }
+
+// TestPinsOfGroups_NAT35: the table has maps of pins where the ports of new sessions may move.
+func TestPinsOfGroups_NAT35(t *testing.T) {
+	for _, c := range []struct {
+		mapping      string
+		size, blocks int
+		pins         bool
+	}{
+		{"", 128, 1, false},
+		{"", 64, 2, true},
+		{"", 256, 1, true},
+		{config.EndpointIndependent, 64, 2, false},
+		{config.EndpointIndependent, 64, 4, true},
+		{config.EndpointIndependent, 512, 0, true},
+	} {
+		g := config.Group{Mapping: c.mapping, BlockSize: c.size, MaxBlocks: c.blocks}
+		if got := natOptions(config.Config{Groups: []config.Group{g}}, nil).Mappings; got.Pinned != c.pins {
+			t.Errorf("mapping %q, %d blocks of %d ports: pins %t", c.mapping, c.blocks, c.size, got.Pinned)
+		}
+	}
+}

@@ -40,14 +40,21 @@ func LowWater(b nat.Blocks) int { return int(lowWater * float64(b.Older().Len()*
 
 // PortUse has the ports in use of one binding, by block and protocol.
 type PortUse struct {
-	blocks nat.Blocks
-	used   map[nat.Block]map[uint8]int
-	seen   map[protocolPort]struct{}
+	blocks  nat.Blocks
+	used    map[nat.Block]map[uint8]int
+	seen    map[protocolPort]struct{}
+	towards []portTowards // a session each
 }
 
 type protocolPort struct {
 	protocol uint8
 	port     nat.Port
+}
+
+// portTowards is a port that is used towards a remote endpoint.
+type portTowards struct {
+	protocolPort
+	remote netip.AddrPort
 }
 
 // NewPortUse returns the use of blocks without a session.
@@ -58,6 +65,9 @@ func NewPortUse(b nat.Blocks) *PortUse {
 // Add takes a session of the subscriber. Several sessions may have one port.
 func (u *PortUse) Add(s *nat.Session) {
 	at := protocolPort{s.Protocol, nat.Port(s.Outside.Port())}
+	if u.blocks.Contains(s.Outside.Addr(), at.port) {
+		u.towards = append(u.towards, portTowards{at, s.Remote})
+	}
 	if _, seen := u.seen[at]; seen {
 		return
 	}
@@ -96,11 +106,13 @@ func (u *PortUse) all() int {
 // free returns the number of ports of a range that no session uses.
 func (u *PortUse) free(r nat.Block) int { return r.Size() - u.in(r) }
 
-// growth is the state of a binding that has several blocks, or was refused one.
+// growth is the state of a binding that has several blocks, was refused one, or misses ports.
 type growth struct {
-	low     time.Time // since when it has been below lowWater; zero: it is not
-	part    *Part     // the block about whose sessions the kernel is asked, nil for none
-	refused time.Time // when the last refusal was reported
+	low       time.Time  // since when it has been below lowWater; zero: it is not
+	part      *Part      // the block about whose sessions the kernel is asked, nil for none
+	refused   time.Time  // when the last refusal was reported
+	most      bool       // the last one was because of the group's bound
+	narrowing *narrowing // of the last look; nil while nf_nat finds its ports
 }
 
 // A Part is a block that may be given back once the kernel has no session in it.
@@ -150,7 +162,7 @@ func (x Growths) Bound(inside netip.Addr) (b nat.Binding, r nat.Block, ok bool) 
 // Used takes the ports in use of a binding, as [Growths.Resizable] returned it. It may give
 // the subscriber a block more, choose another range for new sessions, or begin to give a
 // block back. It returns how many sessions may begin before the next look, and whether the
-// subscriber needs more ports and gets none.
+// subscriber needs more ports and gets none: then call [Growths.Narrow].
 func (x Growths) Used(inside netip.Addr, u *PortUse, now time.Time) (next int, refused bool) {
 	x.m.now = now
 	_, b, r, ok := x.Resizable(inside)
@@ -158,7 +170,12 @@ func (x Growths) Used(inside netip.Addr, u *PortUse, now time.Time) (next int, r
 		return 1, false
 	}
 	s := x.m.slots.at(inside)
-	if u.in(r) < HighWater(r.Size()) {
+	switch used := u.in(r); {
+	case used >= HighWater(r.Size()):
+	case x.Narrowed(inside) && float64(used) >= narrowLow*float64(r.Size()):
+		return 1, true
+	default:
+		x.widen(inside)
 		x.vacate(s, b, u)
 		return x.untilHigh(s, u), false
 	}
@@ -208,6 +225,7 @@ func roomiest(b nat.Blocks, u *PortUse) (best nat.Block) {
 // turn makes a range of the binding that of new sessions. It is not stored: a start takes
 // the newest block, and looks again.
 func (x Growths) turn(s *Slot, r nat.Block) {
+	x.widen(s.packed.Inside())
 	s.block, s.resize = r, turned
 	x.m.step(s)
 }
@@ -219,9 +237,13 @@ func (x Growths) grow(s *Slot, within nat.Block) bool {
 	g, err := x.m.engine.Grow(group, inside, within, x.m.now)
 	switch {
 	case errors.Is(err, lsn.ErrMaxBlocks):
-		x.refuse(s, inspect.GrowthMaxBlocks)
+		x.m.growths.of(inside).most = true
+		if b, _ := x.m.engine.Live(group, inside); b.Len() > 1 { // else its group has one for each
+			x.refuse(s, inspect.GrowthMaxBlocks)
+		}
 		return false
 	case errors.Is(err, lsn.ErrExhausted):
+		x.m.growths.of(inside).most = false
 		x.refuse(s, inspect.GrowthNoRoom)
 		return false
 	case err != nil:
@@ -238,6 +260,7 @@ func (x Growths) grow(s *Slot, within nat.Block) bool {
 	}
 	s.block = g.Range()
 	x.m.growths.of(inside)
+	x.widen(inside)
 	x.m.work(s)
 	x.m.store(Write{Binding: g.Binding, Slot: s})
 	if g.Regained.Outside.IsValid() {

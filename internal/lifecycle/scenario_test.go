@@ -370,17 +370,22 @@ func (p *player) regroup(_ []string, named map[string]string) {
 	}
 }
 
-// setPorts gives the address sessions in N ports of each named block, UDP by default.
+// setPorts gives the address sessions in N ports of each named block, UDP by default: each to a
+// remote endpoint of its own, or all to one.
 func (p *player) setPorts(args []string, named map[string]string) {
 	inside, list := p.addr(args), []nat.Session(nil)
 	protocol := map[string]uint8{"": 17, "tcp": 6}[named["protocol"]]
 	for block, n := range named {
-		if block == "protocol" {
+		if block == "protocol" || block == "remotes" {
 			continue
 		}
 		b := p.block(map[string]string{"block": block})
 		for i := range p.number(n) {
-			list = append(list, nat.Session{Protocol: protocol, Outside: netip.AddrPortFrom(b.Outside, uint16(b.First)+uint16(i))})
+			s := nat.Session{Protocol: protocol, Outside: netip.AddrPortFrom(b.Outside, uint16(b.First)+uint16(i)), Remote: netip.MustParseAddrPort("203.0.113.1:53")}
+			if named["remotes"] != "one" {
+				s.Remote = netip.AddrPortFrom(s.Remote.Addr(), s.Outside.Port())
+			}
+			list = append(list, s)
 		}
 	}
 	p.ports[inside] = list
@@ -398,7 +403,13 @@ func (p *player) look(args []string, _ map[string]string) {
 	for i := range p.ports[inside] {
 		u.Add(&p.ports[inside][i])
 	}
-	next, _ := p.m.Growths().Used(inside, u, p.now)
+	next, refused := p.m.Growths().Used(inside, u, p.now)
+	if refused {
+		next = p.m.Growths().Narrow(inside, u)
+	}
+	for _, part := range p.m.Growths().Parts(inside) {
+		p.tell("new sessions to %v get ports %d-%d", part.Remote, part.Block.First, part.Block.Last)
+	}
 	p.tell("look again after %d sessions", next)
 }
 

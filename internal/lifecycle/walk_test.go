@@ -15,7 +15,7 @@ import (
 
 // TestRandomWalk_I1_I5_DEL10: for inputs in any order, no block has two owners,
 // a slot has one piece of work at a time, and nothing contradicts the engine.
-// A subscriber may have several blocks, and mappings: each mapping of a user is where its newest
+// A subscriber may have several blocks, get ports of a part of them, and have mappings: each mapping of a user is where its newest
 // binding is, and nowhere else. When all subscribers have left and the holds are over, nothing remains. The
 // same history has the same effects.
 func TestRandomWalk_I1_I5_DEL10(t *testing.T) {
@@ -143,9 +143,12 @@ func (p *player) someUse(r *rand.Rand, inside int) (text string) {
 	b, _ := p.engine.Live("g", p.addr([]string{fmt.Sprint(inside)}))
 	few := r.IntN(3) > 0
 	for x := range b.All() {
-		if used := []int{0, 10, 800, 1024}[r.IntN(4)]; x.First > 0 && (!few || used < 100) {
+		if used := []int{0, 10, 800, 990, 1024}[r.IntN(5)]; x.First > 0 && (!few || used < 100) {
 			text += fmt.Sprintf(" %d=%d", x.First/1024, used)
 		}
+	}
+	if r.IntN(2) == 0 {
+		text += " remotes=one"
 	}
 	return text
 }
@@ -235,6 +238,11 @@ func (p *player) check(seed uint64, line string) {
 		in[s.Phase()]++
 		if b, ok := p.engine.Live("g", inside); ok != (s.Phase() != Idle) || ok && !b.Covers(s.block) {
 			p.t.Fatalf("seed %d: %s: %v is in phase %d with %v, and the engine has %v, %t", seed, line, inside, s.Phase(), s.block, b.Ports(), ok)
+		}
+		for _, part := range p.m.Growths().Parts(inside) {
+			if s.Phase() != Open || !s.block.Contains(part.Block.Outside, part.Block.First) || !s.block.Contains(part.Block.Outside, part.Block.Last) {
+				p.t.Fatalf("seed %d: %s: %v is in phase %d with %v, and new sessions to %v get %v", seed, line, inside, s.Phase(), s.block, part.Remote, part.Block)
+			}
 		}
 		if b, _ := p.engine.Live("g", inside); s.Phase() == Open && s.Online() && !s.Busy() && b.Identity != s.Packed().Identity() {
 			p.t.Fatalf("seed %d: %s: %v of %s has the open gate of %s", seed, line, inside, s.Packed().Identity(), b.Identity)

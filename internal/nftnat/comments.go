@@ -91,6 +91,7 @@ var setComments = map[string]string{
 	setMappedInside:      "subscribers whose flows are learned",
 	setTaken:             "learned: outside endpoints of mappings",
 	setFresh:             "learned: inside endpoints whose mapping was refreshed a moment ago",
+	mapNarrowed:          "remote endpoints to which most ports of a subscriber lead, and where it has free ones",
 	mapPinned:            "inside ports that keep their mapping in another block than that of new flows",
 	setMapped:            "outside addresses whose flows are learned",
 	setOpen:              "of those, the ones with endpoint-independent filtering",

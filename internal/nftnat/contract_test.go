@@ -134,6 +134,7 @@ func (n Twin) Body(t *testing.T) {
 		{"mapped", mapped_NAT07_DEL02},
 		{"static mappings", static_DEL02_DEL03},
 		{"pinned", pinned_NAT01_NAT35_DEL02},
+		{"narrowed", narrowed_NAT35_DEL02},
 		{"mapped in several blocks", mappedBlocks_NAT01_NAT35},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.body(t, n) }) {

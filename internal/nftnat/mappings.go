@@ -50,7 +50,7 @@ type Mappings struct {
 	// filtering is not endpoint-independent, they alone reach others by outside endpoints.
 	Inside []netip.Prefix
 
-	Pinned bool // inside ports can be pinned to a block, see SetPins: subscribers may have several
+	Pinned bool // inside ports can be pinned to a block, see SetPins: they may have several blocks, or a nearly full one
 }
 
 func (m Mappings) on() bool { return len(m.EndpointIndependent) > 0 }
@@ -150,7 +150,7 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 
 // ownMappingSet reports whether a set belongs to learned mappings, or to pins.
 func ownMappingSet(name string) bool {
-	return slices.Contains(learnedSets[:], name) || slices.Contains([]string{setMapped, setOpen, setStrict, mapPinned, setSent, setSenders, setMappedInside}, name)
+	return slices.Contains(learnedSets[:], name) || slices.Contains([]string{setMapped, setOpen, setStrict, mapPinned, mapNarrowed, setSent, setSenders, setMappedInside}, name)
 }
 
 // flushRestored deletes all elements that packets made, and pins, of a table that nft has loaded from a file: some
@@ -159,7 +159,7 @@ func (r *ruleset) flushRestored(s *actualRuleset, b *wire.Batch) {
 	if !slices.ContainsFunc(s.rules, func(x actualRule) bool { return x.mark == mark{} }) {
 		return
 	}
-	for _, name := range append(learnedSets[:], mapPinned, setSent, setSenders) {
+	for _, name := range slices.Concat(learnedSets[:], pinMaps[:], []string{setSent, setSenders}) {
 		if _, there := s.sets[name]; there {
 			r.flushSet(name, b)
 		}

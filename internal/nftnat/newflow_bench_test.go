@@ -25,10 +25,21 @@ func BenchmarkNewFlows(b *testing.B) {
 	}
 }
 
-func benchmarkNewFlows(b *testing.B, rule string, flows int) {
+// BenchmarkNewFlowsBesidePins measures the same with the maps of pins, which first packets look
+// up, and without.
+func BenchmarkNewFlowsBesidePins(b *testing.B) {
+	b.Run("pins=false", func(b *testing.B) { benchmarkNewFlows(b, "", 1000) })
+	b.Run("pins=true", func(b *testing.B) { benchmarkNewFlows(b, "", 1000, pinned) })
+}
+
+func benchmarkNewFlows(b *testing.B, rule string, flows int, change ...func(*Options)) {
 	const each = 1000
 	lab := newLab(b)
-	k := openForTraffic(b, labOptions(lab))
+	o := labOptions(lab)
+	for _, f := range change {
+		f(&o)
+	}
+	k := openForTraffic(b, o)
 	apply(b, k, blockOf(alice, nat.GateOpen, 0))
 	if rule != "" {
 		run(b, lab, "nft", rule)

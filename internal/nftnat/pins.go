@@ -1,8 +1,8 @@
 package nftnat
 
 import (
-	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/addrrange"
@@ -27,6 +28,14 @@ import (
 // rules.
 const mapPinned = "pinned"
 
+// mapNarrowed has the remote endpoints of subscribers to which most ports of a block lead: new
+// flows to them get a port of the part that has free ones, in which nf_nat tries each. All other
+// flows have the whole block.
+const mapNarrowed = "narrowed"
+
+// narrowedLen is the length of its keys: a protocol, an inside address, and a remote endpoint.
+const narrowedLen = mappedLen + addressLen
+
 // pinnedMost bounds the pins of all subscribers. A start reads them by a dump, whose cost grows
 // with the square: 50,000 elements took 2 s of a processor.
 const pinnedMost = 1 << 16
@@ -36,7 +45,7 @@ func pinSets(m Mappings) []set {
 	if !m.Pinned {
 		return nil
 	}
-	return []set{{
+	pinned := set{
 		name: mapPinned,
 		shape: shape{
 			flags:   unix.NFT_SET_MAP | unix.NFT_SET_TIMEOUT,
@@ -44,25 +53,75 @@ func pinSets(m Mappings) []set {
 			dataType: blockShape.dataType, dataLen: blockShape.dataLen, size: pinnedMost,
 		},
 		userdata: intervalData(byteOrders(orderNone, orderNone)),
-	}}
+	}
+	narrowed := pinned
+	narrowed.name = mapNarrowed
+	narrowed.shape.keyType = concatenated(nftables.TypeInetProto, nftables.TypeIPAddr, nftables.TypeIPAddr, nftables.TypeInetService)
+	narrowed.shape.keyLen = narrowedLen
+	return []set{pinned, narrowed}
 }
 
-// natByPin is the rule, in the chain that translates, that gives a new flow of a pinned inside
-// port a port of the pin's block.
+// natByPin are the rules, in the chain that translates, that give a new flow of a pinned inside
+// port, or to a pinned remote endpoint, a port of the pin's block.
 func natByPin(o Options, protocol uint8) []rule {
 	if !o.Mappings.Pinned {
 		return nil
 	}
-	return []rule{translateSource(protocol, translateInto(mapPinned))}
+	return []rule{
+		translateSource(protocol, translateInto(mapPinned)),
+		{chainTranslate, "", slices.Concat(protocolIs(protocol), []expr.Any{
+			loadProtocol, loadTo(loadSource, unix.NFT_REG32_01), loadTo(loadTarget, unix.NFT_REG32_02), loadPort(2, unix.NFT_REG32_03),
+		}, translateInto(mapNarrowed))},
+	}
 }
 
-// pinKey is an inside port of a subscriber.
+// pinKey is an inside port of a subscriber, or a remote endpoint: then the port is its own.
 type pinKey struct {
 	protocol uint8
+	remote   address // zero for an inside port
 	port     uint16
 }
 
-func (p pinKey) key(inside address) []byte { return appendMapped(nil, p.protocol, inside, p.port) }
+// pinKeyOf returns the key of a pin.
+func pinKeyOf(p nat.Pin) pinKey {
+	if p.Remote.IsValid() {
+		return pinKey{p.Protocol, p.Remote.Addr().As4(), p.Remote.Port()}
+	}
+	return pinKey{protocol: p.Protocol, port: uint16(p.Port)}
+}
+
+// pin is the reverse of pinKeyOf.
+func (p pinKey) pin(b block) nat.Pin {
+	pin := nat.Pin{Protocol: p.protocol, Block: nat.Block{Outside: b.outside.addr(), First: nat.Port(b.first), Last: nat.Port(b.last)}}
+	if p.ofRemote() {
+		pin.Remote = netip.AddrPortFrom(p.remote.addr(), p.port)
+	} else {
+		pin.Port = nat.Port(p.port)
+	}
+	return pin
+}
+
+func (p pinKey) ofRemote() bool { return p.remote != address{} }
+
+// in returns the map that has the key.
+func (p pinKey) in() string {
+	if p.ofRemote() {
+		return mapNarrowed
+	}
+	return mapPinned
+}
+
+// pinMaps are the maps that have keys.
+var pinMaps = [...]string{mapPinned, mapNarrowed}
+
+func (p pinKey) key(inside address) []byte {
+	if !p.ofRemote() {
+		return appendMapped(nil, p.protocol, inside, p.port)
+	}
+	key := append([]byte{p.protocol, 0, 0, 0}, inside[:]...)
+	key = append(key, p.remote[:]...)
+	return append(binary.BigEndian.AppendUint16(key, p.port), 0, 0)
+}
 
 // pinKeeper programs pins. Only the holder of the turn to program changes its elements.
 type pinKeeper struct {
@@ -119,10 +178,10 @@ func (x *pinKeeper) set(ctx context.Context, inside address, pins []nat.Pin) err
 	c := k.known.at(inside).ours()
 	want := map[pinKey]block{}
 	for _, p := range pins {
-		if c.gate == nat.GateClosed || !p.Block.Outside.Is4() || p.Block.Outside.As4() != c.outside || !k.options.Mappings.pins(c.outside.addr()) {
+		if c.gate == nat.GateClosed || !p.Block.Outside.Is4() || p.Block.Outside.As4() != c.outside || !k.options.Mappings.pins(p) {
 			continue
 		}
-		want[pinKey{p.Protocol, uint16(p.Port)}] = block{c.outside, uint16(p.Block.First), uint16(p.Block.Last)}
+		want[pinKeyOf(p)] = block{c.outside, uint16(p.Block.First), uint16(p.Block.Last)}
 	}
 	if room := pinnedMost - x.others(inside); len(want) > room {
 		x.drop(want, len(want)-room)
@@ -142,10 +201,10 @@ func (x *pinKeeper) set(ctx context.Context, inside address, pins []nat.Pin) err
 	return err
 }
 
-// pins reports whether inside ports can be pinned that leave by an outside address: those with
-// learned mappings keep their ports without.
-func (m Mappings) pins(outside netip.Addr) bool {
-	return m.Pinned && !addrrange.InOne(m.EndpointIndependent, outside)
+// pins reports whether there can be a pin: inside ports with learned mappings keep their outside
+// ports without.
+func (m Mappings) pins(p nat.Pin) bool {
+	return m.Pinned && (p.Remote.IsValid() || !addrrange.InOne(m.EndpointIndependent, p.Block.Outside))
 }
 
 // others returns the number of pins of all other subscribers.
@@ -171,10 +230,9 @@ func (x *pinKeeper) drop(want map[pinKey]block, n int) {
 	}
 }
 
+// sortedPins lists the keys, those of remote endpoints first.
 func sortedPins(pins map[pinKey]block) []pinKey {
-	return slices.SortedFunc(maps.Keys(pins), func(a, b pinKey) int {
-		return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.port, b.port))
-	})
+	return slices.SortedFunc(maps.Keys(pins), func(a, b pinKey) int { return nat.ComparePins(a.pin(block{}), b.pin(block{})) })
 }
 
 // program changes the pins of one address, in one transaction.
@@ -196,22 +254,24 @@ func (x *pinKeeper) program(ctx context.Context, inside address, want map[pinKey
 
 // change adds to b the changes from one state of an address to another.
 func (x *pinKeeper) change(b *wire.Batch, inside address, have, want map[pinKey]block) {
-	differing := func(from, to map[pinKey]block) (list []pinKey) {
-		for _, p := range sortedPins(from) {
-			if to[p] != from[p] {
-				list = append(list, p)
-			}
-		}
-		return list
-	}
-	gone, added := differing(have, want), differing(want, have)
 	table := x.kernel.options.Table
-	b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: mapPinned}, table, mapPinned, len(gone),
-		func(dst []byte, i int) []byte { return appendKey(dst, gone[i].key(inside)) })
-	b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: mapPinned}, table, mapPinned, len(added),
-		func(dst []byte, i int) []byte {
-			return appendRange(appendKey(dst, added[i].key(inside)), want[added[i]])
-		})
+	for _, m := range pinMaps {
+		differing := func(from, to map[pinKey]block) (list []pinKey) {
+			for _, p := range sortedPins(from) {
+				if to[p] != from[p] && p.in() == m {
+					list = append(list, p)
+				}
+			}
+			return list
+		}
+		gone, added := differing(have, want), differing(want, have)
+		b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: m}, table, m, len(gone),
+			func(dst []byte, i int) []byte { return appendKey(dst, gone[i].key(inside)) })
+		b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: m}, table, m, len(added),
+			func(dst []byte, i int) []byte {
+				return appendRange(appendKey(dst, added[i].key(inside)), want[added[i]])
+			})
+	}
 }
 
 // record takes note of the pins that an address has.
@@ -231,7 +291,7 @@ func (x *pinKeeper) recordLocked(inside address, pins map[pinKey]block) {
 	x.pins[inside] = pins
 }
 
-// Pins lists the pins of a subscriber, in order of protocol and port.
+// Pins lists the pins of a subscriber, in the order of nat.ComparePins.
 func (x *pinKeeper) Pins(inside netip.Addr) (list []nat.Pin) {
 	if !inside.Is4() {
 		return nil
@@ -240,10 +300,7 @@ func (x *pinKeeper) Pins(inside netip.Addr) (list []nat.Pin) {
 	defer x.mu.Unlock()
 	pins := x.pins[inside.As4()]
 	for _, p := range sortedPins(pins) {
-		b := pins[p]
-		list = append(list, nat.Pin{
-			Protocol: p.protocol, Port: nat.Port(p.port), Block: nat.Block{Outside: b.outside.addr(), First: nat.Port(b.first), Last: nat.Port(b.last)},
-		})
+		list = append(list, p.pin(pins[p]))
 	}
 	return list
 }
@@ -269,7 +326,7 @@ func (c change) endsPins() bool {
 }
 
 // pinRemovalBytes is the size of one pin's removal.
-const pinRemovalBytes = removalBytes + 8
+const pinRemovalBytes = removalBytes + 12
 
 // mark counts, in each of some changes, the pins that go with it.
 func (x *pinKeeper) mark(ctx context.Context, changes []change) error {
@@ -390,15 +447,18 @@ func (x *pinKeeper) lookAgain(ctx context.Context, list []address, more ...pinKe
 	}
 	found := map[address]map[pinKey]block{}
 	k := x.kernel
-	err := k.conn.Lookup(ctx, k.options.Table, mapPinned, len(asked),
-		func(dst []byte, i int) []byte { return appendKey(dst, asked[i].key(asked[i].inside)) },
-		func(i int, attrs []byte) {
-			if inside, p, b, ok := parsePin(attrs); ok {
-				put(found, inside, p, b)
-			}
-		})
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return err
+	for _, m := range pinMaps {
+		in := slices.DeleteFunc(slices.Clone(asked), func(p pin) bool { return p.in() != m })
+		err := k.conn.Lookup(ctx, k.options.Table, m, len(in),
+			func(dst []byte, i int) []byte { return appendKey(dst, in[i].key(in[i].inside)) },
+			func(i int, attrs []byte) {
+				if inside, p, b, ok := parsePin(attrs); ok {
+					put(found, inside, p, b)
+				}
+			})
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
 	}
 	for _, inside := range list {
 		x.record(inside, found[inside])
@@ -413,11 +473,14 @@ func put(to map[address]map[pinKey]block, inside address, p pinKey, b block) {
 	to[inside][p] = b
 }
 
-// parsePin reads an element of the map.
+// parsePin reads an element of one of the maps.
 func parsePin(attrs []byte) (inside address, p pinKey, b block, ok bool) {
-	k, isKey := parsePortKey(attrs)
 	b, ok = parseRange(attrs)
-	return k.address, pinKey{k.protocol, k.port}, b, ok && isKey
+	if key := parseKey(attrs); len(key) == narrowedLen {
+		return address(key[4:8]), pinKey{key[0], address(key[8:12]), binary.BigEndian.Uint16(key[12:])}, b, ok
+	}
+	k, isKey := parsePortKey(attrs)
+	return k.address, pinKey{protocol: k.protocol, port: k.port}, b, ok && isKey
 }
 
 // dump reads all pins, on a connection of its own.
@@ -428,15 +491,22 @@ func (x *pinKeeper) dump(ctx context.Context) (found map[address]map[pinKey]bloc
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	found = map[address]map[pinKey]block{}
-	err = elements(ctx, conn, x.kernel.options.Table, mapPinned, func() { clear(found) }, func(attrs []byte) {
-		if inside, p, b, ok := parsePin(attrs); ok {
-			put(found, inside, p, b)
+	for _, m := range pinMaps {
+		none := func() {
+			for _, pins := range found {
+				maps.DeleteFunc(pins, func(p pinKey, _ block) bool { return p.in() == m })
+			}
 		}
-	})
-	if errors.Is(err, unix.ENOENT) { // others deleted the table, or the map
-		err = nil
+		err := elements(ctx, conn, x.kernel.options.Table, m, none, func(attrs []byte) {
+			if inside, p, b, ok := parsePin(attrs); ok {
+				put(found, inside, p, b)
+			}
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: others deleted the table, or the map
+			return nil, err
+		}
 	}
-	return found, err
+	return found, nil
 }
 
 // adopt takes in the pins that an earlier start left.
@@ -491,7 +561,7 @@ func (x *pinKeeper) isDue(ctx context.Context) bool {
 	}
 	if now := time.Now(); now.After(x.due) {
 		x.due = now.Add(pinInterval)
-		if n, err := countElements(ctx, k.conn, k.options.Table, mapPinned); err != nil || n >= 0 && n != x.others(address{}) {
+		if n, err := x.countElements(ctx); err != nil || n >= 0 && n != x.others(address{}) {
 			x.suspect()
 		}
 	}
@@ -500,6 +570,19 @@ func (x *pinKeeper) isDue(ctx context.Context) bool {
 	due := x.doubt
 	x.doubt = false
 	return due
+}
+
+// countElements returns the number of elements of the maps, negative where the kernel does not
+// tell it.
+func (x *pinKeeper) countElements(ctx context.Context) (sum int, err error) {
+	for _, m := range pinMaps {
+		n, err := countElements(ctx, x.kernel.conn, x.kernel.options.Table, m)
+		if err != nil || n < 0 {
+			return n, err
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // version changes with the pins.

@@ -103,7 +103,81 @@ func pinned_NAT01_NAT35_DEL02(t *testing.T, n Twin) {
 		t.Fatal(err)
 	}
 	setPins(t, n, alice, udpPin(5400, other))
-	wantPins() // its mappings are learned
+	wantPins()                                                                     // its mappings are learned
+	part := nat.Pin{Protocol: unix.IPPROTO_UDP, Remote: first, Block: other.Block} // no host of the lab
+	setPins(t, n, alice, part)
+	wantPins(part) // that is of a remote endpoint
+	cutAndReap(t, n)
+	if err := setMappings(t, n, Mappings{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// narrowed_NAT35_DEL02 is a part of TestContract: new sessions to a pinned remote endpoint get ports
+// of a part of the block, those to others of the whole, and those that stand keep theirs. The pin of
+// an inside port comes before it. It goes with the gate.
+func narrowed_NAT35_DEL02(t *testing.T, n Twin) {
+	cutAndReap(t, n)
+	if err := setMappings(t, n, Mappings{Pinned: true}); err != nil {
+		t.Fatal(err)
+	}
+	e := blockOf(alice, nat.GateOpen, 0)
+	apply(t, n, e)
+	part, tail := e.Block, e.Block
+	part.First, part.Last = part.First+128, part.First+255
+	tail.First = tail.Last - 63
+	in := func(what string, at netip.AddrPort, r nat.Block) {
+		t.Helper()
+		if !r.Contains(at.Addr(), nat.Port(at.Port())) {
+			t.Errorf("%s is seen as %v, want ports %d-%d", what, at, r.First, r.Last)
+		}
+	}
+	standing := mustAsk(t, n, netip.AddrPortFrom(alice, 5500))
+	sessions := 0
+	var echo netip.AddrPort
+	if _, err := n.SettledSessionsOf(testContext(t), alice, func(s Session) error { sessions++; echo = s.Remote; return nil }); err != nil || sessions != 1 {
+		t.Fatal(sessions, err)
+	}
+	ofEcho := nat.Pin{Protocol: unix.IPPROTO_UDP, Remote: echo, Block: part}
+	ofPort := nat.Pin{Protocol: unix.IPPROTO_UDP, Port: 5502, Block: tail}
+	setPins(t, n, alice, ofPort, ofEcho)
+	if got := n.Pins(alice); !slices.Equal(got, []nat.Pin{ofEcho, ofPort}) {
+		t.Errorf("pins are %v", got)
+	}
+	in("a new port", mustAsk(t, n, netip.AddrPortFrom(alice, 5501)), part)
+	in("a pinned port", mustAsk(t, n, netip.AddrPortFrom(alice, 5502)), tail)
+	if again := mustAsk(t, n, netip.AddrPortFrom(alice, 5500)); again != standing {
+		t.Errorf("the standing session was seen as %v, is seen as %v", standing, again)
+	}
+	other, err := n.Other(netip.AddrPortFrom(alice, 5500))
+	if err != nil || other != standing {
+		t.Errorf("towards another host the port of %v is seen as %v, %v", standing, other, err)
+	}
+	ofEcho.Block = tail
+	setPins(t, n, alice, ofEcho)
+	in("a new port, after a change,", mustAsk(t, n, netip.AddrPortFrom(alice, 5503)), tail)
+	apply(t, n, nat.Entry{Inside: alice})
+	if got := n.Pins(alice); len(got) > 0 {
+		t.Errorf("behind a closed gate pins are %v", got)
+	}
+	proofs, err := n.Reap(testContext(t), []netip.Addr{alice})
+	if err != nil || len(proofs) != 1 || proofs[0].Elements != 1 {
+		t.Errorf("receipts are %+v, %v; want an element", proofs, err)
+	}
+	if err := setMappings(t, n, Mappings{Pinned: true, EndpointIndependent: []netip.Prefix{pool}, Most: 100}); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, n, e)
+	kept := mustAsk(t, n, netip.AddrPortFrom(alice, 5504))
+	ofEcho.Block = part
+	setPins(t, n, alice, ofEcho)
+	learned := mustAsk(t, n, netip.AddrPortFrom(alice, 5505))
+	in("a new port with learned mappings", learned, part)
+	for port, first := range map[uint16]netip.AddrPort{5504: kept, 5505: learned} {
+		if at, err := n.Other(netip.AddrPortFrom(alice, port)); err != nil || at != first {
+			t.Errorf("towards another host the mapping %v is seen as %v, %v", first, at, err)
+		}
+	}
 	cutAndReap(t, n)
 	if err := setMappings(t, n, Mappings{}); err != nil {
 		t.Fatal(err)
@@ -161,12 +235,17 @@ func TestPinsArePutRight_I6(t *testing.T) {
 	w := newWireTestWith(t, pinned)
 	old, apart := blockOf(alice, nat.GateOpen, 0), blockOf(alice, nat.GateOpen, 4)
 	apply(t, w, apart)
-	setPins(t, w, alice, udpPin(5400, old), udpPin(5401, old))
+	remote := nat.Pin{Protocol: unix.IPPROTO_UDP, Remote: netip.MustParseAddrPort("203.0.113.1:53"), Block: apart.Block}
+	setPins(t, w, alice, remote, udpPin(5400, old), udpPin(5401, old))
 	wantPins := func(n int) {
 		t.Helper()
 		testenv.Succeeds(t, func() error {
 			if got := w.pinsIn(t); got != n {
 				return fmt.Errorf("%d pins in the table, want %d", got, n)
+			}
+			list := run(t, w.Lab, "nft", "list", "map", "ip", testTable, mapNarrowed)
+			if n > 0 && strings.Count(list, " : 198.51.100.") != 1 || !strings.Contains(list, "udp . 100.64.0.10 . 203.0.113.1 . 53 : 198.51.100.1 . ") {
+				return fmt.Errorf("the map of remote endpoints is\n%s", list)
 			}
 			return nil
 		})
@@ -178,10 +257,14 @@ func TestPinsArePutRight_I6(t *testing.T) {
 	}
 	element("delete", alice, 5400, "")
 	wantPins(2)
+	run(t, w.Lab, "nft", "flush", "map", "ip", testTable, mapNarrowed)
+	wantPins(2)
+	run(t, w.Lab, "nft", "add", "element", "ip", testTable, mapNarrowed, "{ udp . 100.64.0.11 . 203.0.113.1 . 53 : 198.51.100.1 . 1024-1151 }")
+	wantPins(2)
 	element("add", bob, 5402, ": 198.51.100.1 . 1024-1535")
 	wantPins(2)
 	saved := run(t, w.Lab, "nft", "list", "table", "ip", testTable)
-	for _, want := range []string{"snat ip to meta l4proto . ip saddr . tcp sport map @pinned", "udp . 100.64.0.10 . 5400 : 198.51.100.1 . 1024-1535"} {
+	for _, want := range []string{"snat ip to meta l4proto . ip saddr . tcp sport map @pinned", "snat ip to meta l4proto . ip saddr . ip daddr . tcp dport map @narrowed", "udp . 100.64.0.10 . 5400 : 198.51.100.1 . 1024-1535"} {
 		if !strings.Contains(saved, want) {
 			t.Errorf("nft list table lacks %q:\n%s", want, saved)
 		}
@@ -194,21 +277,21 @@ func TestPinsArePutRight_I6(t *testing.T) {
 	}
 	run(t, w.Lab, "nft", "-f", file)
 	wantPins(2)
-	if got := w.Pins(alice); len(got) != 2 {
+	if got := w.Pins(alice); len(got) != 3 {
 		t.Errorf("pins are %v", got)
 	}
 
 	o := labOptions(w.Lab)
 	pinned(&o)
 	k := openKernel(t, o)
-	if got := k.Pins(alice); !slices.Equal(got, []nat.Pin{udpPin(5400, old), udpPin(5401, old)}) {
+	if got := k.Pins(alice); !slices.Equal(got, []nat.Pin{remote, udpPin(5400, old), udpPin(5401, old)}) {
 		t.Errorf("a start takes over %v", got)
 	}
 
 	element("delete", alice, 5401, "")
 	apply(t, w, nat.Entry{Inside: alice})
-	if got := w.pinsIn(t); got != 0 {
-		t.Errorf("%d pins outlast the gate", got)
+	if got := w.pinsIn(t); got != 0 || strings.Contains(run(t, w.Lab, "nft", "list", "map", "ip", testTable, mapNarrowed), "udp . ") {
+		t.Errorf("%d pins outlast the gate, or those of remote endpoints", got)
 	}
 }
 

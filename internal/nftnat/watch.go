@@ -176,7 +176,7 @@ func (n *news) note(table string, x wire.Notice) {
 	case mapStaticOut:
 		n.staticOut = appendKeys(n.staticOut, x)
 		return
-	case mapPinned:
+	case mapPinned, mapNarrowed:
 		n.pins = true
 		return
 	default:

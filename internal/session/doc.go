@@ -22,7 +22,8 @@
 //	settings.go    the settings in force
 //	mappings.go    mappings that outlive their sessions: made, ended, stored; staticports.go: their
 //	               ports in the kernel, and a changed configuration
-//	growth.go      blocks that bindings get and give back; pins.go: inside ports that keep theirs
+//	growth.go      blocks that bindings get and give back; pins.go: inside ports that keep theirs,
+//	               and remote endpoints with a part of a block; refusedlooks.go: the time for those without
 //	drains.go      the groups that a start serves, with draining remains of older configurations
 //	served.go      the served configuration, kept in the database, and changed by a reload
 //	lease.go       the leases that make this the only daemon of a group

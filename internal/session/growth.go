@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/lifecycle"
@@ -17,8 +19,13 @@ const (
 	// with several blocks, for blocks that may be given back.
 	lookEvery = 10 * time.Second
 	// refusedRest is the time in which a subscriber that gets no further block is not looked
-	// at again: a flood of its sessions must not cost a read of them each time.
-	refusedRest = time.Second
+	// at again: a flood of its sessions must not cost a read of them each time. refusedShare
+	// bounds the time that all these looks take, and what follows from them: one part in so many.
+	refusedRest  = 250 * time.Millisecond
+	refusedShare = 20
+	// narrowedMost bounds the subscribers with parts of a range for new sessions, for which there
+	// are pins.
+	narrowedMost = 1024
 	// busyAgain is the number of sessions after which a subscriber is looked at again that
 	// an executor works for.
 	busyAgain = 16
@@ -35,16 +42,17 @@ type growthKernel interface {
 	Vacant(ctx context.Context, inside netip.Addr, b nat.Block) (bool, error) // certainly without a session, or a way to one
 }
 
-// growthWatch counts the ports in use of busy subscribers, for groups whose bindings may grow.
-// Subscribers with few sessions cost nothing; one whose inside ports are few costs a look
-// into the index; only of the others are the sessions read.
+// growthWatch counts the ports in use of busy subscribers, for groups whose bindings may grow,
+// or have more ports than nf_nat searches. Subscribers with few sessions cost nothing; one whose
+// inside ports are few costs a look into the index; only of the others are the sessions read.
 type growthWatch struct {
 	*sharedState
-	kernel growthKernel
-	every  time.Duration
-	parts  *queue.Queue[*lifecycle.Part]
-	pins   *portPins
-	rests  map[netip.Addr]time.Time // see refusedRest
+	kernel   growthKernel
+	every    time.Duration
+	parts    *queue.Queue[*lifecycle.Part]
+	pins     *portPins
+	refused  *refusedLooks
+	narrowed map[netip.Addr]struct{} // with parts of a range for new sessions (lifecycle.Narrow)
 }
 
 // run looks at the ports of subscribers that have begun many sessions, and now and then at
@@ -64,10 +72,13 @@ func (w *growthWatch) run(ctx context.Context) error {
 			return ctx.Err()
 		case <-w.kernel.Begun():
 			w.lookAll(ctx, w.kernel.ListBegun())
+		case <-w.refused.due():
+			inside := w.refused.next()
+			w.again(inside, w.read(ctx, inside))
 		case <-tick.C:
-			clear(w.rests)
+			w.refused.forget()
 			w.pins.thin(ctx)
-			w.lookAll(ctx, w.several())
+			w.lookAll(ctx, slices.AppendSeq(w.several(), maps.Keys(w.narrowed)))
 		}
 	}
 }
@@ -77,15 +88,18 @@ func (w *growthWatch) least() (least int) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	for _, g := range w.groups {
-		if high := lifecycle.HighWater(g.Config.BlockSize); grows(&g.Config) && (least == 0 || high < least) {
+		if high := lifecycle.HighWater(g.Config.BlockSize); resizes(&g.Config, g.Config.BlockSize) && (least == 0 || high < least) {
 			least = max(1, high)
 		}
 	}
 	return least
 }
 
-// grows reports whether bindings of a group may have several blocks.
-func grows(c *lsn.GroupConfig) bool { return c.MaxBlocks > 1 }
+// resizes reports whether the range of new sessions, now of so many ports, may become another one
+// in a group: its bindings may have several blocks, or nf_nat does not search the range in full.
+func resizes(c *lsn.GroupConfig, ports int) bool {
+	return c.MaxBlocks > 1 || lifecycle.Narrowable(ports)
+}
 
 // several returns the subscribers with several blocks.
 func (w *growthWatch) several() (list []netip.Addr) {
@@ -102,9 +116,14 @@ func (w *growthWatch) lookAll(ctx context.Context, list []netip.Addr) {
 		if ctx.Err() != nil {
 			return
 		}
-		if again := w.look(ctx, inside); again > 0 {
-			w.kernel.LookAgain(inside, again)
-		}
+		w.again(inside, w.look(ctx, inside))
+	}
+}
+
+// again has a subscriber listed after so many more sessions.
+func (w *growthWatch) again(inside netip.Addr, after int) {
+	if after > 0 {
+		w.kernel.LookAgain(inside, after)
 	}
 }
 
@@ -113,6 +132,7 @@ func (w *growthWatch) lookAll(ctx context.Context, list []netip.Addr) {
 func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	w.mu.RLock()
 	group, b, r, ok := w.life.Growths().Resizable(inside)
+	narrowed := w.life.Growths().Narrowed(inside)
 	g := w.groups[group]
 	w.mu.RUnlock()
 	if !ok || g == nil {
@@ -121,9 +141,13 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	high := lifecycle.HighWater(r.Size())
 	sources := w.kernel.PortUse(inside).Largest()
 	switch {
-	case sources >= high && time.Now().Before(w.rests[inside]):
-		return max(1, r.Size()/8)
-	case sources >= high:
+	case sources >= high || narrowed:
+		if b.Len() == 1 && !resizes(&g.Config, r.Size()) {
+			return r.Size()
+		}
+		if w.refused.wait(inside, b.Len() >= g.Config.MaxBlocks) {
+			return max(1, r.Size()/8)
+		}
 	case b.Len() == 1:
 		return high - sources
 	case sources > lifecycle.LowWater(b):
@@ -132,6 +156,18 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 		w.mu.Unlock()
 		return high - sources
 	}
+	return w.read(ctx, inside)
+}
+
+// read is look from the sessions of the subscriber.
+func (w *growthWatch) read(ctx context.Context, inside netip.Addr) (again int) {
+	w.mu.RLock()
+	_, b, _, ok := w.life.Growths().Resizable(inside)
+	w.mu.RUnlock()
+	if !ok {
+		return busyAgain
+	}
+	began := time.Now()
 	u := lifecycle.NewPortUse(b)
 	err := w.kernel.SessionsOf(ctx, netip.PrefixFrom(inside, 32), func(s nftnat.Session) error {
 		u.Add(&s.Session)
@@ -142,10 +178,21 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 		return busyAgain
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	again, refused := w.life.Growths().Used(inside, u, w.now())
+	_, before := w.narrowed[inside]
+	if refused && (before || len(w.narrowed) < narrowedMost) {
+		again = w.life.Growths().Narrow(inside, u)
+	}
+	after := w.life.Growths().Narrowed(inside)
+	w.mu.Unlock()
+	if delete(w.narrowed, inside); after {
+		w.narrowed[inside] = struct{}{}
+	}
+	if before || after {
+		w.pins.keep(ctx, inside)
+	}
 	if refused {
-		w.rests[inside] = time.Now().Add(refusedRest)
+		w.refused.looked(inside, time.Since(began))
 	}
 	return again
 }

@@ -24,8 +24,8 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
-// growingWorld is a world of one outside address with some blocks of 64 ports, whose clock
-// can be set ahead, and which looks at ports often.
+// growingWorld is a world of one outside address with some blocks, whose clock can be set ahead,
+// and which looks at ports often.
 type growingWorld struct {
 	*world
 	ahead  atomic.Int64
@@ -56,13 +56,19 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
+// newGrowingWorld has blocks of 64 ports.
 func newGrowingWorld(t *testing.T, blocks, maxBlocks int) *growingWorld {
+	t.Helper()
+	return newGrowingWorldOf(t, 64, blocks, maxBlocks)
+}
+
+func newGrowingWorldOf(t *testing.T, size, blocks, maxBlocks int) *growingWorld {
 	t.Helper()
 	w := &growingWorld{logins: map[netip.Addr]int{}, flows: map[netip.Addr][]nftnat.Session{}, port: 2000}
 	g := testGroup
 	g.Outside = testGroupOutside
-	g.BlockSize, g.MaxBlocks = 64, maxBlocks
-	g.LastPort = g.FirstPort + nat.Port(64*blocks-1)
+	g.BlockSize, g.MaxBlocks = size, maxBlocks
+	g.LastPort = g.FirstPort + nat.Port(size*blocks-1)
 	g.Hold = time.Minute
 	w.world = newWorld(t, g, func(x *world) {
 		x.ttl, x.lookEvery, x.logs = time.Hour, 20*time.Millisecond, &w.logged

@@ -29,7 +29,10 @@ type pinKernel interface {
 // again after it, for those that began a session meanwhile. A pin goes with the last session
 // of its port.
 //
-// Groups with learned mappings need no pins, and the kernel makes none.
+// They pin the remote endpoints, too, to which new sessions get ports of a part of the range, and
+// then the inside ports with sessions to others outside of that part.
+//
+// Inside ports of groups with learned mappings need no pins, and the kernel makes none.
 type portPins struct {
 	*sharedState
 	kernel pinKernel
@@ -63,11 +66,12 @@ func (p *portPins) keep(ctx context.Context, inside netip.Addr) {
 	p.keeping.Lock()
 	defer p.keeping.Unlock()
 	b, r, ok := p.bound(inside)
-	if !ok || b.Len() == 1 {
+	parts := p.parts(inside)
+	if !ok || b.Len() == 1 && len(parts) == 0 {
 		p.set(ctx, inside, nil)
 		return
 	}
-	pins, err := p.find(ctx, b, r)
+	pins, err := p.find(ctx, b, r, parts)
 	if err != nil {
 		p.log.Warn("look for ports to pin", "inside", inside, "error", err)
 		return
@@ -84,13 +88,22 @@ func (p *portPins) bound(inside netip.Addr) (nat.Binding, nat.Block, bool) {
 	return p.life.Growths().Bound(inside)
 }
 
-// find lists the ports to pin. One with sessions in several blocks is pinned to the oldest.
-func (p *portPins) find(ctx context.Context, b nat.Binding, r nat.Block) (pins []nat.Pin, err error) {
+// parts are the pins of remote endpoints.
+func (p *portPins) parts(inside netip.Addr) []nat.Pin {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.life.Growths().Parts(inside)
+}
+
+// find lists the pins, with those of remote endpoints. An inside port with sessions in several
+// blocks is pinned to the oldest.
+func (p *portPins) find(ctx context.Context, b nat.Binding, r nat.Block, parts []nat.Pin) (pins []nat.Pin, err error) {
 	type port struct {
 		protocol uint8
 		nat.Port
 	}
-	at := map[port]int{} // the block of each port, by its number
+	at := map[port]int{}   // the block of each port, by its number
+	out := map[port]bool{} // it has a session with a port that new ones do not get
 	blocks := slices.Collect(b.All())
 	_, err = p.kernel.SettledSessionsOf(ctx, b.Inside, func(s nftnat.Session) error {
 		if s.Direction != nat.Outbound || s.Protocol != unix.IPPROTO_TCP && s.Protocol != unix.IPPROTO_UDP {
@@ -101,14 +114,17 @@ func (p *portPins) find(ctx context.Context, b nat.Binding, r nat.Block) (pins [
 		if old, seen := at[of]; i >= 0 && (!seen || i < old) {
 			at[of] = i
 		}
+		out[of] = out[of] || slices.ContainsFunc(parts, func(part nat.Pin) bool {
+			return part.Protocol == s.Protocol && part.Remote != s.Remote && !part.Block.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port()))
+		})
 		return ctx.Err()
 	})
 	for of, i := range at {
-		if !r.Contains(blocks[i].Outside, blocks[i].First) {
+		if out[of] || !r.Contains(blocks[i].Outside, blocks[i].First) {
 			pins = append(pins, nat.Pin{Protocol: of.protocol, Port: of.Port, Block: blocks[i]})
 		}
 	}
-	return pins, err
+	return append(pins, parts...), err
 }
 
 func (p *portPins) set(ctx context.Context, inside netip.Addr, pins []nat.Pin) {
@@ -120,7 +136,7 @@ func (p *portPins) set(ctx context.Context, inside netip.Addr, pins []nat.Pin) {
 	}
 }
 
-// thin takes away the pins of ports without a session, and of subscribers with one block.
+// thin takes away the pins of ports without a session, and those that are not needed any more.
 func (p *portPins) thin(ctx context.Context) {
 	for _, inside := range p.kernel.Pinned() {
 		if ctx.Err() != nil {
@@ -134,12 +150,15 @@ func (p *portPins) thinOne(ctx context.Context, inside netip.Addr) {
 	p.keeping.Lock()
 	defer p.keeping.Unlock()
 	b, _, ok := p.bound(inside)
-	pins := p.kernel.Pins(inside)
+	pins, parts := p.kernel.Pins(inside), p.parts(inside)
 	live := map[uint8][]uint16{
 		unix.IPPROTO_TCP: p.kernel.Ports(inside, unix.IPPROTO_TCP),
 		unix.IPPROTO_UDP: p.kernel.Ports(inside, unix.IPPROTO_UDP),
 	}
 	kept := slices.DeleteFunc(slices.Clone(pins), func(x nat.Pin) bool {
+		if x.Remote.IsValid() {
+			return !ok || !slices.Contains(parts, x)
+		}
 		_, used := slices.BinarySearch(live[x.Protocol], uint16(x.Port))
 		return !ok || !used || !b.Has(x.Block)
 	})

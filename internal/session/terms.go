@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -41,6 +42,9 @@ func (t *Terms) add(g *lsn.GroupConfig) {
 		m.EndpointIndependent = append(m.EndpointIndependent, outside...)
 		m.Inside = append(m.Inside, g.Inside...)
 	} else if g.MaxBlocks > 1 {
+		m.Pinned = true
+	}
+	if lifecycle.Narrowable(g.BlockSize * max(1, g.MaxBlocks)) {
 		m.Pinned = true
 	}
 	if g.Learned.Open {

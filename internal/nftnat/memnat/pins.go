@@ -1,7 +1,6 @@
 package memnat
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"net/netip"
@@ -13,7 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
-// pins are the pinned inside ports, in order of protocol and port.
+// pins are those of inside ports and remote endpoints, in order.
 type pins struct {
 	nat *NAT
 	of  map[netip.Addr][]nat.Pin
@@ -27,14 +26,15 @@ func (p *pins) SetPins(ctx context.Context, inside netip.Addr, list []nat.Pin) e
 	defer n.mu.Unlock()
 	delete(p.of, inside)
 	c, online := n.cells.At(inside)
-	if !online || !n.mappings.Pinned || addrrange.InOne(n.mappings.EndpointIndependent, netip.AddrFrom4(c.outside)) {
+	if !online || !n.mappings.Pinned {
 		return ctx.Err()
 	}
-	list = slices.DeleteFunc(slices.Clone(list), func(p nat.Pin) bool { return p.Block.Outside != netip.AddrFrom4(c.outside) })
+	learned := addrrange.InOne(n.mappings.EndpointIndependent, netip.AddrFrom4(c.outside))
+	list = slices.DeleteFunc(slices.Clone(list), func(p nat.Pin) bool {
+		return p.Block.Outside != netip.AddrFrom4(c.outside) || learned && !p.Remote.IsValid()
+	})
 	if len(list) > 0 {
-		slices.SortFunc(list, func(a, b nat.Pin) int {
-			return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
-		})
+		slices.SortFunc(list, nat.ComparePins)
 		p.of[inside] = list
 	}
 	return ctx.Err()
@@ -70,10 +70,10 @@ func (p *pins) unpinLocked(e nat.Entry) {
 }
 
 // pinnedLocked returns the cell with the ports for a new session: those of a pin, if there is
-// one.
+// one. That of the inside port comes before that of the remote endpoint.
 func (p *pins) pinnedLocked(t conntrack.Tuple, c cell) cell {
 	for _, x := range p.of[t.Src] {
-		if x.Protocol == t.Protocol && uint16(x.Port) == t.SrcPort {
+		if x.Protocol == t.Protocol && (x.Remote == netip.AddrPortFrom(t.Dst, t.DstPort) || !x.Remote.IsValid() && uint16(x.Port) == t.SrcPort) {
 			c.first, c.last = x.Block.First, x.Block.Last
 		}
 	}
