@@ -141,6 +141,9 @@ func (t *Table) Plan(m nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) 
 	if m.Outside.IsValid() {
 		return m, t.mayHave(&m, taken)
 	}
+	if len(t.config.Outside) == 0 {
+		return m, fmt.Errorf("all outside prefixes of the group drain, %w for a mapping; add one, or put one back (sessionctl pool add)", ErrFull)
+	}
 	e, ok := t.choose(&m, prefer, taken)
 	if !ok {
 		return m, fmt.Errorf("all %d %s ports of each outside address are mapped or in quarantine, %w; widen static_ports, or add an outside prefix", t.config.Range.Len(), nat.ProtocolName(m.Outside.Protocol), ErrFull)

@@ -114,6 +114,27 @@ func TestRefused(t *testing.T) {
 }
 
 // TestQuarantine_NAT30: an endpoint goes to nobody else before its hold is over.
+// A group all of whose prefixes drain has no address to choose a port of, and keeps its mappings.
+func TestAllDrain_NAT27(t *testing.T) {
+	table := New(testConfig())
+	first := table.make(t, wish("alice", 80), netip.Addr{})
+	drained := testConfig()
+	drained.Outside, drained.Draining = nil, drained.Outside
+	if _, err := table.Configure(drained); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := table.Plan(wish("alice", 81), first.Outside.Addr(), nobody); !errors.Is(err, ErrFull) {
+		t.Errorf("planned %v, error %v, want ErrFull", m.Outside, err)
+	}
+	if m, ok := table.At(first.Outside); !ok || m != first {
+		t.Errorf("the mapping made before is %v", m)
+	}
+	if _, err := table.Configure(testConfig()); err != nil {
+		t.Fatal(err)
+	}
+	table.make(t, wish("alice", 81), first.Outside.Addr())
+}
+
 func TestQuarantine_NAT30(t *testing.T) {
 	table := New(testConfig())
 	m := table.make(t, wish("alice", 80), netip.Addr{})
