@@ -317,8 +317,8 @@ func overlapping(prefixes []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {
 // groupOfPoolRLocked returns the group that an order is about.
 func (sg *servedGroups) groupOfPoolRLocked(o poolOrder) (string, error) {
 	if o.kind == subscriberdb.PoolAdded {
-		if o.group == "" && len(sg.file) == 1 {
-			return sg.file[0].Name, nil
+		if o.group == "" {
+			return sg.groupOfPrefixRLocked(o.outside)
 		}
 		if !slices.ContainsFunc(sg.file, func(c lsn.GroupConfig) bool { return c.Name == o.group }) {
 			return o.group, fmt.Errorf("configured group %q: %w", o.group, inspect.ErrNotFound)
@@ -331,6 +331,18 @@ func (sg *servedGroups) groupOfPoolRLocked(o poolOrder) (string, error) {
 		}
 	}
 	return o.group, fmt.Errorf("outside prefix %v: %w", o.outside, inspect.ErrNotFound)
+}
+
+// groupOfPrefixRLocked returns the group that gets a prefix back, as its configuration has it or it was
+// added before, drained and removed ones included; else the only group.
+func (sg *servedGroups) groupOfPrefixRLocked(outside netip.Prefix) (string, error) {
+	for i := range sg.file {
+		name := sg.file[i].Name
+		if len(sg.file) == 1 || whole(outside, slices.Concat(sg.changes[name].base(sg.file, &sg.file[i]), sg.changes[name].removed())) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("none of %d groups has had %v: %w; name the group that is to have it", len(sg.file), outside, inspect.ErrNotFound)
 }
 
 // outsideOfRLocked returns the outside prefixes of a group: those in force, and, if asked,

@@ -176,7 +176,7 @@ func TestPoolsRefused_NAT27(t *testing.T) {
 		"too many blocks":               {add("default", "20.0.0.0/8"), inspect.ErrPoolConflict, "blocks are more than"},
 		"drains by the configuration":   {add("default", "192.0.2.0/30"), inspect.ErrPoolConflict, "take `draining` out there"},
 		"no such group":                 {add("none", "20.0.0.0/30"), inspect.ErrNotFound, "none"},
-		"no group named":                {add("", "20.0.0.0/30"), inspect.ErrNotFound, "configured group"},
+		"no group named":                {add("", "20.0.0.0/30"), inspect.ErrNotFound, "name the group"},
 		"drain of what is not there":    {drain("", "20.0.0.0/30"), inspect.ErrNotFound, "20.0.0.0/30"},
 		"drain of another group's":      {drain("away", "198.51.100.0/28"), inspect.ErrNotFound, "198.51.100.0/28"},
 		"drain of more than is there":   {drain("", "198.51.100.0/27"), inspect.ErrNotFound, "198.51.100.0/27"},
@@ -185,6 +185,8 @@ func TestPoolsRefused_NAT27(t *testing.T) {
 			t.Errorf("%s: %v, want %v with %q", name, c.err, c.want, c.says)
 		}
 	}
+	w.must(drain("", "203.0.113.0/30"))
+	w.must(add("", "203.0.113.0/30")) // by the group that has it
 	kernel.prefixes = errors.New("no memory")
 	if err := add("default", "20.0.0.0/30"); !errors.Is(err, kernel.prefixes) {
 		t.Errorf("the kernel refuses: %v", err)
