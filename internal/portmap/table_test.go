@@ -202,6 +202,33 @@ func TestConfigured(t *testing.T) {
 	}
 }
 
+// A start takes over a stored mapping whose ports are no longer set apart. It is not in force, is in
+// no way of other changes, and begins where its ports come back.
+func TestStoredWithoutPorts(t *testing.T) {
+	c := testConfig()
+	c.Range = Range{}
+	table := New(c)
+	stored := wish("alice", 22)
+	stored.Outside = tcp("198.51.100.1:60002")
+	if !table.Put(stored) {
+		t.Fatal("the stored mapping is not put")
+	}
+	c.Hold *= 2
+	if changed, err := table.Configure(c); err != nil || len(changed.Begun)+len(changed.Ended) > 0 {
+		t.Errorf("another change: %+v, %v", changed, err)
+	}
+	changed, err := table.Configure(testConfig())
+	if err != nil || !slices.Equal(changed.Begun, []nat.Mapping{stored}) {
+		t.Errorf("its ports again: %+v, %v", changed, err)
+	}
+	if in := slices.Collect(table.Of(stored.Owner)); !slices.Equal(in, []nat.Mapping{stored}) {
+		t.Errorf("in force are %v", in)
+	}
+	if _, err := table.Configure(c); err == nil {
+		t.Error("its ports are taken away while it is in force")
+	}
+}
+
 // TestRandomWalk_NAT02_NAT30 compares a Table with a list of mappings.
 func TestRandomWalk_NAT02_NAT30(t *testing.T) {
 	for seed := range uint64(20) {

@@ -325,6 +325,30 @@ func TestConfiguredMapping(t *testing.T) {
 	w.check()
 }
 
+// TestMappingWithoutPorts_NAT27: a start without the ports of a stored mapping keeps it. Pools can
+// be changed, and a reload that has the ports again brings it back for its owner.
+func TestMappingWithoutPorts_NAT27(t *testing.T) {
+	with := mappedGroup()
+	w := newWorld(t, with)
+	made := w.mapped(udpOf("a", 53), 0)
+	w.halt()
+	w.group.Static = lsn.StaticPorts{}
+	w.boot()
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	if w.entry(alice).Forwards != (nat.Forwards{}) || len(w.mappings()) != 1 {
+		t.Errorf("without ports alice has %v, and %+v is listed", w.entry(alice).Forwards, w.mappings())
+	}
+	if _, err := w.AddPool(context.Background(), "", spare); err != nil {
+		t.Error(err)
+	}
+	if err := w.SetGroups(context.Background(), []lsn.GroupConfig{with}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the mapping to be in force", func() bool { return w.entry(alice).Forwards.Has(made.Forward()) })
+	w.check()
+}
+
 // TestPoolWithMappings_NAT27: a prefix with mappings is removed only with allow_disruption,
 // which ends them.
 func TestPoolWithMappings_NAT27(t *testing.T) {
