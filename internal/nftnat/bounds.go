@@ -226,8 +226,10 @@ func (w *fillWatch) look(ctx context.Context) error {
 		return err
 	}
 	w.last.Store(&Fill{Entries: entries, Limit: limit})
-	w.tell(ctx, entries, limit)
-	w.flows.SetScarce(w.told > 0)
+	before := w.told
+	if w.tell(ctx, entries, limit); w.told != before {
+		w.flows.SetScarce(w.told > 0)
+	}
 	return nil
 }
 
