@@ -53,9 +53,9 @@ func (sg *servedGroups) combine(file []lsn.GroupConfig) []lsn.GroupConfig {
 	return combined(file, sg.changes)
 }
 
-// keepPools cuts the bindings that are left of prefixes that were taken away, stores the
-// changes that still say something, and takes prefixes without blocks in use out of the
-// kernel.
+// keepPools cuts the bindings, and ends the mappings, that are left of prefixes that were taken
+// away, stores the changes that still say something, and takes prefixes without blocks in use
+// out of the kernel.
 func (sg *servedGroups) keepPools(ctx context.Context) {
 	sg.regrouping.Lock()
 	defer sg.regrouping.Unlock()
@@ -67,6 +67,10 @@ func (sg *servedGroups) keepPools(ctx context.Context) {
 			sg.log.Debug("the changes of pools are not in the database yet", "group", g.Name, "error", err)
 		}
 		sg.cutRemoved(g.Name)
+		sg.mu.RLock()
+		cut := sg.changes[g.Name].of(subscriberdb.PoolCut)
+		sg.mu.RUnlock()
+		sg.endMapped(ctx, g.Name, cut...)
 	}
 	if err := sg.trimKernel(ctx); err != nil && ctx.Err() == nil {
 		sg.log.Debug("an outside prefix that is not used any more is still in the kernel", "error", err)
@@ -209,10 +213,11 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	if slices.Equal(before, next) {
 		return name, 0, nil
 	}
-	if err := sg.endMapped(ctx, name, o); err != nil {
-		return name, 0, err
-	}
-	if err := sg.carryOut(ctx, name, before, next); err != nil {
+	if err := sg.carryOut(ctx, name, before, next, func() {
+		if o.kind == subscriberdb.PoolCut {
+			sg.endMapped(ctx, name, o.outside)
+		}
+	}); err != nil {
 		return name, 0, err
 	}
 	if o.kind == subscriberdb.PoolCut {
@@ -222,22 +227,28 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	return name, cut, nil
 }
 
-// endMapped ends the mappings in a prefix that is removed with all that it has.
-func (sg *servedGroups) endMapped(ctx context.Context, name string, o poolOrder) error {
-	sg.mu.RLock()
-	g := sg.groups[name]
-	sg.mu.RUnlock()
-	if o.kind != subscriberdb.PoolCut || g == nil {
-		return nil
+// endMapped ends the mappings of a group in prefixes that are removed with all that they have.
+func (sg *servedGroups) endMapped(ctx context.Context, name string, outside ...netip.Prefix) {
+	for _, p := range outside {
+		if sg.mappedIn(name, p) == 0 {
+			continue
+		}
+		sg.mu.RLock()
+		g := sg.groups[name]
+		sg.mu.RUnlock()
+		sg.mappings.changing.Lock()
+		err := sg.mappings.endIn(ctx, g, p)
+		sg.mappings.changing.Unlock()
+		if err != nil && ctx.Err() == nil {
+			sg.log.Debug("the ends of mappings are not stored yet", "group", name, "outside", p, "error", err)
+		}
 	}
-	sg.mappings.changing.Lock()
-	defer sg.mappings.changing.Unlock()
-	return sg.mappings.endIn(ctx, g, o.outside)
 }
 
-// carryOut stores the changes of a group's pools, and puts them in force. After an error
-// those before are in force, and are stored again.
-func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next poolChanges) error {
+// carryOut stores the changes of a group's pools, ends what is in their way, and puts them in
+// force. After an error those before are in force, and are stored again; nothing has ended unless
+// the changes were stored.
+func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next poolChanges, end func()) error {
 	if err := sg.leases.Check(ctx, name); err != nil {
 		return unavailable(err)
 	}
@@ -251,6 +262,7 @@ func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next 
 		replace(before) // it may be stored all the same
 		return unavailable(err)
 	}
+	end()
 	replace(next)
 	if err := sg.regroup(ctx, sg.configured(), nil); err != nil {
 		replace(before)
