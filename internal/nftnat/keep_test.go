@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -80,5 +81,15 @@ func TestKeepsPrefixes_I9(t *testing.T) {
 	}
 	if out := routes(); strings.Contains(out, drained.String()) || !strings.Contains(out, "blackhole "+pool.String()) {
 		t.Errorf("routes are %s", out)
+	}
+}
+
+// TestOwnAddressIn_NAT27: the addresses of the router's interfaces are found.
+func TestOwnAddressIn_NAT27(t *testing.T) {
+	k := openKernel(t, labOptions(newLab(t)))
+	for prefix, want := range map[netip.Prefix]netip.Addr{netlab.OutsideGateway.Masked(): netlab.OutsideGateway.Addr(), pool: {}} {
+		if own, err := k.OwnAddressIn(prefix); err != nil || own != want {
+			t.Errorf("in %v is %v, %v; want %v", prefix, own, err, want)
+		}
 	}
 }

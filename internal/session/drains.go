@@ -48,6 +48,7 @@ type prefixKernel interface {
 	SetPrefixes(ctx context.Context, inside, outside []netip.Prefix) error
 	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
 	SetStatic(ctx context.Context, list []nftnat.StaticPorts) error
+	OwnAddressIn(p netip.Prefix) (netip.Addr, error) // of the machine itself, zero for none
 }
 
 // servedGroups keeps the groups that are served: the configuration, and the

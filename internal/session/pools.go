@@ -206,6 +206,9 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	if err != nil {
 		return name, 0, err
 	}
+	if err := sg.mayRoute(o); err != nil {
+		return name, 0, err
+	}
 	live, mapped := sg.liveIn(name, o.outside), sg.mappedIn(name, o.outside)
 	if o.kind == subscriberdb.PoolRemoved && len(live)+mapped > 0 {
 		return name, 0, &inspect.LiveBindingsError{Outside: o.outside, Bindings: len(live), Mappings: mapped}
@@ -225,6 +228,19 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	}
 	sg.log.Info("outside prefix changed at run time", "group", name, "outside", o.outside, "change", o.kind, "bindings_cut", cut)
 	return name, cut, nil
+}
+
+// mayRoute returns an error if a prefix that is to be added has an address of the machine itself:
+// subscribers who got that could not be reached there.
+func (sg *servedGroups) mayRoute(o poolOrder) error {
+	if o.kind != subscriberdb.PoolAdded {
+		return nil
+	}
+	own, err := sg.kernel.OwnAddressIn(o.outside)
+	if err == nil && own.IsValid() {
+		err = fmt.Errorf("%w: %v of %v is an address of this machine; an outside prefix is routed to it, and on none of its interfaces", inspect.ErrPoolConflict, own, o.outside)
+	}
+	return err
 }
 
 // endMapped ends the mappings of a group in prefixes that are removed with all that they have.
