@@ -205,15 +205,31 @@ func (t *Table) SetBounds(list []Bounds) error {
 	return nil
 }
 
-// SetScarce says whether the bounds named Scarce hold in place of Entries.
+// reachedShare divides the bound of the entries that others begin to an address, while room is
+// scarce: 128 of 32,768. Outside hosts cost nothing, and could fill the table through the
+// mappings of a few addresses.
+const reachedShare = 256
+
+// SetScarce says whether the bounds named Scarce hold in place of Entries, and a small part of
+// Options.Bound for the entries that others begin.
 func (t *Table) SetScarce(scarce bool) {
 	x := t.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.bounded.isScarce != scarce {
-		x.bounded.isScarce = scarce
-		x.classifyLocked()
+	if x.bounded.isScarce == scarce {
+		return
 	}
+	x.bounded.isScarce = scarce
+	x.reached.bound = x.opened.bound
+	if scarce && x.opened.bound > 0 {
+		x.reached.bound = max(1, x.opened.bound/reachedShare)
+	}
+	for addr, own := range x.byAddr {
+		o := x.owners.At(own)
+		x.reached.grew(addr, o.reached)
+		x.reached.shrank(addr, o.reached)
+	}
+	x.classifyLocked()
 }
 
 // classifyLocked compares all owners with their bounds.

@@ -92,6 +92,50 @@ func TestBoundsOfPrefixes_NAT28(t *testing.T) {
 	want([]netip.Addr{few, many, none}, []netip.Addr{few, many, none}) // known at once
 }
 
+// TestMappingsWhileScarce_NAT28_I10: while room is scarce, an address has a small part of the
+// entries that others may begin to it otherwise. What it begins itself is bounded as before.
+func TestMappingsWhileScarce_NAT28_I10(t *testing.T) {
+	const bound = 4 * reachedShare
+	alice, bob := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2")
+	table := boundedAt(t)
+	x := table.index
+	x.opened.bound, x.reached.bound = bound, bound
+	reach := func(n int) flow {
+		f := flow{orig: key{src: 0xcb00710a, dst: 0xc6336401, sport: uint16(n), dport: 2000, proto: unix.IPPROTO_UDP}, id: 1}
+		f.reply = key{src: addrrange.Number(alice), dst: f.orig.src, sport: 5000, dport: f.orig.sport, proto: unix.IPPROTO_UDP}
+		return f
+	}
+	want := func(began, reached []netip.Addr) {
+		t.Helper()
+		if a, b := table.Crowded(); !slices.Equal(a, began) || !slices.Equal(b, reached) {
+			t.Errorf("by what they began %v are at the bound, by what others did %v; want %v and %v", a, b, began, reached)
+		}
+	}
+	for n := range 5 {
+		f := reach(n)
+		x.createdLocked(&f)
+	}
+	for n := range bound {
+		f := begun(bob, unix.IPPROTO_UDP, 5000, uint16(n))
+		x.createdLocked(&f)
+	}
+	want(nil, nil)
+	table.SetScarce(true)
+	want(nil, []netip.Addr{alice})
+	for n := range 3 {
+		f := reach(n)
+		x.destroyedLocked(&f)
+	}
+	want(nil, nil)
+	for n := range 5 {
+		f := reach(n)
+		x.createdLocked(&f)
+	}
+	want(nil, []netip.Addr{alice})
+	table.SetScarce(false)
+	want(nil, nil)
+}
+
 // TestPortsAreCounted compares the count of ports with a simple model, while entries begin and
 // end at random and the bounds change.
 func TestPortsAreCounted_NAT28(t *testing.T) {

@@ -123,7 +123,8 @@ func (t *Table) Crowds() <-chan struct{} { return t.index.opened.wake }
 // Crowded lists, in order, the addresses above Options.Bound: by entries that the address
 // began, and by entries that others began to it through destination translations. An
 // address stays listed until it is an eighth below the bound. The kinds are counted apart,
-// so that packets from outside cannot keep a subscriber from beginning entries.
+// so that packets from outside cannot keep a subscriber from beginning entries. For those of
+// others the bound is smaller after SetScarce(true).
 func (t *Table) Crowded() (began, reached []netip.Addr) {
 	t.index.mu.Lock()
 	defer t.index.mu.Unlock()

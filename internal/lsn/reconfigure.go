@@ -66,7 +66,7 @@ func (e *Engine) plan(configs []GroupConfig) ([]plan, error) {
 		g := e.group(c.Name)
 		kept[g] = true
 		if g != nil && g.shape != shapeOf(&c) && g.inUse() {
-			return nil, fmt.Errorf("group %s: port range and block size cannot change: %w", c.Name, ErrInUse)
+			return nil, fmt.Errorf("group %s: port range and block size cannot change by a reload: %w; restart, which takes all over whose blocks fit", c.Name, ErrInUse)
 		}
 		plans = append(plans, plan{old: g, config: c, leftover: g.leftover(c.AllOutside())})
 	}

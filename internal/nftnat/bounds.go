@@ -172,7 +172,7 @@ func (x *boundKeeper) closeFull(ctx context.Context) error {
 	told.tell(&told.began, full.began, before.began,
 		"a subscriber has more sessions than nat.max_sessions_per_subscriber: it opens no new ones until it has an eighth less")
 	told.tell(&told.reached, full.reached, before.reached,
-		"a subscriber has more sessions through mappings than nat.max_sessions_per_subscriber: nobody opens new ones to it until it has an eighth less")
+		"a subscriber has more sessions through mappings than nat.max_sessions_per_subscriber, or than a 256th part of it while the conntrack table is nearly full: nobody opens new ones to it until it has an eighth less")
 	return nil
 }
 
@@ -226,8 +226,10 @@ func (w *fillWatch) look(ctx context.Context) error {
 		return err
 	}
 	w.last.Store(&Fill{Entries: entries, Limit: limit})
-	w.tell(ctx, entries, limit)
-	w.flows.SetScarce(w.told > 0)
+	before := w.told
+	if w.tell(ctx, entries, limit); w.told != before {
+		w.flows.SetScarce(w.told > 0)
+	}
 	return nil
 }
 

@@ -153,6 +153,29 @@ func (e endpoint) notIn(set string) []expr.Any {
 	return slices.Concat([]expr.Any{loadProtocol}, e.load(unix.NFT_REG32_01), []expr.Any{isNotIn(set)})
 }
 
+// deleteSent deletes the refused pairs of some addresses, and their senders, in one transaction.
+func (m *MappingTable) deleteSent(ctx context.Context, found []mapping, reaped []nat.Reaped, of map[address]*nat.Reaped) error {
+	for range forgetAttempts {
+		var b wire.Batch
+		deleted, err := m.forgetSent(ctx, &b, found, reaped)
+		if err != nil || b.Empty() {
+			return err
+		}
+		err = m.commit(ctx, &b)
+		if errors.Is(err, unix.ENOENT) {
+			continue // some have expired meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		for inside, n := range deleted {
+			of[inside].Elements += n
+		}
+		return nil
+	}
+	return errors.New("refused pairs change at each attempt")
+}
+
 // forgetSent adds to a batch the deletion of the pairs whose first endpoint is one of some
 // mappings, and of their senders, and counts the elements by inside address.
 func (m *MappingTable) forgetSent(ctx context.Context, b *wire.Batch, found []mapping, reaped []nat.Reaped) (deleted map[address]int, err error) {

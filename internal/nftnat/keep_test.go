@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/netlab"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -121,5 +122,15 @@ func TestKeepsMappings_I9_NAT07(t *testing.T) {
 	}
 	if list := run(t, lab, "nft", "list", "table", "ip", testTable); strings.Contains(list, mapEIF) || strings.Contains(list, mapPinned) {
 		t.Errorf("without mappings the table is %s", list)
+	}
+}
+
+// TestOwnAddressIn_NAT27: the addresses of the router's interfaces are found.
+func TestOwnAddressIn_NAT27(t *testing.T) {
+	k := openKernel(t, labOptions(newLab(t)))
+	for prefix, want := range map[netip.Prefix]netip.Addr{netlab.OutsideGateway.Masked(): netlab.OutsideGateway.Addr(), pool: {}} {
+		if own, err := k.OwnAddressIn(prefix); err != nil || own != want {
+			t.Errorf("in %v is %v, %v; want %v", prefix, own, err, want)
+		}
 	}
 }

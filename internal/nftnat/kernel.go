@@ -153,7 +153,7 @@ func (k *Kernel) start(ctx context.Context) error {
 	case !on:
 		k.log.Warn("net.ipv4.ip_forward is off: nothing is forwarded until it is switched on")
 	}
-	k.warnOfSurroundings()
+	warnOfSurroundings(&k.options, k.routes, k.flows, k.conn)
 	k.quiet.start(ctx)
 	k.fast.start(ctx)
 	before, err := readActual(ctx, k.conn, k.options.Table)

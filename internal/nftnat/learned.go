@@ -214,6 +214,9 @@ const (
 	askedTogether  = 2048      // keys asked while other requests of the connection wait: some 6 ms
 	askedMost      = 1_000_000 // keys asked by one call of Reap, so that others' removals do not wait for long: some 3 s
 	forgetAttempts = 5
+
+	deletedTogether = 4096                                           // mappings that one transaction deletes at most
+	mappingBytes    = len(learnedSets)*pinRemovalBytes + endpointLen // size of the removal of one
 )
 
 // forget deletes the learned mappings of cut addresses, and counts the elements in their
@@ -248,29 +251,25 @@ func (m *MappingTable) forget(ctx context.Context, proofs []nat.Reaped) (done []
 	if !byDump && keys > askedMost {
 		proofs, blocks = m.firstOf(proofs)
 	}
-	for range forgetAttempts {
-		find := m.mappingsIn
-		if byDump {
-			find = func(ctx context.Context, _ []block) ([]mapping, error) { return m.dumpMappings(ctx) }
-		}
-		found, err := find(ctx, blocks)
-		if err != nil {
-			return nil, err
-		}
-		found = slices.DeleteFunc(found, func(m mapping) bool { return of[m.inside] == nil })
-		err = m.deleteMappings(ctx, found, proofs, of)
-		if errors.Is(err, unix.ENOENT) {
-			continue // some have expired meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range proofs {
-			m.known.used.drop(p.Inside.As4())
-		}
-		return proofs, nil
+	find := m.mappingsIn
+	if byDump {
+		find = func(ctx context.Context, _ []block) ([]mapping, error) { return m.dumpMappings(ctx) }
 	}
-	return nil, errors.New("elements change at each attempt")
+	found, err := find(ctx, blocks)
+	if err != nil {
+		return nil, err
+	}
+	found = slices.DeleteFunc(found, func(m mapping) bool { return of[m.inside] == nil })
+	if err := m.deleteSent(ctx, found, proofs, of); err != nil { // the mappings lead to the pairs
+		return nil, err
+	}
+	if err := m.deleteMappings(ctx, found, of); err != nil {
+		return nil, err
+	}
+	for _, p := range proofs {
+		m.known.used.drop(p.Inside.As4())
+	}
+	return proofs, nil
 }
 
 // firstOf returns the first receipts, and their blocks, that one call has time for.
@@ -326,9 +325,31 @@ func (m *MappingTable) mappingsIn(ctx context.Context, blocks []block) (found []
 	return found, ask()
 }
 
-// deleteMappings deletes all elements of the mappings of some addresses, and their refused pairs,
-// in one transaction.
-func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, reaped []nat.Reaped, of map[address]*nat.Reaped) error {
+// deleteMappings deletes all elements of the mappings, in transactions of many. An element that
+// expires between the look at it and its deletion undoes a transaction: one of half as many
+// follows, so that those of a crowd get through while others expire all the time.
+func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, of map[address]*nat.Reaped) error {
+	together := min(deletedTogether, max(1, (m.known.conn.Limit()-batchFrame)/mappingBytes))
+	for failed := 0; len(found) > 0; {
+		part := found[:min(together, len(found))]
+		err := m.deleteTogether(ctx, part, of)
+		switch {
+		case err == nil:
+			found, failed = found[len(part):], 0
+		case !errors.Is(err, unix.ENOENT):
+			return err
+		case failed >= forgetAttempts && len(part) == 1:
+			return fmt.Errorf("elements change at each attempt: %w", err)
+		default:
+			failed++
+			together = max(1, len(part)/2)
+		}
+	}
+	return nil
+}
+
+// deleteTogether deletes all elements of the mappings, in one transaction.
+func (m *MappingTable) deleteTogether(ctx context.Context, found []mapping, of map[address]*nat.Reaped) error {
 	var b wire.Batch
 	deleted := make([]int, len(found))
 	for _, set := range learnedSets {
@@ -342,10 +363,6 @@ func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, reap
 			deleted[i]++
 		}
 	}
-	sent, err := m.forgetSent(ctx, &b, found, reaped)
-	if err != nil {
-		return err
-	}
 	if b.Empty() {
 		return nil
 	}
@@ -354,9 +371,6 @@ func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, reap
 	}
 	for i := range found {
 		of[found[i].inside].Elements += deleted[i]
-	}
-	for inside, n := range sent {
-		of[inside].Elements += n
 	}
 	return nil
 }

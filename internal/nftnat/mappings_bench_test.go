@@ -173,13 +173,13 @@ func benchmarkForget(b *testing.B, others int) {
 	fullCone(&o)
 	o.Mappings.Most = 1_000_000
 	k := openKernel(b, o)
-	loadMappings(b, lab, netip.MustParseAddr("100.70.0.1"), netip.MustParseAddr("198.51.100.2"), others)
+	loadMappings(b, lab, netip.MustParseAddr("100.70.0.1"), netip.MustParseAddr("198.51.100.2"), others, tenMinutes)
 	var dumped time.Duration
 	deleted := 0
 	for b.Loop() {
 		b.StopTimer()
 		apply(b, k, blockOf(alice, nat.GateOpen, 0))
-		loadMappings(b, lab, alice, eip, mappings)
+		loadMappings(b, lab, alice, eip, mappings, tenMinutes)
 		began := time.Now()
 		if _, err := k.dumpMappings(b.Context()); err != nil {
 			b.Fatal(err)
@@ -199,9 +199,12 @@ func benchmarkForget(b *testing.B, others int) {
 	b.ReportMetric(float64(dumped.Milliseconds())/float64(b.N), "dump-ms")
 }
 
-// loadMappings makes mappings of one inside address by nft, as packets would.
-func loadMappings(b *testing.B, lab *netlab.Lab, inside, outside netip.Addr, n int) {
-	b.Helper()
+func tenMinutes(int) time.Duration { return 10 * time.Minute }
+
+// loadMappings makes mappings by nft, as packets would: of one inside address, and of the next
+// ones where that has all its ports. Each lasts for a time of its number.
+func loadMappings(t testing.TB, lab *netlab.Lab, inside, outside netip.Addr, n int, last func(i int) time.Duration) {
+	t.Helper()
 	elements := make(map[string]*strings.Builder)
 	for _, set := range learnedSets {
 		elements[set] = &strings.Builder{}
@@ -212,17 +215,17 @@ func loadMappings(b *testing.B, lab *netlab.Lab, inside, outside netip.Addr, n i
 		if i%50_000 == 49_999 {
 			inside, outside = inside.Next(), outside.Next()
 		}
-		fmt.Fprintf(elements[mapEIF], "udp . %s timeout 10m : %s,", out, in)
-		fmt.Fprintf(elements[mapBIB], "udp . %s timeout 10m : %s,", in, out)
-		fmt.Fprintf(elements[setPairs], "udp . %s . %s timeout 10m,", in, out)
-		fmt.Fprintf(elements[setTaken], "udp . %s timeout 10m,", out)
-		fmt.Fprintf(elements[setFresh], "udp . %s timeout 10m,", in)
+		fmt.Fprintf(elements[mapEIF], "udp . %s timeout %dms : %s,", out, last(i).Milliseconds(), in)
+		fmt.Fprintf(elements[mapBIB], "udp . %s timeout %dms : %s,", in, last(i).Milliseconds(), out)
+		fmt.Fprintf(elements[setPairs], "udp . %s . %s timeout %dms,", in, out, last(i).Milliseconds())
+		fmt.Fprintf(elements[setTaken], "udp . %s timeout %dms,", out, last(i).Milliseconds())
+		fmt.Fprintf(elements[setFresh], "udp . %s timeout %dms,", in, last(i).Milliseconds())
 	}
 	var all strings.Builder
 	for set, list := range elements {
 		fmt.Fprintf(&all, "add element ip %s %s { %s }\n", testTable, set, list)
 	}
-	loadFile(b, lab, all.String())
+	loadFile(t, lab, all.String())
 }
 
 // loadFile loads a ruleset by nft.

@@ -400,6 +400,34 @@ func TestMappingsGoWithTheGate_DEL02_DEL03_NAT07(t *testing.T) {
 	}
 }
 
+// TestExpiringMappingsGo_DEL03_NAT07: of many mappings that are cut some expire all the time. The
+// others go all the same.
+func TestExpiringMappingsGo_DEL03_NAT07(t *testing.T) {
+	const mappings = 30_000
+	lab := newLab(t)
+	o := labOptions(lab)
+	fullCone(&o)
+	o.Mappings.Most = 2 * mappings
+	k := openKernel(t, o)
+	apply(t, k, nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 65535}})
+	loadMappings(t, lab, alice, eip, mappings, func(i int) time.Duration { return time.Duration(3000+i) * time.Millisecond })
+	apply(t, k, nat.Entry{Inside: alice})
+	proofs, err := k.Reap(testContext(t), []netip.Addr{alice})
+	if err != nil || len(proofs) != 1 {
+		t.Fatalf("receipts are %+v, %v", proofs, err)
+	}
+	for _, set := range learnedSets {
+		left := 0
+		err := elements(testContext(t), k.conn, testTable, set, func() { left = 0 }, func([]byte) { left++ })
+		if err != nil || left > 0 {
+			t.Errorf("%d elements of %s are left, %v", left, set, err)
+		}
+	}
+	if n, all := proofs[0].Elements, len(learnedSets)*mappings; n == 0 || n > all+2 {
+		t.Errorf("the receipt counts %d elements, of %d before some expired", n, all)
+	}
+}
+
 // TestSharedPort_NAT07: a new endpoint that meets the port of another one goes on without a
 // mapping, and the other one keeps its own.
 func TestSharedPort_NAT07(t *testing.T) {

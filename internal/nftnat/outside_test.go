@@ -244,6 +244,43 @@ func TestPoolIsNoSource_NAT16(t *testing.T) {
 	w.dropped(t, chainForward, "outside source")
 }
 
+// TestPoolIsNoSourceOfMappings_NAT06_NAT16_I10 has a neighbour on the outside send from outside
+// addresses to the mapped port of a subscriber, who is open to everybody. Nothing arrives, or is
+// learned: a mapping of an outside address to itself would take the port from its subscriber, and
+// its packet be a refresh from outside.
+func TestPoolIsNoSourceOfMappings_NAT06_NAT16_I10(t *testing.T) {
+	w := newWireTestWith(t, fullCone)
+	apply(t, w, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
+	host := w.host(t, 0, 9)
+	s := w.socket(t, alice, 5000)
+	mapped := seenAs(t, s, host)
+	of := blockOf(bob, nat.GateOpen, 1)
+	for port := of.First; port <= of.Last; port++ {
+		for _, protocol := range []uint8{netlab.UDP, netlab.TCP} {
+			p := netlab.Packet{Protocol: protocol, Source: netip.AddrPortFrom(eip, uint16(port)), Destination: mapped, Payload: []byte("stranger")}
+			if err := w.Internet.Send(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.capture.Settle(testContext(t), w.CGN, w.Remotes[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.learned(t, setTaken, eip); n != 1 {
+		t.Errorf("%d ports of the outside address are taken, want that of alice alone", n)
+	}
+	if err := s.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		t.Fatal(err)
+	}
+	if n, from, err := s.ReadFromUDPAddrPort(make([]byte, 100)); err == nil {
+		t.Errorf("alice got %d octets from %v", n, from)
+	}
+	third := w.host(t, 1, 10)
+	other := w.socket(t, bob, 6000)
+	wantPass(t, third, seenAs(t, other, host), other, portOf(third))
+	w.dropped(t, chainToInside, "outside source")
+}
+
 // TestOutsideIsNoSubscriber_I10 has a neighbour on the outside send to the machine itself with
 // the inside address of a subscriber: conntrack remembers nothing, for an entry would count as
 // a session of the subscriber's, and keep it from opening its own.

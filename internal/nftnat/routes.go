@@ -188,6 +188,18 @@ func (b *blackholes) localAddresses() (map[netip.Addr]bool, error) {
 	return local, nil
 }
 
+// OwnAddressIn returns an address of the machine itself that lies in a prefix, the lowest one; the
+// zero address for none.
+func (k *Kernel) OwnAddressIn(p netip.Prefix) (own netip.Addr, err error) {
+	local, err := k.routes.localAddresses()
+	for a := range local {
+		if p.Contains(a) && (!own.IsValid() || a.Less(own)) {
+			own = a
+		}
+	}
+	return own, err
+}
+
 // lacksLink reports whether no interface has the name or, for the beginning of a name, whether
 // the name of none begins with it.
 func (b *blackholes) lacksLink(name string) (bool, error) {

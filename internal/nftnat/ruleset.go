@@ -180,6 +180,8 @@ func forwardRules(o Options) []rule {
 			{chainToInside, "", then(isReply(), goTo(chainDownstream))},
 			{chainToInside, "expected by a helper of others",
 				then(statusHas(conntrack.StatusExpected), countedDrop(nat.DropExpected, nat.DropIn)...)},
+			{chainToInside, "outside source, not translated here",
+				then(in(loadSource, setOutsidePrefixes), countedDrop(nat.DropOutsideSource, nat.DropIn)...)},
 			{chainToInside, "", then(statusHas(conntrack.StatusDestinationTranslated), goTo(chainDownstream))},
 			{chainToInside, "neither a reply nor through a mapping", countedDrop(nat.DropFiltered, nat.DropIn)},
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/mdlayher/netlink"
+	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/kmodule"
 	"github.com/sessiond/sessiond/internal/netns"
 	"github.com/sessiond/sessiond/internal/nftnat/wire"
@@ -16,18 +17,18 @@ import (
 
 // warnOfSurroundings logs missing interfaces and settings. NAT works without them, or will
 // once they are there.
-func (k *Kernel) warnOfSurroundings() {
-	for _, name := range slices.Concat(k.options.InsideInterfaces, k.options.OutsideInterfaces) {
-		if missing, err := k.routes.lacksLink(name); err == nil && missing {
-			k.log.Warn("interface does not exist; nothing is translated there until it does: is it in nat.netns, and is this its name?",
+func warnOfSurroundings(o *Options, routes *blackholes, flows *conntrack.Table, conn *wire.Conn) {
+	for _, name := range slices.Concat(o.InsideInterfaces, o.OutsideInterfaces) {
+		if missing, err := routes.lacksLink(name); err == nil && missing {
+			o.Logger.Warn("interface does not exist; nothing is translated there until it does: is it in nat.netns, and is this its name?",
 				"interface", name)
 		}
 	}
-	if !k.flows.Counted() {
-		k.log.Warn("net.netfilter.nf_conntrack_acct is off: packets and bytes of sessions are shown as 0, and sessions that began before it is switched on stay so")
+	if !flows.Counted() {
+		o.Logger.Warn("net.netfilter.nf_conntrack_acct is off: packets and bytes of sessions are shown as 0, and sessions that began before it is switched on stay so")
 	}
-	warnOfHelpers(k.conn, k.options.NetNS, k.log)
-	k.options.warnOfSkippedRules(k.log)
+	warnOfHelpers(conn, o.NetNS, o.Logger)
+	o.warnOfSkippedRules(o.Logger)
 }
 
 // Forwarding.

@@ -53,7 +53,7 @@ func (c *Config) Has(e nat.Endpoint) bool {
 func (c *Config) checkOwn(m *nat.Mapping) error {
 	switch {
 	case c.Range == (Range{}):
-		return fmt.Errorf("%w: group %s; write static_ports into its configuration, and reload", ErrNoRange, m.Group)
+		return fmt.Errorf("%w: group %s; write static_ports into its configuration, such as 1-1023, which no block has, and reload", ErrNoRange, m.Group)
 	case m.Owner.Inside.IsValid() && !addrrange.InOne(c.Inside, m.Owner.Inside):
 		return fmt.Errorf("inside address %v: %w; name one of %v", m.Owner.Inside, ErrOutside, c.Inside)
 	case !m.Outside.IsValid():

@@ -141,6 +141,9 @@ func (t *Table) Plan(m nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) 
 	if m.Outside.IsValid() {
 		return m, t.mayHave(&m, taken)
 	}
+	if len(t.config.Outside) == 0 {
+		return m, fmt.Errorf("all outside prefixes of the group drain, %w for a mapping; add one, or put one back (sessionctl pool add)", ErrFull)
+	}
 	e, ok := t.choose(&m, prefer, taken)
 	if !ok {
 		return m, fmt.Errorf("all %d %s ports of each outside address are mapped or in quarantine, %w; widen static_ports, or add an outside prefix", t.config.Range.Len(), nat.ProtocolName(m.Outside.Protocol), ErrFull)
@@ -318,9 +321,9 @@ func (t *Table) Remove(e nat.Endpoint) {
 	}
 }
 
-// Configure replaces the bounds and the configured mappings. It returns those in force that
-// end, and those that begin. An error names a mapping in the way, with what to do, and nothing
-// has changed then.
+// Configure replaces the bounds and the configured mappings. It returns the configured ones that
+// end, those that begin, and the others that have had no room until now. An error names a
+// mapping in the way, with what to do, and nothing has changed then.
 func (t *Table) Configure(c Config) (changed Changes, err error) {
 	if err := t.MayConfigure(c); err != nil {
 		return changed, err
@@ -338,6 +341,11 @@ func (t *Table) Configure(c Config) (changed Changes, err error) {
 	for i := range changed.Ended {
 		t.Remove(changed.Ended[i].Outside)
 	}
+	for m := range t.From(nat.Endpoint{}) {
+		if !m.Ended() && !t.config.Has(m.Outside) && c.Has(m.Outside) {
+			changed.Begun = append(changed.Begun, m)
+		}
+	}
 	t.config = c
 	for i := range c.Configured {
 		if t.Put(c.Configured[i]) {
@@ -347,13 +355,14 @@ func (t *Table) Configure(c Config) (changed Changes, err error) {
 	return changed, nil
 }
 
-// Changes are the configured mappings that a configuration took away and added.
+// Changes are the mappings that a configuration took away, and those that it brought into force.
 type Changes struct{ Ended, Begun []nat.Mapping }
 
-// MayConfigure returns the error that Configure would return.
+// MayConfigure returns the error that Configure would return. A stored mapping that has no room
+// as it is, since a start without its ports, is in nobody's way.
 func (t *Table) MayConfigure(c Config) error {
 	for m := range t.From(nat.Endpoint{}) {
-		if !m.Configured && !m.Ended() && !c.Has(m.Outside) {
+		if !m.Configured && !m.Ended() && t.config.Has(m.Outside) && !c.Has(m.Outside) {
 			return fmt.Errorf("%v of %v would have no port of the group any more; delete it first (sessionctl mapping delete), or keep its outside prefix and static_ports", m.Outside, m.Owner)
 		}
 	}

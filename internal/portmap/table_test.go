@@ -114,6 +114,27 @@ func TestRefused(t *testing.T) {
 }
 
 // TestQuarantine_NAT30: an endpoint goes to nobody else before its hold is over.
+// A group all of whose prefixes drain has no address to choose a port of, and keeps its mappings.
+func TestAllDrain_NAT27(t *testing.T) {
+	table := New(testConfig())
+	first := table.make(t, wish("alice", 80), netip.Addr{})
+	drained := testConfig()
+	drained.Outside, drained.Draining = nil, drained.Outside
+	if _, err := table.Configure(drained); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := table.Plan(wish("alice", 81), first.Outside.Addr(), nobody); !errors.Is(err, ErrFull) {
+		t.Errorf("planned %v, error %v, want ErrFull", m.Outside, err)
+	}
+	if m, ok := table.At(first.Outside); !ok || m != first {
+		t.Errorf("the mapping made before is %v", m)
+	}
+	if _, err := table.Configure(testConfig()); err != nil {
+		t.Fatal(err)
+	}
+	table.make(t, wish("alice", 81), first.Outside.Addr())
+}
+
 func TestQuarantine_NAT30(t *testing.T) {
 	table := New(testConfig())
 	m := table.make(t, wish("alice", 80), netip.Addr{})
@@ -178,6 +199,33 @@ func TestConfigured(t *testing.T) {
 	narrow.Range, narrow.Configured = Range{60003, 60003}, nil
 	if _, err := table.Configure(narrow); err == nil || !strings.Contains(err.Error(), "sessionctl mapping delete") {
 		t.Errorf("without bob's port: %v", err)
+	}
+}
+
+// A start takes over a stored mapping whose ports are no longer set apart. It is not in force, is in
+// no way of other changes, and begins where its ports come back.
+func TestStoredWithoutPorts(t *testing.T) {
+	c := testConfig()
+	c.Range = Range{}
+	table := New(c)
+	stored := wish("alice", 22)
+	stored.Outside = tcp("198.51.100.1:60002")
+	if !table.Put(stored) {
+		t.Fatal("the stored mapping is not put")
+	}
+	c.Hold *= 2
+	if changed, err := table.Configure(c); err != nil || len(changed.Begun)+len(changed.Ended) > 0 {
+		t.Errorf("another change: %+v, %v", changed, err)
+	}
+	changed, err := table.Configure(testConfig())
+	if err != nil || !slices.Equal(changed.Begun, []nat.Mapping{stored}) {
+		t.Errorf("its ports again: %+v, %v", changed, err)
+	}
+	if in := slices.Collect(table.Of(stored.Owner)); !slices.Equal(in, []nat.Mapping{stored}) {
+		t.Errorf("in force are %v", in)
+	}
+	if _, err := table.Configure(c); err == nil {
+		t.Error("its ports are taken away while it is in force")
 	}
 }
 

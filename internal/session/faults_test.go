@@ -25,6 +25,7 @@ type faultyKernel struct {
 	*memnat.NAT
 	clings   atomic.Pointer[netip.Addr] // the entries of this address keep coming back
 	prefixes error                      // error of SetPrefixes
+	own      netip.Addr                 // address of the machine
 }
 
 func (k *faultyKernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
@@ -36,6 +37,13 @@ func (k *faultyKernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Rea
 		}
 	}
 	return proved, err
+}
+
+func (k *faultyKernel) OwnAddressIn(p netip.Prefix) (netip.Addr, error) {
+	if p.Contains(k.own) {
+		return k.own, nil
+	}
+	return k.NAT.OwnAddressIn(p)
 }
 
 func (k *faultyKernel) SetPrefixes(ctx context.Context, inside, outside []netip.Prefix, m nftnat.Mappings) error {

@@ -498,7 +498,8 @@ func (k *mappingKeeper) viewRLocked(g *group, m *nat.Mapping) inspect.Mapping {
 	return view
 }
 
-// endIn ends all mappings of a group in an outside prefix that is taken away. changing is held.
+// endIn ends all mappings of a group in an outside prefix that is taken away, those too whose end
+// cannot be stored yet. changing is held.
 func (k *mappingKeeper) endIn(ctx context.Context, g *group, outside netip.Prefix) error {
 	k.mu.RLock()
 	var list []nat.Mapping
@@ -508,10 +509,9 @@ func (k *mappingKeeper) endIn(ctx context.Context, g *group, outside netip.Prefi
 		}
 	}
 	k.mu.RUnlock()
+	var errs []error
 	for i := range list {
-		if err := k.endLocked(ctx, g, &list[i]); err != nil {
-			return err
-		}
+		errs = append(errs, k.endLocked(ctx, g, &list[i]))
 	}
-	return nil
+	return errors.Join(errs...)
 }

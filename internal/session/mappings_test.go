@@ -17,6 +17,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // mappedGroup is testGroup with ports set apart.
@@ -325,6 +326,30 @@ func TestConfiguredMapping(t *testing.T) {
 	w.check()
 }
 
+// TestMappingWithoutPorts_NAT27: a start without the ports of a stored mapping keeps it. Pools can
+// be changed, and a reload that has the ports again brings it back for its owner.
+func TestMappingWithoutPorts_NAT27(t *testing.T) {
+	with := mappedGroup()
+	w := newWorld(t, with)
+	made := w.mapped(udpOf("a", 53), 0)
+	w.halt()
+	w.group.Static = lsn.StaticPorts{}
+	w.boot()
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	if w.entry(alice).Forwards != (nat.Forwards{}) || len(w.mappings()) != 1 {
+		t.Errorf("without ports alice has %v, and %+v is listed", w.entry(alice).Forwards, w.mappings())
+	}
+	if _, err := w.AddPool(context.Background(), "", spare); err != nil {
+		t.Error(err)
+	}
+	if err := w.SetGroups(context.Background(), []lsn.GroupConfig{with}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the mapping to be in force", func() bool { return w.entry(alice).Forwards.Has(made.Forward()) })
+	w.check()
+}
+
 // TestPoolWithMappings_NAT27: a prefix with mappings is removed only with allow_disruption,
 // which ends them.
 func TestPoolWithMappings_NAT27(t *testing.T) {
@@ -350,9 +375,36 @@ func TestPoolWithMappings_NAT27(t *testing.T) {
 	if _, _, err := w.RemovePool(ctx, "", prefix, false); !errors.As(err, &live) || live.Mappings != 1 {
 		t.Errorf("removed: %v", err)
 	}
+	w.server.Hang(t)
+	hung, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	if _, _, err := w.RemovePool(hung, "", prefix, true); !errors.Is(err, inspect.ErrUnavailable) {
+		t.Errorf("removed without the database: %v", err)
+	}
+	w.server.Resume(t)
+	w.until("the daemon to be ready", func() bool { return w.NotReady() == nil })
+	if list := w.mappings(); len(list) != 1 || list[0].Ended() {
+		t.Errorf("after the removal that failed: %+v", list)
+	}
 	if _, _, err := w.RemovePool(ctx, "", prefix, true); err != nil {
 		t.Fatal(err)
 	}
+	w.until("the mapping to be gone", func() bool { return len(w.mappings())+len(w.storedMappings()) == 0 })
+}
+
+// TestCutOfMappingsSurvivesKill_NAT27_I7: a kill after the removal of a prefix was stored leaves no
+// mapping of it.
+func TestCutOfMappingsSurvivesKill_NAT27_I7(t *testing.T) {
+	g := mappedGroup()
+	g.Outside = append(slices.Clone(g.Outside), netip.MustParsePrefix("203.0.113.0/30"))
+	w := newWorld(t, g)
+	m := udpOf("a", 53)
+	m.Outside.AddrPort = netip.MustParseAddrPort("203.0.113.1:60000")
+	w.mapped(m, 0)
+	w.halt()
+	change := subscriberdb.PoolChange{Prefix: g.Outside[1], Kind: subscriberdb.PoolCut, At: time.Now().UTC()}
+	w.must(w.db.SavePoolChanges(context.Background(), "default", []subscriberdb.PoolChange{change}))
+	w.boot()
 	w.until("the mapping to be gone", func() bool { return len(w.mappings())+len(w.storedMappings()) == 0 })
 }
 

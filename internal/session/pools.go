@@ -53,9 +53,9 @@ func (sg *servedGroups) combine(file []lsn.GroupConfig) []lsn.GroupConfig {
 	return combined(file, sg.changes)
 }
 
-// keepPools cuts the bindings that are left of prefixes that were taken away, stores the
-// changes that still say something, and takes prefixes without blocks in use out of the
-// kernel.
+// keepPools cuts the bindings, and ends the mappings, that are left of prefixes that were taken
+// away, stores the changes that still say something, and takes prefixes without blocks in use
+// out of the kernel.
 func (sg *servedGroups) keepPools(ctx context.Context) {
 	sg.regrouping.Lock()
 	defer sg.regrouping.Unlock()
@@ -67,6 +67,10 @@ func (sg *servedGroups) keepPools(ctx context.Context) {
 			sg.log.Debug("the changes of pools are not in the database yet", "group", g.Name, "error", err)
 		}
 		sg.cutRemoved(g.Name)
+		sg.mu.RLock()
+		cut := sg.changes[g.Name].of(subscriberdb.PoolCut)
+		sg.mu.RUnlock()
+		sg.endMapped(ctx, g.Name, cut...)
 	}
 	if err := sg.trimKernel(ctx); err != nil && ctx.Err() == nil {
 		sg.log.Debug("an outside prefix that is not used any more is still in the kernel", "error", err)
@@ -205,6 +209,9 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	if err != nil {
 		return name, 0, err
 	}
+	if err := sg.mayRoute(o); err != nil {
+		return name, 0, err
+	}
 	live, mapped := sg.liveIn(name, o.outside), sg.mappedIn(name, o.outside)
 	if o.kind == subscriberdb.PoolRemoved && len(live)+mapped > 0 {
 		return name, 0, &inspect.LiveBindingsError{Outside: o.outside, Bindings: len(live), Mappings: mapped}
@@ -212,10 +219,11 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	if slices.Equal(before, next) {
 		return name, 0, nil
 	}
-	if err := sg.endMapped(ctx, name, o); err != nil {
-		return name, 0, err
-	}
-	if err := sg.carryOut(ctx, name, before, next); err != nil {
+	if err := sg.carryOut(ctx, name, before, next, func() {
+		if o.kind == subscriberdb.PoolCut {
+			sg.endMapped(ctx, name, o.outside)
+		}
+	}); err != nil {
 		return name, 0, err
 	}
 	if o.kind == subscriberdb.PoolCut {
@@ -225,22 +233,41 @@ func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name strin
 	return name, cut, nil
 }
 
-// endMapped ends the mappings in a prefix that is removed with all that it has.
-func (sg *servedGroups) endMapped(ctx context.Context, name string, o poolOrder) error {
-	sg.mu.RLock()
-	g := sg.groups[name]
-	sg.mu.RUnlock()
-	if o.kind != subscriberdb.PoolCut || g == nil {
+// mayRoute returns an error if a prefix that is to be added has an address of the machine itself:
+// subscribers who got that could not be reached there.
+func (sg *servedGroups) mayRoute(o poolOrder) error {
+	if o.kind != subscriberdb.PoolAdded {
 		return nil
 	}
-	sg.mappings.changing.Lock()
-	defer sg.mappings.changing.Unlock()
-	return sg.mappings.endIn(ctx, g, o.outside)
+	own, err := sg.kernel.OwnAddressIn(o.outside)
+	if err == nil && own.IsValid() {
+		err = fmt.Errorf("%w: %v of %v is an address of this machine; an outside prefix is routed to it, and on none of its interfaces", inspect.ErrPoolConflict, own, o.outside)
+	}
+	return err
 }
 
-// carryOut stores the changes of a group's pools, and puts them in force. After an error
-// those before are in force, and are stored again.
-func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next poolChanges) error {
+// endMapped ends the mappings of a group in prefixes that are removed with all that they have.
+func (sg *servedGroups) endMapped(ctx context.Context, name string, outside ...netip.Prefix) {
+	for _, p := range outside {
+		if sg.mappedIn(name, p) == 0 {
+			continue
+		}
+		sg.mu.RLock()
+		g := sg.groups[name]
+		sg.mu.RUnlock()
+		sg.mappings.changing.Lock()
+		err := sg.mappings.endIn(ctx, g, p)
+		sg.mappings.changing.Unlock()
+		if err != nil && ctx.Err() == nil {
+			sg.log.Debug("the ends of mappings are not stored yet", "group", name, "outside", p, "error", err)
+		}
+	}
+}
+
+// carryOut stores the changes of a group's pools, ends what is in their way, and puts them in
+// force. After an error those before are in force, and are stored again; nothing has ended unless
+// the changes were stored.
+func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next poolChanges, end func()) error {
 	if err := sg.leases.Check(ctx, name); err != nil {
 		return unavailable(err)
 	}
@@ -254,6 +281,7 @@ func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next 
 		replace(before) // it may be stored all the same
 		return unavailable(err)
 	}
+	end()
 	replace(next)
 	if err := sg.regroup(ctx, sg.configured(), nil); err != nil {
 		replace(before)
@@ -320,8 +348,8 @@ func overlapping(prefixes []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {
 // groupOfPoolRLocked returns the group that an order is about.
 func (sg *servedGroups) groupOfPoolRLocked(o poolOrder) (string, error) {
 	if o.kind == subscriberdb.PoolAdded {
-		if o.group == "" && len(sg.file) == 1 {
-			return sg.file[0].Name, nil
+		if o.group == "" {
+			return sg.groupOfPrefixRLocked(o.outside)
 		}
 		if !slices.ContainsFunc(sg.file, func(c lsn.GroupConfig) bool { return c.Name == o.group }) {
 			return o.group, fmt.Errorf("configured group %q: %w", o.group, inspect.ErrNotFound)
@@ -334,6 +362,18 @@ func (sg *servedGroups) groupOfPoolRLocked(o poolOrder) (string, error) {
 		}
 	}
 	return o.group, fmt.Errorf("outside prefix %v: %w", o.outside, inspect.ErrNotFound)
+}
+
+// groupOfPrefixRLocked returns the group that gets a prefix back, as its configuration has it or it was
+// added before, drained and removed ones included; else the only group.
+func (sg *servedGroups) groupOfPrefixRLocked(outside netip.Prefix) (string, error) {
+	for i := range sg.file {
+		name := sg.file[i].Name
+		if len(sg.file) == 1 || whole(outside, slices.Concat(sg.changes[name].base(sg.file, &sg.file[i]), sg.changes[name].removed())) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("none of %d groups has had %v: %w; name the group that is to have it", len(sg.file), outside, inspect.ErrNotFound)
 }
 
 // outsideOfRLocked returns the outside prefixes of a group: those in force, and, if asked,

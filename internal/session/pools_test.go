@@ -148,7 +148,7 @@ func TestPoolsRefused_NAT27(t *testing.T) {
 	g.Draining = prefixes("192.0.2.0/28")
 	w := newWorld(t, g)
 	w.halt()
-	kernel := &faultyKernel{NAT: w.nat}
+	kernel := &faultyKernel{NAT: w.nat, own: netip.MustParseAddr("20.0.1.1")}
 	w.kernel = kernel
 	w.boot()
 	away := awayGroup()
@@ -173,10 +173,11 @@ func TestPoolsRefused_NAT27(t *testing.T) {
 		"inside of another":             {add("default", "10.0.0.0/30"), inspect.ErrPoolConflict, "inside prefix 10.0.0.0/8"},
 		"outside of another":            {add("default", "203.0.113.0/30"), inspect.ErrPoolConflict, "203.0.113.0/28, which is another group's"},
 		"around the outside of another": {add("default", "203.0.113.0/24"), inspect.ErrPoolConflict, "another group's"},
+		"the machine's own network":     {add("default", "20.0.1.0/24"), inspect.ErrPoolConflict, "20.0.1.1 of 20.0.1.0/24 is an address of this machine"},
 		"too many blocks":               {add("default", "20.0.0.0/8"), inspect.ErrPoolConflict, "blocks are more than"},
 		"drains by the configuration":   {add("default", "192.0.2.0/30"), inspect.ErrPoolConflict, "take `draining` out there"},
 		"no such group":                 {add("none", "20.0.0.0/30"), inspect.ErrNotFound, "none"},
-		"no group named":                {add("", "20.0.0.0/30"), inspect.ErrNotFound, "configured group"},
+		"no group named":                {add("", "20.0.0.0/30"), inspect.ErrNotFound, "name the group"},
 		"drain of what is not there":    {drain("", "20.0.0.0/30"), inspect.ErrNotFound, "20.0.0.0/30"},
 		"drain of another group's":      {drain("away", "198.51.100.0/28"), inspect.ErrNotFound, "198.51.100.0/28"},
 		"drain of more than is there":   {drain("", "198.51.100.0/27"), inspect.ErrNotFound, "198.51.100.0/27"},
@@ -185,6 +186,8 @@ func TestPoolsRefused_NAT27(t *testing.T) {
 			t.Errorf("%s: %v, want %v with %q", name, c.err, c.want, c.says)
 		}
 	}
+	w.must(drain("", "203.0.113.0/30"))
+	w.must(add("", "203.0.113.0/30")) // by the group that has it
 	kernel.prefixes = errors.New("no memory")
 	if err := add("default", "20.0.0.0/30"); !errors.Is(err, kernel.prefixes) {
 		t.Errorf("the kernel refuses: %v", err)

@@ -70,6 +70,7 @@ type termKernel interface {
 	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
 	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
 	SetStatic(ctx context.Context, list []nftnat.StaticPorts) error
+	OwnAddressIn(p netip.Prefix) (netip.Addr, error) // of the machine itself, zero for none
 }
 
 // program puts the terms in force.

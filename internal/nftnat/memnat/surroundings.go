@@ -2,6 +2,7 @@ package memnat
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
@@ -23,3 +24,6 @@ func (surroundings) Bypassed() bool { return false }
 
 // Translators is as that of nftnat.Kernel: there are no others.
 func (surroundings) Translators(context.Context) ([]string, error) { return nil, nil }
+
+// OwnAddressIn is as that of nftnat.Kernel: the twin has no address.
+func (surroundings) OwnAddressIn(netip.Prefix) (netip.Addr, error) { return netip.Addr{}, nil }

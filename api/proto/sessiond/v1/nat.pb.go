@@ -1453,7 +1453,8 @@ func (x *ListDropsResponse) GetDrops() []*Drop {
 // AddPoolRequest names a public prefix for a group.
 type AddPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exact name of a configured group. May be empty where there is only one.
+	// Exact name of a configured group. May be empty where there is only one, or where
+	// one has the prefix, drained or removed.
 	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// IPv4, without host bits, such as 198.51.100.16/28. Required.
 	OutsidePrefix string `protobuf:"bytes,2,opt,name=outside_prefix,json=outsidePrefix,proto3" json:"outside_prefix,omitempty"`

@@ -55,8 +55,9 @@ type NatServiceClient interface {
 	// AddPool makes a group give blocks of a public prefix: a new one, or one that
 	// DrainPool or RemovePool took out. It is no error where the group does so already.
 	// FAILED_PRECONDITION with reason POOL_CONFLICT where the prefix overlaps an inside
-	// prefix, or the public prefix of another group, where the group would have too many
-	// blocks, or where the configuration itself says that the prefix drains.
+	// prefix, the public prefix of another group, or an address of the machine itself, where
+	// the group would have too many blocks, or where the configuration itself says that the
+	// prefix drains.
 	AddPool(ctx context.Context, in *AddPoolRequest, opts ...grpc.CallOption) (*AddPoolResponse, error)
 	// DrainPool stops a group from giving blocks of a public prefix, or of a part of one.
 	// Live bindings stay to their end. NOT_FOUND where the group does not have it.
@@ -185,8 +186,9 @@ type NatServiceServer interface {
 	// AddPool makes a group give blocks of a public prefix: a new one, or one that
 	// DrainPool or RemovePool took out. It is no error where the group does so already.
 	// FAILED_PRECONDITION with reason POOL_CONFLICT where the prefix overlaps an inside
-	// prefix, or the public prefix of another group, where the group would have too many
-	// blocks, or where the configuration itself says that the prefix drains.
+	// prefix, the public prefix of another group, or an address of the machine itself, where
+	// the group would have too many blocks, or where the configuration itself says that the
+	// prefix drains.
 	AddPool(context.Context, *AddPoolRequest) (*AddPoolResponse, error)
 	// DrainPool stops a group from giving blocks of a public prefix, or of a part of one.
 	// Live bindings stay to their end. NOT_FOUND where the group does not have it.
