@@ -248,6 +248,58 @@ func TestMappingsOutliveTheDatabase_I6(t *testing.T) {
 	}
 }
 
+// TestConfiguredMappingOutlivesEverything_I6: where a daemon starts beside an emptied database, the
+// kernel alone tells where the user of a configured mapping is. The mapping stays there, with its
+// sessions, until accounting says that the user is somewhere else, or another one is there.
+func TestConfiguredMappingOutlivesEverything_I6(t *testing.T) {
+	for name, then := range map[string]struct {
+		inside netip.Addr
+		user   string
+		stays  bool
+	}{
+		"the user goes on":          {alice, "a", true},
+		"the user is elsewhere":     {bob, "a", false},
+		"another user has the line": {alice, "b", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := mappedGroup()
+			m := udpOf("a", 53)
+			m.Group, m.Configured, m.Outside.AddrPort = "default", true, netip.MustParseAddrPort("198.51.100.2:60053")
+			g.Static.Mappings = []nat.Mapping{m}
+			w := newWorld(t, g)
+			w.send(subscriber.EventStart, alice, "a", "1")
+			w.awaitState(alice, nat.Active)
+			if _, err := w.reach(m); err != nil {
+				t.Fatal(err)
+			}
+			before := w.entry(alice)
+			w.halt()
+			if err := w.client.FlushAll(context.Background()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			w.boot()
+			if n := w.nat.SessionCount(alice); n != 1 || w.entry(alice) != before {
+				t.Errorf("after the start there are %d sessions, and the entry is %+v, was %+v", n, w.entry(alice), before)
+			}
+			if list := w.mappings(); len(list) != 1 || list[0].Inside != alice || !list[0].InForce {
+				t.Errorf("after the start the mappings are %+v", list)
+			}
+			w.send(subscriber.EventStart, then.inside, then.user, "2")
+			if then.stays {
+				w.until("the user to be known", func() bool { return w.bindings(alice)[nat.Active].UserName == "a" })
+				if !w.entry(alice).Forwards.Has(m.Forward()) {
+					t.Error("the mapping is gone")
+				}
+				return
+			}
+			w.until("the mapping to go", func() bool { return !w.entry(alice).Forwards.Has(m.Forward()) && w.nat.SessionCount(alice) == 0 })
+			if then.inside != alice {
+				w.until("the mapping to come", func() bool { return w.entry(then.inside).Forwards.Has(m.Forward()) })
+			}
+		})
+	}
+}
+
 // TestMappingDrift: elements of mappings that others take out, add or change are put right, and
 // counted as drift.
 func TestMappingDrift(t *testing.T) {
