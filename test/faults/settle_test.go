@@ -157,5 +157,5 @@ func (w *world) end(ctx context.Context) error {
 		s, err := w.look(ctx)
 		return err == nil && len(s.bindings) == 0 && len(s.stored) == 0 && len(s.gates) == 0 && len(s.entries) == 0, err
 	})
-	return errors.Join(err, w.removePool(ctx))
+	return errors.Join(err, w.endMappings(ctx), w.removePool(ctx))
 }
