@@ -300,6 +300,61 @@ func TestConfiguredMappingOutlivesEverything_I6(t *testing.T) {
 	}
 }
 
+// TestSessionsOfFormerMapping_I7: a daemon that dies when a mapping has ended, and its sessions have
+// not yet, leaves none: the next start ends those of stored mappings in quarantine. Where the outside
+// endpoint leads to another port of the same address by then, the comparison finds those to the former.
+func TestSessionsOfFormerMapping_I7(t *testing.T) {
+	for name, moved := range map[string]bool{"ended": false, "to another port": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, mappedGroup())
+			w.send(subscriber.EventStart, alice, "a", "1")
+			w.awaitState(alice, nat.Active)
+			m := w.mapped(udpOf("a", 53), 0).Mapping
+			if _, err := w.reach(m); err != nil {
+				t.Fatal(err)
+			}
+			w.flow(alice, 4000)
+			w.halt()
+			e := w.entry(alice)
+			e.Forwards = nat.Forwards{}
+			m.HoldUntil = time.Now().Add(time.Minute)
+			if moved {
+				m.InsidePort, m.HoldUntil = 54, time.Time{}
+				e.Forwards = nat.NewForwards([]nat.Forward{m.Forward()})
+			}
+			if err := errors.Join(w.nat.Tamper(e), w.db.SaveMappings(context.Background(), "default", []nat.Mapping{m}, nil)); err != nil {
+				t.Fatal(err)
+			}
+			w.boot()
+			if moved {
+				another := netip.AddrPortFrom(visitor.Addr(), visitor.Port()+1)
+				if s, err := w.nat.Reach(nat.ProtocolUDP, another, m.Outside.AddrPort); err != nil || s.Inside.Port() != 54 {
+					t.Fatalf("reached %v, %v", s.Inside, err)
+				}
+				if _, err := w.Reconcile(context.Background(), false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			left := func() (ports []uint16) {
+				err := w.nat.SessionsOf(context.Background(), netip.PrefixFrom(alice, 32), func(s nftnat.Session) error {
+					ports = append(ports, s.Inside.Port())
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				slices.Sort(ports)
+				return ports
+			}
+			want := []uint16{4000}
+			if moved {
+				want = []uint16{54, 4000}
+			}
+			w.until("the sessions to the former port to end", func() bool { return slices.Equal(left(), want) })
+		})
+	}
+}
+
 // TestMappingDrift: elements of mappings that others take out, add or change are put right, and
 // counted as drift.
 func TestMappingDrift(t *testing.T) {
