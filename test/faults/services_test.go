@@ -114,14 +114,15 @@ func (w *world) isReached(v *visit) error {
 
 // keeps reports whether a mapping stays where it was in this round: nobody changed it, or another
 // one of its inside port, and no operation touches its owner. Where one session of a user waits
-// for a block, the user's mappings may go there.
+// for a block, or loses its own with a pool, the user's mappings may go there.
 func (w *world) keeps(m *mapping, touched map[*line]bool) bool {
 	if m.fresh || m.gone {
 		return false
 	}
 	for _, l := range w.model.linesOf(m.group) {
 		before := w.holders[l]
-		if touched[l] || l.online != before {
+		_, bound := w.blocks[l]
+		if touched[l] || l.online != before || l.online != nil && !bound {
 			if l.inside == m.inside || l.owner() == m.user || l.online.is(m.user) || before.is(m.user) {
 				return false
 			}
@@ -133,7 +134,7 @@ func (w *world) keeps(m *mapping, touched map[*line]bool) bool {
 
 // steady returns the visits of the last rest to services that this round leaves alone.
 func (w *world) steady(touched map[*line]bool) []*visit {
-	return slices.DeleteFunc(slices.Clone(w.visited), func(v *visit) bool { return touched[v.line] || !w.keeps(v.m, touched) })
+	return slices.DeleteFunc(slices.Clone(w.visited), func(v *visit) bool { return !w.keeps(v.m, touched) })
 }
 
 // settleMappings checks the mappings at rest, but those of TCP that are in force: their flows
