@@ -219,6 +219,9 @@ func (w *world) settleFlows(ctx context.Context, s *snapshot) error {
 		ids[e.id] = true
 	}
 	c := w.compare(s)
+	var mappings error
+	var beside sync.WaitGroup
+	beside.Go(func() { mappings = w.settleMappings(ctx, c) })
 	err := w.eachFlow(w.flows, func(f *flow) error {
 		b := c.atRest[f.line.inside]
 		f.unmapped = f.mapped != nil && (f.mapped.gone || c.holder(f.mapped) != b)
@@ -244,7 +247,8 @@ func (w *world) settleFlows(ctx context.Context, s *snapshot) error {
 		}
 		return nil
 	})
-	return errors.Join(err, w.settleMappings(ctx, c), w.closeEnded(c.atRest))
+	beside.Wait()
+	return errors.Join(err, mappings, w.closeEnded(c.atRest))
 }
 
 // drains reports whether the flow goes on although its session has ended.

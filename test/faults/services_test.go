@@ -150,6 +150,7 @@ func (w *world) settleMappings(ctx context.Context, c *comparison) error {
 		}
 		v, err := w.visit(ctx, m, inside)
 		switch {
+		case c.mayMove(m):
 		case err != nil:
 			errs = append(errs, err)
 		case b == nil || !b.is("ACTIVE"):
@@ -175,6 +176,14 @@ func (w *world) settleMappings(ctx context.Context, c *comparison) error {
 	}
 	w.visited, w.ended = open, nil
 	return errors.Join(errs...)
+}
+
+// mayMove reports whether another session of the user waits for a block: with that it gets the
+// mapping, at any time.
+func (c *comparison) mayMove(m *mapping) bool {
+	return m.user != "" && slices.ContainsFunc(c.model.linesOf(m.group), func(l *line) bool {
+		return l.online.is(m.user) && c.atRest[l.inside] == nil
+	})
 }
 
 // home is the inside address of the owner while no other has its user's session.
@@ -221,7 +230,7 @@ func (w *world) isClosed(ctx context.Context, v *visit) error {
 func (w *world) openMappedFlows(ctx context.Context, c *comparison) error {
 	for _, m := range w.mappings {
 		b := c.holder(m)
-		if m.protocol != "tcp" || b == nil || !b.is("ACTIVE") || slices.ContainsFunc(w.flows, func(f *flow) bool { return f.mapped == m }) {
+		if m.protocol != "tcp" || b == nil || !b.is("ACTIVE") || c.mayMove(m) || slices.ContainsFunc(w.flows, func(f *flow) bool { return f.mapped == m }) {
 			continue
 		}
 		v, err := w.visit(ctx, m, b.Inside)
