@@ -178,11 +178,11 @@ func (w *world) settleMappings(ctx context.Context, c *comparison) error {
 	return errors.Join(errs...)
 }
 
-// mayMove reports whether another session of the user waits for a block: with that it gets the
-// mapping, at any time.
+// mayMove reports whether a session of the owner waits for a block: with that it gets the mapping,
+// at any time.
 func (c *comparison) mayMove(m *mapping) bool {
-	return m.user != "" && slices.ContainsFunc(c.model.linesOf(m.group), func(l *line) bool {
-		return l.online.is(m.user) && c.atRest[l.inside] == nil
+	return slices.ContainsFunc(c.model.linesOf(m.group), func(l *line) bool {
+		return l.online != nil && (l.inside == m.inside || l.online.user == m.user) && c.atRest[l.inside] == nil
 	})
 }
 
