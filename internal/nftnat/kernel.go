@@ -210,6 +210,7 @@ func (k *Kernel) keepActualPrefixes(before *actualRuleset) error {
 	if err != nil {
 		return err
 	}
+	k.options.keptStatic = prefixesOf(before.sets[setStaticOutside].members)
 	k.options.OutsidePrefixes = withAll(k.options.OutsidePrefixes, routes)
 	if err := k.flows.SetOutside(k.options.OutsidePrefixes); err != nil {
 		return err
@@ -412,7 +413,7 @@ type Options struct {
 	OutsideInterfaces []string            // required: towards the internet; exact names
 	InsidePrefixes    []netip.Prefix      // required: the subscribers' addresses
 	OutsidePrefixes   []netip.Prefix      // public pools; each gets a blackhole route
-	KeepPrefixes      bool                // prefixes that an earlier start left in the kernel stay until SetPrefixes
+	KeepPrefixes      bool                // prefixes that an earlier start left in the kernel stay until SetPrefixes; those of mappings until SetStatic
 	Timeouts          nat.Timeouts        // required: whole seconds
 	GroupTimeouts     []nat.GroupTimeouts // by group of subscribers, in the place of Timeouts
 	MaxSessions       int                 // of one inside address; 0 for no bound
@@ -425,8 +426,9 @@ type Options struct {
 	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger        // required
 
-	full    crowded  // subscribers with more than MaxSessions, or at a limit
-	devices []string // of our flowtable: the present inside and outside interfaces, sorted
+	full       crowded        // subscribers with more than MaxSessions, or at a limit
+	devices    []string       // of our flowtable: the present inside and outside interfaces, sorted
+	keptStatic []netip.Prefix // outside prefixes of mappings that an earlier start left, until SetStatic
 }
 
 func (o Options) validate() error {
