@@ -10,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
@@ -26,8 +28,13 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// flushWithin bounds a stop's wait for work in progress.
-const flushWithin = 3 * time.Second
+// Bounds of a stop, which ends before the ten seconds are over that container engines allow.
+const (
+	// stopWithin bounds the wait for requests, and then for other work, in progress.
+	stopWithin = 6 * time.Second
+	// flushWithin bounds the wait for other work.
+	flushWithin = 3 * time.Second
+)
 
 // backend is the NAT: nftables, or its in-memory twin.
 type backend interface {
@@ -58,6 +65,7 @@ type daemon struct {
 
 	startNAT func(context.Context) error // programs the kernel
 	database []io.Closer                 // connections to the database
+	closing  sync.Once                   // of these
 	claim    *ownership.Claimant
 }
 
@@ -204,10 +212,7 @@ func (d *daemon) close() {
 }
 
 // closeDatabase closes the connections to the database.
-func (d *daemon) closeDatabase() {
-	d.closeAll(d.database)
-	d.database = nil
-}
+func (d *daemon) closeDatabase() { d.closing.Do(func() { d.closeAll(d.database) }) }
 
 // closeAll closes in reverse order, so that the lock of the table is released
 // after all that works on the table.
@@ -248,11 +253,23 @@ func (d *daemon) run(ctx context.Context, reload func(context.Context) (config.C
 			return errors.New("a part failed")
 		}
 	})
+	working, giveUp := context.WithCancel(background)
+	back.Go(func() error { // a Redis that hangs must not delay the end
+		defer giveUp()
+		select {
+		case <-frontCtx.Done():
+		case <-background.Done():
+		}
+		if clock.Sleep(background, stopWithin) == nil {
+			d.closeDatabase()
+		}
+		return nil
+	})
 	frontErr := front.Wait()
 	_, _ = systemd.SdNotify(false, systemd.SdNotifyStopping)
-	d.flush()
+	d.flush(working)
 	stopBack()
-	d.closeDatabase() // a Redis that hangs must not delay the end
+	d.closeDatabase()
 	return errors.Join(back.Wait(), frontErr)
 }
 
@@ -305,13 +322,13 @@ func (d *daemon) tellReadiness(ctx context.Context) error {
 }
 
 // flush waits for work in progress, and writes delayed writes.
-func (d *daemon) flush() {
-	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
+func (d *daemon) flush(working context.Context) {
+	ctx, cancel := context.WithTimeout(working, flushWithin)
 	defer cancel()
 	if err := d.manager.Quiet(ctx); err != nil {
 		d.log.Warn("stopped with work under way, the next start takes it up", "error", err)
 	}
-	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel = context.WithTimeout(working, time.Second)
 	defer cancel()
 	if err := d.db.FlushNASes(ctx); err != nil {
 		d.log.Warn("stopped without writing what was heard of NASes last, it is learned again", "error", err)

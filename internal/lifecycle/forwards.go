@@ -186,7 +186,28 @@ func (x Forwards) assignSlot(g *Group, s *Slot) {
 			list = append(list, m.Forward())
 		}
 	}
+	if user == "" {
+		list = append(list, x.foundAt(g, s)...)
+	}
 	x.set(s, nat.NewForwards(list))
+}
+
+// foundAt returns the mappings of users that a slot without a User-Name has: a start found them in
+// the kernel, beside a database that was lost, and the user is at no other address. So their
+// sessions go on until accounting names the user (I6).
+func (x Forwards) foundAt(g *Group, s *Slot) (list []nat.Forward) {
+	for f := range s.Forwards().All() {
+		m, ok := g.Mappings.At(f.Endpoint())
+		if user := m.Owner.UserName; ok && user != "" && !m.Ended() && m.Forward() == f {
+			if _, known := g.users[user]; !known {
+				g.users[user] = s.packed.Inside()
+			}
+			if g.users[user] == s.packed.Inside() {
+				list = append(list, f)
+			}
+		}
+	}
+	return list
 }
 
 // set changes the mappings of a slot, and has them programmed.

@@ -22,3 +22,6 @@ type Session struct {
 
 // OutsideEndpoint returns the outside address and port, with the protocol.
 func (s *Session) OutsideEndpoint() Endpoint { return Endpoint{s.Protocol, s.Outside} }
+
+// Forward returns the mapping that a session of its ports goes through.
+func (s *Session) Forward() Forward { return Forward{s.Protocol, Port(s.Inside.Port()), s.Outside} }

@@ -3,10 +3,13 @@ package nftnat
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -133,4 +136,41 @@ func TestOwnAddressIn_NAT27(t *testing.T) {
 			t.Errorf("in %v is %v, %v; want %v", prefix, own, err, want)
 		}
 	}
+}
+
+// TestKeepsMappedPrefixes_I9: a start with KeepPrefixes lets everybody in by the mappings that
+// stand, also on addresses of which it does not know yet that they have any, until SetStatic.
+func TestKeepsMappedPrefixes_I9(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	withStatic(&o)
+	game := forward(unix.IPPROTO_UDP, 5000, 61000)
+	k := openKernel(t, o)
+	apply(t, k, mappedTo(blockOf(alice, nat.GateOpen, 0), game))
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	o.KeepPrefixes = true
+	o.Static = []StaticPorts{{Outside: []netip.Prefix{netip.PrefixFrom(eip.Next(), 32)}, First: 61000, Last: 61999}}
+	k = startKernel(t, o)
+	at, err := lab.Subscriber.ListenUDP(netip.AddrPortFrom(alice, uint16(game.InsidePort)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	host := func(port uint16) *net.UDPConn {
+		c, err := lab.Internet.ListenUDP(netip.AddrPortFrom(lab.Remotes[0], port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	first := host(7100)
+	wantPass(t, first, game.Outside, at, portOf(first))
+	if err := k.SetStatic(testContext(t), o.Static); err != nil {
+		t.Fatal(err)
+	}
+	wantSilence(t, host(7101), game.Outside, at)
 }

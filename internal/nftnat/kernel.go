@@ -213,6 +213,7 @@ func (k *Kernel) keepActualPrefixes(before *actualRuleset) error {
 		return err
 	}
 	k.options.Mappings = k.options.Mappings.withActual(before, addrrange.Of(k.options.InsidePrefixes), addrrange.Of(k.options.OutsidePrefixes))
+	k.options.keptStatic = prefixesOf(before.sets[setStaticOutside].members)
 	k.options.OutsidePrefixes = withAll(k.options.OutsidePrefixes, routes)
 	if err := k.flows.SetOutside(k.options.OutsidePrefixes); err != nil {
 		return err
@@ -402,7 +403,7 @@ type Options struct {
 	OutsideInterfaces []string            // required: towards the internet; exact names
 	InsidePrefixes    []netip.Prefix      // required: the subscribers' addresses
 	OutsidePrefixes   []netip.Prefix      // public pools; each gets a blackhole route
-	KeepPrefixes      bool                // prefixes that an earlier start left in the kernel, and their mappings, stay until SetPrefixes
+	KeepPrefixes      bool                // prefixes that an earlier start left in the kernel, and their mappings, stay until SetPrefixes; those of static ones until SetStatic
 	Timeouts          nat.Timeouts        // required: whole seconds
 	GroupTimeouts     []nat.GroupTimeouts // by group of subscribers, in the place of Timeouts
 	MaxSessions       int                 // of one inside address; 0 for no bound
@@ -415,9 +416,10 @@ type Options struct {
 	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger        // required
 
-	full    crowded  // subscribers with more than MaxSessions, or at a limit
-	short   shortWay // of packets of established flows
-	devices []string // of our flowtable: the present inside and outside interfaces, sorted
+	full       crowded        // subscribers with more than MaxSessions, or at a limit
+	short      shortWay       // of packets of established flows
+	devices    []string       // of our flowtable: the present inside and outside interfaces, sorted
+	keptStatic []netip.Prefix // outside prefixes of mappings that an earlier start left, until SetStatic
 }
 
 func (o Options) validate() error {

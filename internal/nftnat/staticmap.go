@@ -45,8 +45,9 @@ func CheckStatic(list []StaticPorts) error {
 	return nil
 }
 
-// staticOutside returns the prefixes with static ports.
-func staticOutside(o *Options) (list []netip.Prefix) {
+// staticOutside returns the prefixes with static ports, kept ones too.
+func staticOutside(o *Options) []netip.Prefix {
+	list := slices.Clone(o.keptStatic)
 	for _, s := range o.Static {
 		list = append(list, s.Outside...)
 	}
@@ -71,7 +72,7 @@ func (x *staticKeeper) SetStatic(ctx context.Context, list []StaticPorts) error 
 	}
 	defer k.unlock()
 	o := k.options
-	o.Static = slices.Clone(list)
+	o.Static, o.keptStatic = slices.Clone(list), nil
 	return k.configure(ctx, o)
 }
 

@@ -91,13 +91,22 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		source:     source,
 		local:      local.addr,
 		way:        replyPath{socket: r.socket.index, to: d.Peer, oob: local.oob},
-		arrival:    now,
+		arrival:    arrivedAt(d.Arrived, now),
 	}
 	kind, err := r.serve(in)
 	r.coalescer.note(c.peer, err == nil, now)
 	if err != nil {
 		r.server.refused(in, kind, err)
 	}
+}
+
+// arrivedAt returns when a datagram arrived, which may have waited in the socket until now, such
+// as while this process was paused: a counted delay is that at its arrival.
+func arrivedAt(stamp, now time.Time) time.Time {
+	if stamp.IsZero() {
+		return now
+	}
+	return now.Add(-max(0, time.Since(stamp)))
 }
 
 // add queues a reply until all datagrams of a read are handled.
@@ -259,7 +268,7 @@ func openSocket(listen string, index int) (*socket, error) {
 		s.batches, err = udpbatch.New(s.UDPConn)
 	}
 	if err == nil {
-		err = s.batches.AllowFragments()
+		err = errors.Join(s.batches.AllowFragments(), s.batches.Stamp())
 	}
 	if err != nil {
 		return nil, errors.Join(err, pc.Close())

@@ -139,11 +139,12 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, q := range s.queues {
 		q.close()
 	}
+	until := time.Now().Add(s.options.Grace)
 	grace := time.AfterFunc(s.options.Grace, stop)
 	defer grace.Stop()
 	workers.Wait()
 	if s.radsec != nil {
-		s.radsec.Drain(s.options.Grace)
+		s.radsec.Drain(max(time.Until(until), s.options.Grace/5)) // the answers of the last requests are on their way
 	}
 	return err
 }

@@ -38,6 +38,7 @@ type Options struct {
 	UDPTimeout time.Duration // default 300 s
 	RemovalOff bool          // start with the removal toggle off
 	Removal    string        // text between the braces of groups[].removal; default none
+	Settings   string        // further settings of group default; default none
 	RedisArgs  []string      // more arguments for redis-server
 	RedisURL   string        // redis.url; default the rig's own Redis
 	LogLevel   string        // default "debug"
@@ -193,10 +194,10 @@ settings:
   subscriber_session_removal: %t
   idle_timeouts: {tcp_established: 7440s, tcp_transitory: 240s, udp: %s, icmp: 60s}
 groups:
-  - {name: default, inside: [%s], outside: [%s], port_range: %s, block_size: %d, max_blocks: %d, hold: %s, record_ttl: %s, guard: {%s}, removal: {%s}}
+  - {name: default, inside: [%s], outside: [%s], port_range: %s, block_size: %d, max_blocks: %d, hold: %s, record_ttl: %s, guard: {%s}, removal: {%s}, %s}
 %s`, cmp.Or(r.options.RedisURL, "unix://"+r.Redis.Socket), quoted(append([]string{r.options.Listen}, r.options.ListenAlso...)),
 		r.options.RadSec, Secret, list("    ", r.options.Clients), r.grpcAddr(), r.options.LogLevel, r.nat(), removal,
 		r.options.UDPTimeout, r.options.Inside, pool, r.options.PortRange, r.options.BlockSize, r.options.MaxBlocks, r.options.Hold, r.options.RecordTTL,
-		r.options.Guard, r.options.Removal,
+		r.options.Guard, r.options.Removal, r.options.Settings,
 		list("  ", r.options.Groups))
 }

@@ -180,6 +180,7 @@ func (m *Manager) compose(o *Options) {
 	m.mappings = &mappingKeeper{
 		sharedState: s, store: o.Store, kernel: o.Kernel, leases: m.leases, ends: queue.New[sessionEnd](batchMost),
 		endsLeft: map[netip.Addr]int{}, ended: map[nat.Endpoint]int{}, unsure: map[string]bool{},
+		former: map[string][]nat.Forward{},
 	}
 	m.served = &servedGroups{
 		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,

@@ -56,7 +56,8 @@ type mappingKeeper struct {
 	// Guarded by mu.
 	endsLeft map[netip.Addr]int // addresses whose sessions through former mappings are being ended
 	ended    map[nat.Endpoint]int
-	unsure   map[string]bool // groups whose stored mappings may differ from those in force
+	unsure   map[string]bool          // groups whose stored mappings may differ from those in force
+	former   map[string][]nat.Forward // by group, mappings that an earlier run ended, perhaps without their sessions
 }
 
 // sessionEnd is the order to end the sessions of an address through former mappings.
@@ -105,7 +106,7 @@ func (k *mappingKeeper) endAll(ctx context.Context, end sessionEnd) error {
 		}
 		var through []nftnat.Session
 		err := k.kernel.SessionsOf(ctx, netip.PrefixFrom(end.inside, 32), func(s nftnat.Session) error {
-			if s.Inside.Addr() == end.inside && end.through.Reaches(s.OutsideEndpoint()) {
+			if s.Inside.Addr() == end.inside && end.through.Has(s.Forward()) {
 				through = append(through, s)
 			}
 			return nil
@@ -128,8 +129,50 @@ func (k *mappingKeeper) endAll(ctx context.Context, end sessionEnd) error {
 	return nil
 }
 
-// run ends mappings whose lifetime is over, frees endpoints whose quarantine is over, and
-// writes mappings again that the database lost.
+// endFormer ends the sessions through mappings that an earlier run ended: it may have died before
+// their sessions, and the kernel's elements do not tell any more.
+func (k *mappingKeeper) endFormer(ctx context.Context, g *group) error {
+	k.mu.RLock()
+	former := k.former[g.Name]
+	k.mu.RUnlock()
+	if len(former) == 0 {
+		return nil
+	}
+	through := map[netip.Addr][]nat.Forward{}
+	for _, prefix := range g.Config.Inside {
+		err := k.kernel.SessionsOf(ctx, prefix, func(s nftnat.Session) error {
+			if f, inside := s.Forward(), s.Inside.Addr(); slices.Contains(former, f) && !slices.Contains(through[inside], f) {
+				through[inside] = append(through[inside], f)
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.former, g.Name)
+	for inside, list := range through {
+		list = slices.DeleteFunc(list, func(f nat.Forward) bool { return k.hasLocked(g, inside, f) })
+		k.endsLeft[inside]++
+		enqueue(&k.mu, k.ends, sessionEnd{inside, nat.NewForwards(list)})
+	}
+	return nil
+}
+
+// hasLocked reports whether an address has a mapping, one that was made again.
+func (k *mappingKeeper) hasLocked(g *group, inside netip.Addr, f nat.Forward) bool {
+	m, ok := g.Mappings.At(f.Endpoint())
+	if !ok || m.Ended() || m.Forward() != f {
+		return false
+	}
+	at, _ := lifecycle.ForwardsOf(k.life).At(g.Group.Group, &m)
+	return at == inside
+}
+
+// run ends mappings whose lifetime is over, frees endpoints whose quarantine is over, ends what an
+// earlier run has left of its mappings, and writes mappings again that the database lost.
 func (k *mappingKeeper) run(ctx context.Context) error {
 	tick := time.NewTicker(mappingsEvery)
 	defer tick.Stop()
@@ -144,7 +187,7 @@ func (k *mappingKeeper) run(ctx context.Context) error {
 			compared = time.Now()
 		}
 		for _, g := range k.syncedGroups() {
-			if err := errors.Join(k.endDue(ctx, g), k.compare(ctx, g, whatever)); err != nil && ctx.Err() == nil {
+			if err := errors.Join(k.endDue(ctx, g), k.endFormer(ctx, g), k.compare(ctx, g, whatever)); err != nil && ctx.Err() == nil {
 				k.log.Debug("mappings are not as they should be in the database yet", "group", g.Name, "error", err)
 			}
 		}
@@ -308,6 +351,9 @@ func (k *mappingKeeper) Load(ctx context.Context, name string) error {
 				"group", name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
 		}
 		mapped = append(mapped, m.Outside)
+		if m.Ended() {
+			k.former[name] = append(k.former[name], m.Forward())
+		}
 		if !m.Ended() && !g.Mappings.Config().Has(m.Outside) {
 			outside++
 		}

@@ -249,6 +249,113 @@ func TestMappingsOutliveTheDatabase_I6(t *testing.T) {
 	}
 }
 
+// TestConfiguredMappingOutlivesEverything_I6: where a daemon starts beside an emptied database, the
+// kernel alone tells where the user of a configured mapping is. The mapping stays there, with its
+// sessions, until accounting says that the user is somewhere else, or another one is there.
+func TestConfiguredMappingOutlivesEverything_I6(t *testing.T) {
+	for name, then := range map[string]struct {
+		inside netip.Addr
+		user   string
+		stays  bool
+	}{
+		"the user goes on":          {alice, "a", true},
+		"the user is elsewhere":     {bob, "a", false},
+		"another user has the line": {alice, "b", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := mappedGroup()
+			m := udpOf("a", 53)
+			m.Group, m.Configured, m.Outside.AddrPort = "default", true, netip.MustParseAddrPort("198.51.100.2:60053")
+			g.Static.Mappings = []nat.Mapping{m}
+			w := newWorld(t, g)
+			w.send(subscriber.EventStart, alice, "a", "1")
+			w.awaitState(alice, nat.Active)
+			if _, err := w.reach(m); err != nil {
+				t.Fatal(err)
+			}
+			before := w.entry(alice)
+			w.halt()
+			if err := w.client.FlushAll(context.Background()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			w.boot()
+			if n := w.nat.SessionCount(alice); n != 1 || w.entry(alice) != before {
+				t.Errorf("after the start there are %d sessions, and the entry is %+v, was %+v", n, w.entry(alice), before)
+			}
+			if list := w.mappings(); len(list) != 1 || list[0].Inside != alice || !list[0].InForce {
+				t.Errorf("after the start the mappings are %+v", list)
+			}
+			w.send(subscriber.EventStart, then.inside, then.user, "2")
+			if then.stays {
+				w.until("the user to be known", func() bool { return w.bindings(alice)[nat.Active].UserName == "a" })
+				if !w.entry(alice).Forwards.Has(m.Forward()) {
+					t.Error("the mapping is gone")
+				}
+				return
+			}
+			w.until("the mapping to go", func() bool { return !w.entry(alice).Forwards.Has(m.Forward()) && w.nat.SessionCount(alice) == 0 })
+			if then.inside != alice {
+				w.until("the mapping to come", func() bool { return w.entry(then.inside).Forwards.Has(m.Forward()) })
+			}
+		})
+	}
+}
+
+// TestSessionsOfFormerMapping_I7: a daemon that dies when a mapping has ended, and its sessions have
+// not yet, leaves none: the next start ends those of stored mappings in quarantine. Where the outside
+// endpoint leads to another port of the same address by then, the comparison finds those to the former.
+func TestSessionsOfFormerMapping_I7(t *testing.T) {
+	for name, moved := range map[string]bool{"ended": false, "to another port": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, mappedGroup())
+			w.send(subscriber.EventStart, alice, "a", "1")
+			w.awaitState(alice, nat.Active)
+			m := w.mapped(udpOf("a", 53), 0).Mapping
+			if _, err := w.reach(m); err != nil {
+				t.Fatal(err)
+			}
+			w.flow(alice, 4000)
+			w.halt()
+			e := w.entry(alice)
+			e.Forwards = nat.Forwards{}
+			m.HoldUntil = time.Now().Add(time.Minute)
+			if moved {
+				m.InsidePort, m.HoldUntil = 54, time.Time{}
+				e.Forwards = nat.NewForwards([]nat.Forward{m.Forward()})
+			}
+			if err := errors.Join(w.nat.Tamper(e), w.db.SaveMappings(context.Background(), "default", []nat.Mapping{m}, nil)); err != nil {
+				t.Fatal(err)
+			}
+			w.boot()
+			if moved {
+				another := netip.AddrPortFrom(visitor.Addr(), visitor.Port()+1)
+				if s, err := w.nat.Reach(nat.ProtocolUDP, another, m.Outside.AddrPort); err != nil || s.Inside.Port() != 54 {
+					t.Fatalf("reached %v, %v", s.Inside, err)
+				}
+				if _, err := w.Reconcile(context.Background(), false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			left := func() (ports []uint16) {
+				err := w.nat.SessionsOf(context.Background(), netip.PrefixFrom(alice, 32), func(s nftnat.Session) error {
+					ports = append(ports, s.Inside.Port())
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				slices.Sort(ports)
+				return ports
+			}
+			want := []uint16{4000}
+			if moved {
+				want = []uint16{54, 4000}
+			}
+			w.until("the sessions to the former port to end", func() bool { return slices.Equal(left(), want) })
+		})
+	}
+}
+
 // TestMappingDrift: elements of mappings that others take out, add or change are put right, and
 // counted as drift.
 func TestMappingDrift(t *testing.T) {

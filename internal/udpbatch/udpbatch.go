@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,8 @@ import (
 type Datagram struct {
 	Octets  []byte
 	Peer    Address
-	Control []byte // control messages
+	Control []byte    // control messages
+	Arrived time.Time // when the kernel took a received one, by the system's clock; zero without Stamp
 }
 
 // A Conn is a UDP socket that Readers and Writers share.
@@ -47,6 +49,15 @@ func New(c *net.UDPConn) (*Conn, error) {
 func (c *Conn) Coalesce() error {
 	if err := c.set(unix.SOL_UDP, unix.UDP_GRO, 1); err != nil {
 		return fmt.Errorf("coalesce datagrams: %w", err)
+	}
+	return nil
+}
+
+// Stamp asks the kernel to tell when each datagram arrived, however long it waits to be read.
+// For some milliseconds after the first call of the machine these are the times of reading.
+func (c *Conn) Stamp() error {
+	if err := c.set(unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		return fmt.Errorf("stamp datagrams: %w", err)
 	}
 	return nil
 }
@@ -193,8 +204,13 @@ func zone(scope uint32) string {
 
 // Reading.
 
-// segmentControl is the space of the control message with the segment size.
-var segmentControl = unix.CmsgSpace(4)
+// Space of the control messages with the segment size, and with that and the time of arrival.
+var (
+	segmentControl = unix.CmsgSpace(4)
+	ownControl     = segmentControl + unix.CmsgSpace(stampSize)
+)
+
+const stampSize = int(unsafe.Sizeof(unix.Timespec{}))
 
 // A Reader receives datagrams. It is not safe for concurrent use.
 type Reader struct {
@@ -226,7 +242,7 @@ func (c *Conn) NewReader(n, size, control int) *Reader {
 	r.run = r.call.run
 	for i := range n {
 		r.buffers[i] = make([]byte, size)
-		r.controls[i] = make([]byte, control+segmentControl)
+		r.controls[i] = make([]byte, control+ownControl)
 		r.iovecs[i].Base = &r.buffers[i][0]
 		r.iovecs[i].SetLen(size)
 		h := &r.messages[i].Hdr
@@ -263,8 +279,7 @@ func (r *Reader) appendDatagrams(i int) {
 	m := &r.messages[i]
 	r.peers[i].length = uint8(m.Hdr.Namelen)
 	d := Datagram{Octets: r.buffers[i][:m.Len], Peer: r.peers[i]}
-	var size int
-	d.Control, size = cutSegment(r.controls[i][:m.Hdr.Controllen])
+	size := d.cutOwn(r.controls[i][:m.Hdr.Controllen])
 	for whole := d.Octets; size > 0 && len(whole) > size; whole = d.Octets {
 		d.Octets = whole[:size:size]
 		r.datagrams = append(r.datagrams, d)
@@ -273,17 +288,25 @@ func (r *Reader) appendDatagrams(i int) {
 	r.datagrams = append(r.datagrams, d)
 }
 
-// cutSegment removes the segment size from control messages, where the kernel
-// puts it first; 0 if there is none.
-func cutSegment(control []byte) ([]byte, int) {
-	if len(control) < unix.SizeofCmsghdr {
-		return control, 0
+// cutOwn takes off the control messages of Stamp and Coalesce, which come first, and returns the
+// size of the segments, 0 for one datagram.
+func (d *Datagram) cutOwn(control []byte) (size int) {
+	for d.Control = control; len(control) >= unix.SizeofCmsghdr; d.Control = control {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		switch {
+		case err != nil:
+			return size
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
+			size = int(binary.NativeEndian.Uint32(data))
+		case h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_TIMESTAMPNS && len(data) >= stampSize:
+			at := (*unix.Timespec)(unsafe.Pointer(&data[0])) // control messages are aligned
+			d.Arrived = time.Unix(at.Unix())
+		default:
+			return size
+		}
+		control = rest
 	}
-	h, data, rest, err := unix.ParseOneSocketControlMessage(control)
-	if err != nil || h.Level != unix.SOL_UDP || h.Type != unix.UDP_GRO || len(data) < 4 {
-		return control, 0
-	}
-	return rest, int(binary.NativeEndian.Uint32(data))
+	return size
 }
 
 // Sending.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -227,7 +228,7 @@ func TestControl(t *testing.T) {
 		}
 		_, sender := listen(t, network, any)
 		u, receiver := listen(t, network, any)
-		if err := receiver.Coalesce(); err != nil {
+		if err := errors.Join(receiver.Coalesce(), receiver.Stamp()); err != nil {
 			t.Fatal(err)
 		}
 		control := askDestination(t, u, inet6, local)
@@ -253,6 +254,36 @@ func TestControl(t *testing.T) {
 					t.Errorf("%d octets of control messages, want %d", len(d.Control), len(control))
 				}
 			}
+		}
+	}
+}
+
+// TestStamp: a datagram that waits to be read has the time at which it arrived.
+func TestStamp(t *testing.T) {
+	_, sender := listen(t, "udp4", "127.0.0.1:0")
+	u, receiver := listen(t, "udp4", "127.0.0.1:0")
+	if err := receiver.Stamp(); err != nil {
+		t.Fatal(err)
+	}
+	const waits = 5 * time.Millisecond
+	w, r := sender.NewWriter(1, never(t)), receiver.NewReader(1, 100, 0)
+	u.SetReadDeadline(time.Now().Add(patience))
+	for {
+		before := time.Now()
+		w.Add(Datagram{Octets: []byte("hello"), Peer: addressTo(u.LocalAddr().(*net.UDPAddr).AddrPort(), false)})
+		w.Flush()
+		after := time.Now()
+		for time.Since(after) < waits {
+			runtime.Gosched()
+		}
+		ds, err := r.Read()
+		if err != nil {
+			t.Fatalf("no datagram was stamped as it arrived: %v", err)
+		}
+		if at := ds[0].Arrived; !at.Before(before.Round(0)) && !at.After(after.Round(0)) {
+			return // the kernel stamps now
+		} else if !at.After(after.Round(0).Add(waits)) {
+			t.Fatalf("arrived at %v, was sent at %v", at, before)
 		}
 	}
 }
@@ -349,6 +380,9 @@ func BenchmarkXNetReplies(b *testing.B) {
 // in it. BenchmarkXNetRequests does so by the batches of golang.org/x/net.
 func BenchmarkRequests(b *testing.B) {
 	u, receiver := listen(b, "udp4", "127.0.0.1:0")
+	if err := receiver.Stamp(); err != nil {
+		b.Fatal(err)
+	}
 	r := receiver.NewReader(64, 1<<12, 64)
 	benchmarkRequests(b, u, func() int {
 		all, err := r.Read()

@@ -65,6 +65,7 @@ func (b *burst) fail(err error) {
 // wait waits for the last answer.
 func (b *burst) wait() error {
 	<-b.over
+	b.w.told = time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.err
@@ -97,6 +98,8 @@ func (b *burst) do(ctx context.Context, o op) error {
 	switch o.kind {
 	case opPool:
 		return b.changePool(ctx, o)
+	case opMapping:
+		return b.changeMapping(ctx, o)
 	case opDelete:
 		return b.insist(ctx, func(ctx context.Context) error { return b.delete(ctx, o) })
 	case opDEL:

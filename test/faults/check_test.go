@@ -12,7 +12,7 @@ import (
 // differences compares a snapshot with the model. sessiond may still resolve the returned
 // differences; forbidden returns those that may never exist.
 func (w *world) differences(s *snapshot) []string {
-	c := &comparison{world: w, s: s}
+	c := w.compare(s)
 	c.records()
 	c.bindings()
 	c.pools()
@@ -21,6 +21,7 @@ func (w *world) differences(s *snapshot) []string {
 	c.sessions()
 	c.briefs()
 	c.secondPool()
+	c.mapped()
 	c.growths()
 	c.fixedBlocks()
 	c.limited()
@@ -66,6 +67,14 @@ type comparison struct {
 	*world
 	s     *snapshot
 	found []string
+
+	atRest map[netip.Addr]*binding // the live bindings
+}
+
+func (w *world) compare(s *snapshot) *comparison {
+	c := &comparison{world: w, s: s}
+	c.atRest = c.live()
+	return c
 }
 
 func (c *comparison) differ(format string, args ...any) {
@@ -133,7 +142,7 @@ func (c *comparison) live() map[netip.Addr]*binding {
 	return live
 }
 
-// overlaps: no two bindings share a port, held ones included (I1).
+// overlaps: no two bindings share a port, held ones included, and none has a port of mappings (I1).
 func (c *comparison) overlaps() {
 	type owned struct {
 		*binding
@@ -143,6 +152,9 @@ func (c *comparison) overlaps() {
 	for i := range c.s.bindings {
 		for _, p := range c.s.bindings[i].Blocks {
 			sorted = append(sorted, owned{&c.s.bindings[i], p})
+			if p.Last >= firstStatic {
+				c.differ("%v has ports of mappings (I1)", &c.s.bindings[i])
+			}
 		}
 	}
 	slices.SortFunc(sorted, func(a, b owned) int {
@@ -241,19 +253,25 @@ func (c *comparison) stored() {
 	}
 }
 
-// owns reports whether an outside endpoint is the subscriber's: today, in one of its blocks.
-func (c *comparison) owns(b *binding, outside netip.AddrPort) bool { return b.covers(outside) }
+// owns reports whether the outside port of a session is the subscriber's: in one of its blocks,
+// or that of a mapping of its inside port.
+func (c *comparison) owns(b *binding, e *entry) bool {
+	return b.covers(e.seen) || slices.ContainsFunc(c.mappings, func(m *mapping) bool {
+		return m.protocol == e.protocol && m.outside == e.seen && m.port == e.inside.Port() && c.holder(m) == b
+	})
+}
 
-// sessions: every conntrack entry is of an address with a live binding, and in its blocks, or
-// without NAT where it should be (NAT-40). So no entry is left of an ended subscriber.
+// sessions: every conntrack entry is of an address with a live binding, and at a port that it
+// owns, or without NAT where it should be (NAT-40). So no entry is left of an ended subscriber,
+// or of an ended mapping.
 func (c *comparison) sessions() {
-	live := c.live()
+	live := c.atRest
 	for _, e := range c.s.entries {
 		b, ok := live[e.inside.Addr()]
 		plain := e.remote.Addr() == plainHost && ok && b.Group == growingGroup.name
 		if !ok {
 			c.differ("entry of an address without a binding: %s", e.text)
-		} else if plain != (e.seen == e.inside) || !plain && !c.owns(b, e.seen) {
+		} else if plain != (e.seen == e.inside) || !plain && !c.owns(b, &e) {
 			c.differ("entry outside of %v (NAT-40): %s", b, e.text)
 		}
 	}

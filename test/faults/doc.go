@@ -8,6 +8,10 @@
 // bindings, sets and packets (traffic_test.go, cone_test.go, pools_test.go). What leaves is
 // watched on the internet's side (leaks_test.go).
 //
+// In all groups subscribers have static mappings, which are made, changed and deleted
+// (mappings_test.go), and offer services there, which a host outside reaches while the mapping is
+// in force, and at no other time (services_test.go).
+//
 // The NASes are like real ones: their clocks are hours off, drift and are set now and then,
 // some are heard through two clients, and each reports the time of an event in its own way.
 // The harness does not check results that depend on unknown facts. While a clock that was

@@ -20,39 +20,46 @@ const (
 // A flow is the traffic of one subscriber: a TCP connection that stays, a UDP socket's
 // mapping, and an ICMP identifier.
 type flow struct {
-	line    *line
-	session *session
-	block   binding
-	tcp     *netlab.Flow
-	entry   string // conntrack's id of the connection
-	udp     netip.AddrPort
-	udpSeen netip.AddrPort // invalid in a group whose limits UDP may have reached
-	cone    *coneEnd       // in a group of full cone
-	over    bool           // its session was seen to end; the session may come back, the flow does not
+	line     *line
+	session  *session
+	block    binding
+	tcp      *netlab.Flow
+	entry    string // conntrack's id of the connection
+	udp      netip.AddrPort
+	udpSeen  netip.AddrPort // invalid in a group whose limits UDP may have reached
+	cone     *coneEnd       // in a group of full cone
+	mapped   *mapping       // through which somebody outside opened the connection; nil for none
+	unmapped bool           // its mapping was seen to be gone, or elsewhere
+	over     bool           // its session, or its mapping there, was seen to end; these may come back, the flow does not
 }
 
 func (f *flow) String() string {
+	if f.mapped != nil {
+		return fmt.Sprintf("flow through %v to %s of %s/%s", f.mapped, f.line.inside, f.session.user, f.session.id)
+	}
 	return fmt.Sprintf("flow %v of %s/%s", f.tcp.Inside.Local(), f.session.user, f.session.id)
 }
 
-// live reports whether the flow's session is still online.
-func (f *flow) live() bool { return !f.over && f.line.online == f.session }
+// live reports whether the flow's session is still online, and its mapping stands.
+func (f *flow) live() bool {
+	return !f.over && f.line.online == f.session && (f.mapped == nil || !f.mapped.gone)
+}
 
 // openFlows opens flows of subscribers that have a block, until each group has enough.
 func (w *world) openFlows(ctx context.Context, s *snapshot) error {
-	c := &comparison{world: w, s: s}
-	live := c.live()
+	c := w.compare(s)
+	live := c.atRest
 	lines := slices.Clone(w.model.lines)
 	w.flowRNG.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
 	for _, l := range lines {
 		n := 0
 		for _, f := range w.flows {
-			if f.line.group == l.group {
+			if f.line.group == l.group && f.mapped == nil {
 				n++
 			}
 		}
 		b, ok := live[l.inside]
-		if n >= l.group.flows || !ok || !b.is("ACTIVE") || slices.ContainsFunc(w.flows, func(f *flow) bool { return f.line == l }) || c.nearLimit(l) {
+		if n >= l.group.flows || !ok || !b.is("ACTIVE") || slices.ContainsFunc(w.flows, func(f *flow) bool { return f.line == l && f.mapped == nil }) || c.nearLimit(l) {
 			continue
 		}
 		f, err := w.openFlow(ctx, l, *b)
@@ -60,6 +67,9 @@ func (w *world) openFlows(ctx context.Context, s *snapshot) error {
 			return fmt.Errorf("open a flow of %s: %w", l.inside, err)
 		}
 		w.flows = append(w.flows, f)
+	}
+	if err := w.openMappedFlows(ctx, c); err != nil {
+		return err
 	}
 	return w.noteEntries(ctx)
 }
@@ -100,7 +110,7 @@ func (w *world) openFlow(ctx context.Context, l *line, b binding) (*flow, error)
 // passesPlain checks that a subscriber in a group without NAT towards plainHost is seen there
 // by its inside address (NAT-29).
 func (w *world) passesPlain(ctx context.Context, f *flow) error {
-	if !f.line.group.noNAT {
+	if !f.line.group.noNAT || !f.udp.IsValid() {
 		return nil
 	}
 	seen, err := w.Lab.Subscriber.AskUDP(ctx, f.udp, w.plain.Addr())
@@ -126,18 +136,20 @@ func (c *comparison) nearLimit(l *line) bool {
 		slices.Contains(c.s.named["limit_sessions"], l.inside.String())
 }
 
-// noteEntries records the identifiers of new flows' entries.
+// noteEntries records the identifiers of new flows' entries, and how long those of subscribers
+// with flows last.
 func (w *world) noteEntries(ctx context.Context) error {
 	var s snapshot
 	if err := w.lookConntrack(ctx, &s); err != nil {
 		return err
 	}
-	w.counts = map[*line]int{}
+	w.counts = map[*line][]time.Time{}
 	for _, f := range w.flows {
 		fresh := f.entry == ""
+		w.counts[f.line] = nil
 		for _, e := range s.entries {
 			if e.inside.Addr() == f.line.inside {
-				w.counts[f.line]++
+				w.counts[f.line] = append(w.counts[f.line], time.Now().Add(e.expires))
 			}
 			if !fresh {
 				continue
@@ -169,11 +181,15 @@ func (f *flow) owns(e *entry) bool {
 func (w *world) probeInnocent(touched map[*line]bool, disturbed bool) error {
 	var innocent []*flow
 	for _, f := range w.flows {
-		if f.live() && !touched[f.line] {
+		if f.live() && !touched[f.line] && (f.mapped == nil || w.keeps(f.mapped, touched)) {
 			innocent = append(innocent, f)
 		}
 	}
-	return w.eachFlow(innocent, func(f *flow) error {
+	var visits []*visit
+	if !disturbed {
+		visits = w.steady(touched)
+	}
+	return errors.Join(w.eachVisit(visits, w.isReached), w.eachFlow(innocent, func(f *flow) error {
 		if out, in := f.tcp.Probe(passesSoon); !out || !in {
 			return fmt.Errorf("%v passes outbound %t, inbound %t; want both", f, out, in)
 		}
@@ -181,7 +197,7 @@ func (w *world) probeInnocent(touched map[*line]bool, disturbed bool) error {
 			return fmt.Errorf("%v: nobody else reaches %v (NAT-07)", f, f.cone.seen)
 		}
 		return nil
-	})
+	}))
 }
 
 func (w *world) eachFlow(flows []*flow, do func(*flow) error) error {
@@ -202,22 +218,26 @@ func (w *world) settleFlows(ctx context.Context, s *snapshot) error {
 	for _, e := range s.entries {
 		ids[e.id] = true
 	}
-	c := &comparison{world: w, s: s}
-	live := c.live()
+	c := w.compare(s)
+	var mappings error
+	var beside sync.WaitGroup
+	beside.Go(func() { mappings = w.settleMappings(ctx, c) })
 	err := w.eachFlow(w.flows, func(f *flow) error {
-		f.over = !f.live()
-		switch b := live[f.line.inside]; {
+		b := c.atRest[f.line.inside]
+		f.unmapped = f.mapped != nil && (f.mapped.gone || c.holder(f.mapped) != b)
+		f.over = !f.live() || f.unmapped
+		switch {
 		case !f.over:
 			return w.goesOn(ctx, f, ids)
-		case !w.model.removal && isOffline(f.line):
+		case f.drains(w):
 			if out, in := f.tcp.Probe(passesSoon); !out || !in || b == nil || !b.is("DRAINING") {
 				return fmt.Errorf("%v should drain (DEL-11), is %v and passes outbound %t, inbound %t", f, b, out, in)
 			}
 			return nil
 		case ids[f.entry]:
 			return fmt.Errorf("%v ended, but its conntrack entry stands", f)
-		case b != nil && b.Outside == f.block.Outside && slices.ContainsFunc(b.Blocks, func(p blockPorts) bool { return slices.Contains(f.block.Blocks, p) }):
-			return nil // the same subscriber with the same block: the ports may come out the same
+		case c.again(f):
+			return nil
 		}
 		if f.cone != nil && w.reaches(f.cone, staysSilent) {
 			return fmt.Errorf("%v ended, but others reach %v (NAT-07)", f, f.cone.seen)
@@ -227,7 +247,25 @@ func (w *world) settleFlows(ctx context.Context, s *snapshot) error {
 		}
 		return nil
 	})
-	return errors.Join(err, w.closeEnded(live))
+	beside.Wait()
+	return errors.Join(err, mappings, w.closeEnded(c.atRest))
+}
+
+// drains reports whether the flow goes on although its session has ended.
+func (f *flow) drains(w *world) bool {
+	return !w.model.removal && isOffline(f.line) && !f.unmapped
+}
+
+// again reports whether the subscriber of a flow that ended has its outside port again: packets
+// of the flow may pass, as those of a new one.
+func (c *comparison) again(f *flow) bool {
+	b := c.atRest[f.line.inside]
+	if f.mapped != nil {
+		return b != nil && slices.ContainsFunc(c.mappings, func(m *mapping) bool {
+			return m.sameOutside(f.mapped) && m.sameInside(f.mapped) && c.holder(m) == b
+		})
+	}
+	return b != nil && b.Outside == f.block.Outside && slices.ContainsFunc(b.Blocks, func(p blockPorts) bool { return slices.Contains(f.block.Blocks, p) })
 }
 
 func (w *world) goesOn(ctx context.Context, f *flow, ids map[string]bool) error {
@@ -267,7 +305,7 @@ func (w *world) goesOn(ctx context.Context, f *flow, ids map[string]bool) error 
 func (w *world) closeEnded(live map[netip.Addr]*binding) error {
 	var errs []error
 	w.flows = slices.DeleteFunc(w.flows, func(f *flow) bool {
-		if b := live[f.line.inside]; f.live() || b != nil && b.is("DRAINING") && !w.model.removal {
+		if b := live[f.line.inside]; f.live() || b != nil && b.is("DRAINING") && !w.model.removal && !f.unmapped {
 			return false
 		}
 		errs = append(errs, f.close())

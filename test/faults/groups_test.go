@@ -106,8 +106,8 @@ func (g *groupSpec) portRange() string { return fmt.Sprintf("%d-%d", lowestPort,
 
 // text is the group's configuration, for all but the rig's own group.
 func (g *groupSpec) text() string {
-	return fmt.Sprintf("name: %s, inside: [%s], outside: [%s], port_range: %s, block_size: %d, hold: %s, %s",
-		g.name, g.inside, g.outside, g.portRange(), g.blockSize, hold, g.config)
+	return fmt.Sprintf("name: %s, inside: [%s], outside: [%s], port_range: %s, block_size: %d, hold: %s, %s, %s",
+		g.name, g.inside, g.outside, g.portRange(), g.blockSize, hold, g.static(), g.config)
 }
 
 // formula returns the block of an inside address of a deterministic group (RFC 7422): the

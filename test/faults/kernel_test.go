@@ -32,21 +32,32 @@ func changeRules(ctx context.Context, w *world) error {
 	return w.nft(ctx, changes[w.faultRNG.IntN(len(changes))])
 }
 
-// changeElements changes gate and block like a misbehaving program. The chosen element may
-// be missing, or exist already; then the command does nothing.
+// changeElements changes gate, block and the maps of mappings like a misbehaving program. The
+// chosen element may be missing, or exist already; then the command does nothing.
 func changeElements(ctx context.Context, w *world) error {
-	if w.faultRNG.IntN(4) == 0 {
+	switch w.faultRNG.IntN(6) {
+	case 0:
 		return errors.Join(w.nft(ctx, "flush map ip sessiond gate"), w.nft(ctx, "flush map ip sessiond block"))
+	case 1:
+		return errors.Join(w.nft(ctx, "flush map ip sessiond static_in"), w.nft(ctx, "flush map ip sessiond static_out"))
 	}
 	for range 4 {
 		l := w.model.lines[w.faultRNG.IntN(len(w.model.lines))]
 		foreign := fmt.Sprintf("%s : %s . 64000-64063", l.inside, defaultGroup.outside.Addr())
+		protocol := []string{"tcp", "udp"}[w.faultRNG.IntN(2)]
+		public := fmt.Sprintf("%s . %s . %d", protocol, l.group.outside.Addr(), firstStatic+w.faultRNG.IntN(3))
+		private := fmt.Sprintf("%s . %s . %d", protocol, l.inside, mappedPort+w.faultRNG.IntN(3))
 		changes := []string{
 			fmt.Sprintf("delete element ip sessiond gate { %s }", l.inside),
 			fmt.Sprintf("delete element ip sessiond block { %s }", l.inside),
 			fmt.Sprintf("add element ip sessiond gate { %s : return }", l.inside),
 			fmt.Sprintf("add element ip sessiond block { %s }", foreign),
 			fmt.Sprintf("delete element ip sessiond block { %s }; add element ip sessiond block { %s }", l.inside, foreign),
+			fmt.Sprintf("delete element ip sessiond static_in { %s }", public),
+			fmt.Sprintf("delete element ip sessiond static_out { %s }", private),
+			fmt.Sprintf("add element ip sessiond static_in { %s : %s . %d }", public, l.inside, mappedPort+1),
+			fmt.Sprintf("delete element ip sessiond static_in { %s }; add element ip sessiond static_in { %s : %s . %d }", public, public, l.inside, mappedPort),
+			fmt.Sprintf("add element ip sessiond static_out { %s : %s . %d }", private, l.group.outside.Addr(), lastStatic),
 		}
 		_ = w.nft(ctx, changes[w.faultRNG.IntN(len(changes))])
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/netlab"
@@ -75,7 +76,7 @@ func (w *world) countDrops(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
-	before, err := w.drops(ctx)
+	before, err := w.lastDrops(ctx)
 	if err != nil {
 		return err
 	}
@@ -113,6 +114,18 @@ func (w *world) offlineLine() *line {
 		}
 	}
 	return nil
+}
+
+// lastDrops returns the counters once they stand still: the ends of flows that were just closed may
+// be on their way.
+func (w *world) lastDrops(ctx context.Context) (last map[string]uint64, err error) {
+	err = w.Until(ctx, "the last drops to be counted", func() (bool, error) {
+		now, err := w.drops(ctx)
+		still := maps.Equal(now, last)
+		last = now
+		return still, err
+	})
+	return last, err
 }
 
 // drops returns the counters by reason and direction.

@@ -49,12 +49,13 @@ func TestFaults_I1_I2_I3_I4_I6_I7_I8_I9_DEL07_DEL08_DEL09_DEL10_DEL11_DEL13_NAT0
 		return
 	}
 	var next atomic.Uint64
+	var begun atomic.Int64 // faults of worlds that have begun
 	next.Store(*firstFlag - 1)
 	t.Run("worlds", func(t *testing.T) {
 		for i := range *worldsFlag {
 			t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 				t.Parallel()
-				for r.total() < *faultsFlag && !t.Failed() {
+				for each := int64(*eachFlag); begun.Add(each)-each < int64(*faultsFlag) && !t.Failed(); {
 					seed := next.Add(1)
 					t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runWorld(t, seed, *eachFlag, r) })
 				}

@@ -20,6 +20,9 @@ type session struct {
 	uncertain     bool      // its start is uncertain, because its NAS's clock had just been set back
 }
 
+// is reports whether it is a session of the user.
+func (s *session) is(user string) bool { return s != nil && s.user == user }
+
 // A line is one inside address, with its present and past sessions.
 type line struct {
 	inside netip.Addr
@@ -76,7 +79,9 @@ func isOnline(l *line) bool  { return l.online != nil }
 func isOffline(l *line) bool { return l.online == nil }
 
 // owner returns the user who has the line when no other user has taken it over.
-func (l *line) owner() string { return "user-" + l.inside.String() }
+func (l *line) owner() string { return ownerPrefix + l.inside.String() }
+
+const ownerPrefix = "user-"
 
 // begin puts a session online; the present one is superseded.
 func (l *line) begin(s *session) {

@@ -188,7 +188,7 @@ func (w *world) meet(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n.met = true
+		n.met, w.told = true, time.Now()
 	}
 	return nil
 }
@@ -237,9 +237,9 @@ func (s *session) report(l *line, status rfc2866.AcctStatusType, at time.Time) a
 	return r
 }
 
-// older is the age of events that are to be older than another one. A NAS that sends delays
-// alone is believed from when sessiond reads the request: one that is paused reads it late.
-const older = 45 * time.Second
+// older is the age of events that are to be older than another one. The clock of a NAS that
+// sends no delays is known to about a second.
+const older = 10 * time.Second
 
 const (
 	acctStart   = rfc2866.AcctStatusType_Value_Start

@@ -38,6 +38,7 @@ const (
 	opRestart   opKind = "nas-restart"
 	opBrief     opKind = "start-short-ttl"
 	opPool      opKind = "pool-change"
+	opMapping   opKind = "mapping-change"
 )
 
 // An op is one action. Its effect on the model is applied when it is planned, because all
@@ -53,15 +54,16 @@ type op struct {
 	source  int           // index of the NAS's source, where it has several
 	relayed bool          // late requests come through a relay that counts their delay
 	boot    time.Duration // opRestart: error of the clock until NTP has set it
-	drawn   int           // opPool: what choosePool decides by
+	drawn   int           // opPool, opMapping: what choosePool and chooseMappings decide by
 	pool    poolChange    // opPool: what it decided
+	mapping mappingChange // opMapping: the same
 }
 
 func (o op) String() string {
 	switch {
 	case o.kind == opRestart:
 		return fmt.Sprintf("%s %s", o.kind, o.nas)
-	case o.kind == opPool:
+	case o.kind == opPool || o.kind == opMapping:
 		return fmt.Sprintf("%s %d", o.kind, o.drawn)
 	case o.session != nil:
 		return fmt.Sprintf("%s %s %s/%s %s", o.kind, o.line.inside, o.session.nas, o.session.id, o.session.user)

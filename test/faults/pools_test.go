@@ -72,8 +72,13 @@ func (w *world) choosePool(ops []op) error {
 }
 
 // evict closes the flows of those with blocks of the second pool, and exempts them from the
-// check that they keep these.
+// check that they keep these. The pool's mappings end.
 func (w *world) evict() error {
+	for _, m := range w.madeMappings() {
+		if secondPool.Contains(m.outside.Addr()) {
+			w.drop(m)
+		}
+	}
 	gone := map[*line]bool{}
 	for l, b := range w.blocks {
 		if secondPool.Contains(b.Outside) {

@@ -23,6 +23,7 @@ type report struct {
 	limited  atomic.Int64 // probes of subscribers at a limit
 	refusals atomic.Int64 // of removals of a pool in use
 	receipts atomic.Int64 // checked
+	visits   atomic.Int64 // probes of mappings
 }
 
 func newReport() *report {
@@ -60,8 +61,8 @@ func (r *report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d faults in %d rounds, %d looks, %d probes of flows, %d blocks seen to change hands\n",
 		n, r.rounds.Load(), r.looks.Load(), r.flows.Load(), r.moves.Load())
-	fmt.Fprintf(&b, "%d rounds end with several blocks of one, %d probes at limits, %d removals of pools refused, %d receipts counted\n",
-		r.several.Load(), r.limited.Load(), r.refusals.Load(), r.receipts.Load())
+	fmt.Fprintf(&b, "%d rounds end with several blocks of one, %d probes at limits, %d removals of pools refused, %d receipts counted, %d probes of mappings\n",
+		r.several.Load(), r.limited.Load(), r.refusals.Load(), r.receipts.Load(), r.visits.Load())
 	fmt.Fprintf(&b, "%-40s %6s  %s\n", "fault", "times", "longest until at rest")
 	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
 		fmt.Fprintf(&b, "%-40s %6d  %v\n", name, r.faults[name], r.settle[name].Round(10*time.Millisecond))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -39,7 +40,10 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 		w.holds.setBehind(true)
 		defer w.holds.setBehind(false)
 	}
+	flushed := slices.IndexFunc(broken, func(f fault) bool { return f.loses && f.lift == nil })
+	w.survives = w.adopted && flushed >= 0 && flushed < slices.IndexFunc(broken, func(f fault) bool { return f.down })
 	if w.adopted {
+		w.mappingsLost()
 		if err := w.poolsLost(); err != nil {
 			return 0, err
 		}
@@ -47,6 +51,7 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 	if err := w.choosePool(ops); err != nil {
 		return 0, err
 	}
+	w.chooseMappings(ops)
 	w.holds.takeReceipts()
 	before := w.counts
 	if loses { // the database also loses that two clients report one NAS
@@ -55,6 +60,11 @@ func (w *world) round(ctx context.Context, number int) (injected int, err error)
 	w.began = time.Now()
 	if err := w.happen(ctx, ops, broken); err != nil {
 		return 0, err
+	}
+	if w.adopted {
+		if err := w.recall(ctx); err != nil {
+			return 0, err
+		}
 	}
 	if loses {
 		if err := w.comeBack(ctx, ops, broken); err != nil {
@@ -91,6 +101,9 @@ func (w *world) draw(number int) ([]fault, []op) {
 	ops = append(w.planBriefs(), ops...)
 	if pool := w.planPool(); !loses && !crowds {
 		ops = append(pool, ops...)
+	}
+	if mappings := w.planMappings(); !(loses && has(broken, func(f fault) bool { return f.down })) {
+		ops = append(mappings, ops...)
 	}
 	w.note("round %d: %s: %s", number, names(broken), listOps(ops))
 	return broken, ops
@@ -216,6 +229,36 @@ func (w *world) comeBack(ctx context.Context, ops []op, broken []fault) error {
 		return err
 	}
 	return w.meet(ctx)
+}
+
+// recall finds out what was not lost: a sessiond that still ran while the database was emptied may
+// have written anything back before it ended.
+func (w *world) recall(ctx context.Context) error {
+	if !w.survives {
+		return nil
+	}
+	rows, err := w.listMappings(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range slices.Clone(w.ended) {
+		if slices.ContainsFunc(rows, func(r mappingRow) bool { return r.Held.IsZero() && r.is(m) && r.outside() == m.outside }) {
+			w.ended = slices.DeleteFunc(w.ended, func(x *mapping) bool { return x == m })
+			w.mappings, m.gone = append(w.mappings, m), false
+			w.note("was not lost: %v", m)
+		}
+	}
+	pools, err := w.listPools(ctx)
+	for _, p := range pools {
+		if p.Prefix == secondPool.String() {
+			w.second = secondPoolState{state: poolGiving, drained: time.Now()}
+			if p.Draining {
+				w.second.state = poolDraining
+			}
+			w.note("was not lost: the second pool, %s", w.second.state)
+		}
+	}
+	return err
 }
 
 // crowd brings the subscribers of all lines online, except the spared ones.

@@ -12,6 +12,7 @@ import (
 
 const (
 	restWithin      = 40 * time.Second
+	slowRest        = 5 * time.Second // more than this shows that something waited for a comparison, or a busy machine
 	reconcileEach   = 40              // snapshots
 	reconnectWithin = 5 * time.Second // of sessiond to Redis
 )
@@ -44,6 +45,7 @@ func (w *world) settle(ctx context.Context, broken []fault) error {
 // rest compares snapshots with the model until nothing differs.
 func (w *world) rest(ctx context.Context, broken []fault) (*snapshot, error) {
 	reconcile := has(broken, func(f fault) bool { return f.reconcile })
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, restWithin)
 	defer cancel()
 	var s *snapshot
@@ -67,17 +69,24 @@ func (w *world) rest(ctx context.Context, broken []fault) (*snapshot, error) {
 		if bad := w.forbidden(s); len(bad) > 0 {
 			return false, errors.New(strings.Join(bad, "\n"))
 		}
-		if last = w.differences(s); len(last) > 0 {
+		if differ := w.differences(s); len(differ) > 0 {
+			last = differ
 			return false, nil
 		}
 		if err := w.lookForeign(ctx, s); err != nil {
 			return false, err
 		}
-		last = w.besides(s)
-		return len(last) == 0, nil
+		if differ := w.besides(s); len(differ) > 0 {
+			last = differ
+			return false, nil
+		}
+		return true, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w:\n  %s", err, strings.Join(last, "\n  "))
+	}
+	if took := time.Since(began); took > slowRest {
+		w.logf("at rest only after %v; the last to come right was\n  %s", took.Round(time.Millisecond), strings.Join(last, "\n  "))
 	}
 	return s, nil
 }
@@ -157,5 +166,5 @@ func (w *world) end(ctx context.Context) error {
 		s, err := w.look(ctx)
 		return err == nil && len(s.bindings) == 0 && len(s.stored) == 0 && len(s.gates) == 0 && len(s.entries) == 0, err
 	})
-	return errors.Join(err, w.removePool(ctx))
+	return errors.Join(err, w.endMappings(ctx), w.removePool(ctx))
 }

@@ -106,6 +106,7 @@ type snapshot struct {
 	stored   map[string]storedBinding // by outside address and first port
 	bindings []binding
 	pools    []pool
+	mappings []mappingRow
 	status   status
 	gates    map[netip.Addr]string // verdicts
 	blocks   map[netip.Addr]string // as binding.block formats them
@@ -114,7 +115,9 @@ type snapshot struct {
 	foreign  string
 	routes   string
 
-	mostBlocks   int                 // of one binding
+	mostBlocks     int             // of one binding
+	storedMappings map[string]bool // by protocol and outside endpoint: whether it is in quarantine
+
 	briefRecords map[netip.Addr]bool // of group brief: whether a record exists
 	briefFrom    time.Time           // time of that read
 }
@@ -178,6 +181,9 @@ func (w *world) lookRedis(ctx context.Context, s *snapshot) error {
 		}
 		s.records[inside] = record{fmt.Sprint(v[0]), fmt.Sprint(v[1]), fmt.Sprint(v[2])}
 	}
+	if s.storedMappings, err = w.lookStoredMappings(ctx); err != nil {
+		return err
+	}
 	s.stored, err = w.lookStored(ctx)
 	return err
 }
@@ -227,16 +233,24 @@ func (w *world) lookControl(ctx context.Context, s *snapshot) error {
 	if s.bindings, err = decodeLines[binding](out); err != nil {
 		return err
 	}
-	if out, err = w.Daemon.Ctl(ctx, "-o", "json", "pool", "list"); err != nil {
+	if s.pools, err = w.listPools(ctx); err != nil {
 		return err
 	}
-	if s.pools, err = decodeLines[pool](out); err != nil {
+	if s.mappings, err = w.listMappings(ctx); err != nil {
 		return err
 	}
 	if out, err = w.Daemon.Ctl(ctx, "-o", "json", "status"); err != nil {
 		return err
 	}
 	return json.Unmarshal([]byte(out), &s.status)
+}
+
+func (w *world) listPools(ctx context.Context) ([]pool, error) {
+	out, err := w.Daemon.Ctl(ctx, "-o", "json", "pool", "list")
+	if err != nil {
+		return nil, err
+	}
+	return decodeLines[pool](out)
 }
 
 func decodeLines[T any](text string) ([]T, error) {

@@ -29,20 +29,27 @@ type world struct {
 	faultRNG *rand.Rand // details of faults
 	flowRNG  *rand.Rand // choice of subscribers with flows, and of other packets
 
-	db      *redis.Client
-	echo    *netlab.Echo
-	plain   *netlab.Echo // at plainHost
-	sink    *net.UDPConn // takes the datagrams of bursts
-	leaks   leakWatch
-	second  secondPoolState
+	db     *redis.Client
+	echo   *netlab.Echo
+	plain  *netlab.Echo // at plainHost
+	sink   *net.UDPConn // takes the datagrams of bursts
+	leaks  leakWatch
+	second secondPoolState
+
+	mappings []*mapping
+	ended    []*mapping // in this round
+	services services   // of subscribers with mappings
+	visited  []*visit   // of services by UDP that were reached at the end of the last round
+
 	radius  atomic.Value // string: sessiond's RADIUS address
 	now     time.Time    // event time of the round
+	told    time.Time    // when the last event was answered
 	began   time.Time    // start of the round
 	rested  time.Time    // time of rest in this round
 	flows   []*flow
-	counts  map[*line]int       // conntrack entries of lines with flows, at the end of the last round
-	bound   map[netip.Addr]bool // inside addresses with a live binding, at the end of the last round
-	blocks  map[*line]binding   // of online subscribers, at the end of the last round
+	counts  map[*line][]time.Time // when the conntrack entries of lines with flows expire, at the end of the last round
+	bound   map[netip.Addr]bool   // inside addresses with a live binding, at the end of the last round
+	blocks  map[*line]binding     // of online subscribers, at the end of the last round
 	holders map[*line]*session
 	foreign string
 	holds   *holds
@@ -53,6 +60,7 @@ type world struct {
 	flood    *conntracktest.Flood
 	overrun  bool // sessiond is stopped during the flood
 	adopted  bool // sessiond knows bindings in this round from the kernel alone
+	survives bool // sessiond may have written back what an emptied database lost, before it ended in this round
 	crowded  bool // the conntrack table was full in this round
 	left     int  // rounds until the toggle is on again
 }
@@ -65,6 +73,9 @@ func newPlan(seed uint64) *world {
 		*rng = rand.New(rand.NewPCG(seed, uint64(i)))
 	}
 	w.model = newModel(clockRNG)
+	for _, g := range groups {
+		w.mappings = append(w.mappings, g.configured()...)
+	}
 	return w
 }
 
@@ -85,6 +96,7 @@ func newWorld(ctx context.Context, t *testing.T, seed uint64, r *report) (*world
 		RedisArgs: []string{"--appendfsync", "always"},
 		Inside:    defaultGroup.inside.String(),
 		Guard:     guardConfig,
+		Settings:  defaultGroup.static(),
 		Groups:    []string{growingGroup.text(), coneGroup.text(), limitedGroup.text(), fixedGroup.text(), briefConfig()},
 		Clients:   clientConfig,
 	})
@@ -124,6 +136,7 @@ func (w *world) furnish(ctx context.Context) (err error) {
 	}
 	w.foreign = s.foreign
 	w.holds = w.watchHolds(ctx)
+	w.services = services{}
 	return w.populate(ctx)
 }
 
@@ -149,13 +162,13 @@ func (w *world) close() error {
 	if w.owner != nil {
 		_ = w.owner.Kill()
 	}
-	return errors.Join(w.ebb(), w.db.Close(), w.Rig.Close())
+	return errors.Join(w.services.close(), w.ebb(), w.db.Close(), w.Rig.Close())
 }
 
-// tick begins a new second of event time, so that earlier events are older, also by a clock
-// that drifts within its seconds. Then all NASes are heard.
+// tick begins a new second of event time, more than one after the last event, so that earlier events
+// are older, also by a clock that drifts within its seconds. Then all NASes are heard.
 func (w *world) tick(ctx context.Context) error {
-	before := time.Now().Truncate(time.Second).Add(time.Second)
+	before := w.told.Truncate(time.Second).Add(time.Second)
 	err := w.Until(ctx, "the next second", func() (bool, error) {
 		w.now = time.Now().Truncate(time.Second)
 		return w.now.After(before), nil

@@ -2,8 +2,10 @@ package system
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,6 +79,50 @@ func TestStopsWhileRedisHangs_I9(t *testing.T) {
 	w.must(err)
 	if took := time.Since(began); code != 0 || took > 5*time.Second {
 		t.Errorf("exit code %d after %v, want 0 within 5 s", code, took)
+	}
+	w.passes(f, "alice, sessiond gone")
+}
+
+// TestStopsBesideRequestsWhileRedisHangs_I9: the same, with accounting and calls under way that
+// Redis does not answer, and many groups: before the ten seconds after which container engines
+// kill.
+func TestStopsBesideRequestsWhileRedisHangs_I9(t *testing.T) {
+	var groups []string
+	for i := range 7 {
+		groups = append(groups, fmt.Sprintf("name: g%d, inside: [10.%d.0.0/16], outside: [198.51.100.%d/32]", i, i, 16+i))
+	}
+	w := start(t, rig.Options{Groups: groups})
+	w.online(sessionOf(alice, "a-1"))
+	f := w.flow(alice)
+	w.must(w.Redis.Hang())
+	ctx, cancel := context.WithCancel(w.ctx)
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	defer cancel()
+	for i := range 4 {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				_ = w.Offline(ctx, sessionOf(alice, fmt.Sprint("b-", i)))
+			}
+		})
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = w.Daemon.Ctl(ctx, "settings", "set", "subscriber_session_removal=off")
+				_, _ = w.Daemon.Ctl(ctx, "subscriber", "delete", alice.String(), "--yes")
+			}
+		})
+	}
+	w.soon(20*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "sessiond to notice", func() (bool, error) {
+			code, _, err := w.Daemon.Get(ctx, "/readyz")
+			return code != 200, err
+		})
+	})
+	began := time.Now()
+	code, err := w.Daemon.Stop()
+	w.must(err)
+	if took := time.Since(began); code != 0 || took > 8*time.Second {
+		t.Errorf("exit code %d after %v, want 0 within 8 s", code, took)
 	}
 	w.passes(f, "alice, sessiond gone")
 }

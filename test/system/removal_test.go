@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"layeh.com/radius/rfc2866"
 
 	"github.com/sessiond/sessiond/internal/netlab"
+	"github.com/sessiond/sessiond/internal/radiusacct/acctclient"
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
@@ -188,6 +190,35 @@ func TestTakeover_SES06_SES07_I4(t *testing.T) {
 	w.passes(g, "second, after the late Stop of the first")
 	if b, err := w.AwaitState(w.ctx, alice, "ACTIVE"); err != nil || b != now {
 		t.Errorf("binding is %+v (%v), want %+v", b, err, now)
+	}
+}
+
+// TestOldStartReadLate_SES07_I4: an old Start that tells only how late it is does not take an
+// address over, although this daemon was paused and reads it later than it came.
+func TestOldStartReadLate_SES07_I4(t *testing.T) {
+	w := start(t, rig.Options{})
+	first := acctclient.Request{Status: rfc2866.AcctStatusType_Value_Start, SessionID: "new", UserName: "first", FramedAddress: alice, NASIdentifier: "bng-2", SendDelay: true}
+	w.must(w.Send(w.ctx, first))
+	began := time.Now()
+	if _, err := w.AwaitState(w.ctx, alice, "ACTIVE"); err != nil {
+		t.Fatal(err)
+	}
+
+	w.must(w.Daemon.Pause())
+	const late, paused = 5 * time.Second, 8 * time.Second
+	c, err := acctclient.Dial(w.ctx, w.Daemon.RADIUS, "", acctclient.Options{Secret: []byte(rig.Secret), Timeout: time.Minute, Transmissions: 1})
+	w.must(err)
+	defer c.Close()
+	answered := make(chan error, 1)
+	old := acctclient.Request{Status: rfc2866.AcctStatusType_Value_Start, SessionID: "old", UserName: "stranger", FramedAddress: alice, NASIdentifier: "bng-3", SendDelay: true}
+	sent := time.Now()
+	old.DelayTime = sent.Sub(began) + late
+	go func() { answered <- c.Account(w.ctx, old) }()
+	w.must(w.Until(w.ctx, "the pause to end", func() (bool, error) { return time.Since(sent) > paused, nil }))
+	w.must(w.Daemon.Resume())
+	w.must(<-answered)
+	if user := strings.TrimSpace(w.redis("hget", "sessiond:{default}:sub:"+alice.String(), "user_name")); user != "first" {
+		t.Errorf("the record is of %s, want first", user)
 	}
 }
 

@@ -172,7 +172,7 @@ func (slot *Slot) Misplaced(s Session) (inspect.DriftKind, bool) {
 	case !slot.Bound && !slot.Stray:
 		return inspect.DriftSessionOrphaned, true
 	case !slot.Stray && !slot.Blocks.Contains(s.Outside.Addr(), nat.Port(s.Outside.Port())) &&
-		!slot.Forwards.Reaches(s.OutsideEndpoint()):
+		!slot.Forwards.Has(s.Forward()):
 		return inspect.DriftSessionOutOfBlock, true
 	}
 	return "", false
