@@ -103,9 +103,10 @@ func TestTwoBlocks_I1_I5_I7(t *testing.T) {
 			}
 			w.check()
 
+			w.until("the inside port of the first session to be pinned", func() bool { return len(w.nat.Pins(alice)) == 1 })
 			w.send(subscriber.EventStop, alice, "a", "1")
 			held := w.awaitState(alice, nat.Held)
-			if r := held.Receipt; held.Blocks != blocks || r == nil || r.Elements != 2 || r.Deleted != 2 {
+			if r := held.Receipt; held.Blocks != blocks || r == nil || r.Elements != 3 || r.Deleted != 2 {
 				t.Errorf("in its hold: ports %s, receipt %+v", held.Ports(), r)
 			}
 			w.whose(alice, first.First, further.Last)

@@ -111,7 +111,8 @@ each group that it concerns.
 Events come late, twice and out of order, and few NASes have a right clock. The time of an
 event is the first of these that there is:
 
-1. **Arrival is the bound.** No event happened after it came.
+1. **Arrival is the bound.** No event happened after it came: over UDP to the kernel, however
+   long it then waits to be read.
 2. **Acct-Delay-Time** that was counted (1 s or more; the NAS or a relay counts it):
    the event happened that long before it came. It needs no clock.
 3. **Event-Timestamp, by the learned clock of that NAS.** From the packets that come
