@@ -35,6 +35,7 @@ type receiver struct {
 	destinations destinations
 	coalescer    coalescer
 	incoming     incoming // the datagram being handled
+	arrivals     arrivals
 }
 
 func newReceiver(s *Server, sock *socket) *receiver {
@@ -55,9 +56,9 @@ func (r *receiver) run() error {
 		if err != nil {
 			return fmt.Errorf("receive on %s: %w", r.socket.LocalAddr(), err)
 		}
-		now := r.server.now()
+		now, read := r.server.now(), time.Now()
 		for i := range datagrams {
-			r.receive(&datagrams[i], now)
+			r.receive(&datagrams[i], now, r.arrivals.at(datagrams[i].Arrived, now, read))
 		}
 		r.handler.flush()
 		r.writer.Flush()
@@ -67,7 +68,7 @@ func (r *receiver) run() error {
 }
 
 // receive handles one datagram until it is refused, answered or queued.
-func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
+func (r *receiver) receive(d *udpbatch.Datagram, now, arrival time.Time) {
 	source := d.Peer.AddrPort()
 	c, known := r.server.clients.Load().prefixes.Lookup(source.Addr())
 	if !known {
@@ -91,7 +92,7 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 		source:     source,
 		local:      local.addr,
 		way:        replyPath{socket: r.socket.index, to: d.Peer, oob: local.oob},
-		arrival:    arrivedAt(d.Arrived, now),
+		arrival:    arrival,
 	}
 	kind, err := r.serve(in)
 	r.coalescer.note(c.peer, err == nil, now)
@@ -100,13 +101,22 @@ func (r *receiver) receive(d *udpbatch.Datagram, now time.Time) {
 	}
 }
 
-// arrivedAt returns when a datagram arrived, which may have waited in the socket until now, such
-// as while this process was paused: a counted delay is that at its arrival.
-func arrivedAt(stamp, now time.Time) time.Time {
-	if stamp.IsZero() {
-		return now
+// arrivals are the times of arrival of the datagrams of one socket, which never go back: the
+// clock of a NAS is learned from them, and puts its events in order.
+type arrivals struct{ last time.Time }
+
+// at returns when a datagram arrived by its stamp, zero for none. It may have waited in the socket
+// until it was read, such as while this process was paused: a counted delay is that at its arrival.
+// now and read are the time of the read by the server's clock and the system's.
+func (a *arrivals) at(stamp, now, read time.Time) time.Time {
+	at := now
+	if !stamp.IsZero() {
+		at = now.Add(-max(0, read.Sub(stamp)))
 	}
-	return now.Add(-max(0, time.Since(stamp)))
+	if at.After(a.last) {
+		a.last = at
+	}
+	return a.last
 }
 
 // add queues a reply until all datagrams of a read are handled.
