@@ -55,7 +55,11 @@ func TestHping3_NAT13_NAT15_NAT16_NAT21(t *testing.T) {
 	const packets = 5
 	for _, probe := range []string{"-S -p 7000", "-S -f -p 7000", "-1 -d 200 -f", "-1 -d 2500 -f -m 800"} {
 		args := append(strings.Fields(probe), "-i", "u20000", "-a", alice.String(), r.remote.String())
-		if n, out, err := r.hping3(r.Lab.Subscriber, packets, args...); n != packets || err != nil {
+		n, out, err := r.hping3(r.Lab.Subscriber, packets, args...)
+		if n != packets { // on a busy machine hping3 misses answers that come
+			n, out, err = r.hping3(r.Lab.Subscriber, packets, args...)
+		}
+		if n != packets || err != nil {
 			t.Errorf("hping3 %s gets %d answers to %d packets: %v\n%s", probe, n, packets, err, out)
 		} else if strings.HasPrefix(probe, "-S") && strings.Count(out, "flags=SA") != packets {
 			t.Errorf("hping3 %s: an answer is no SYN-ACK:\n%s", probe, out)
