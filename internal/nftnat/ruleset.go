@@ -417,19 +417,13 @@ func nameBegins(load expr.Any, begin string) []expr.Any {
 // isReply matches a packet against the direction in which its conntrack entry began, and the
 // ICMP errors about packets of the other direction. A packet without an entry, or an untracked
 // one, is none.
-func isReply() []expr.Any {
-	const directionReply = 1 // IP_CT_DIR_REPLY
-	return []expr.Any{
-		loadDirection, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{directionReply}},
-	}
-}
+func isReply() []expr.Any { return isDirection(reply) }
 
 // isOriginal matches a packet in the direction in which its conntrack entry began.
-func isOriginal() []expr.Any {
-	const directionOriginal = 0 // IP_CT_DIR_ORIGINAL
-	return []expr.Any{
-		loadDirection, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{directionOriginal}},
-	}
+func isOriginal() []expr.Any { return isDirection(original) }
+
+func isDirection(d byte) []expr.Any {
+	return []expr.Any{loadDirection, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{d}}}
 }
 
 // toMachine matches a packet that leaves by no interface.
