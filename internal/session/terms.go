@@ -41,12 +41,8 @@ func (t *Terms) add(g *lsn.GroupConfig) {
 	if g.Learned.EndpointIndependent {
 		m.EndpointIndependent = append(m.EndpointIndependent, outside...)
 		m.Inside = append(m.Inside, g.Inside...)
-	} else if g.MaxBlocks > 1 {
-		m.Pinned = true
 	}
-	if lifecycle.Narrowable(g.BlockSize * max(1, g.MaxBlocks)) {
-		m.Pinned = true
-	}
+	m.Pinned = m.Pinned || !g.Learned.EndpointIndependent && g.MaxBlocks > 1 || lifecycle.Narrowable(g.BlockSize*max(1, g.MaxBlocks))
 	if g.Learned.Open {
 		m.Open = append(m.Open, outside...)
 	}
