@@ -144,13 +144,7 @@ func TestSentGoesWithTheGate_DEL02_DEL03_NAT09(t *testing.T) {
 			if n := w.sentPairs(t, seen); n != 1 {
 				t.Fatalf("%d refused pairs of %v, want 1", n, seen)
 			}
-			k := w.Kernel
-			if from == "restarted daemon" {
-				k = openKernel(t, k.options)
-				if err := k.Learn(testContext(t), []netip.Addr{alice, bob}); err != nil {
-					t.Fatal(err)
-				}
-			}
+			k := w.cutter(t, from)
 			apply(t, k, nat.Entry{Inside: alice})
 			wantSilence(t, peer, seen, s)
 			proofs, err := k.Reap(testContext(t), []netip.Addr{alice})

@@ -355,6 +355,19 @@ func (w wireTest) wantNoneLearned(t *testing.T, inside netip.Addr, endpoints ...
 	}
 }
 
+// cutter returns the Kernel that cuts off: that of the test, or one that starts behind it.
+func (w wireTest) cutter(t *testing.T, from string) *Kernel {
+	t.Helper()
+	if from != "restarted daemon" {
+		return w.Kernel
+	}
+	k := openKernel(t, w.options)
+	if err := k.Learn(testContext(t), []netip.Addr{alice, bob}); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 // TestMappingsGoWithTheGate_DEL02_DEL03_NAT07: at the cut nobody reaches the subscriber any more. Reap
 // deletes and counts its mappings, and not those of others.
 func TestMappingsGoWithTheGate_DEL02_DEL03_NAT07(t *testing.T) {
@@ -371,13 +384,7 @@ func TestMappingsGoWithTheGate_DEL02_DEL03_NAT07(t *testing.T) {
 			}
 			other := w.socket(t, bob, 5000)
 			otherSeen := seenAs(t, other, host)
-			k := w.Kernel
-			if from == "restarted daemon" {
-				k = openKernel(t, k.options)
-				if err := k.Learn(testContext(t), []netip.Addr{alice, bob}); err != nil {
-					t.Fatal(err)
-				}
-			}
+			k := w.cutter(t, from)
 			apply(t, k, nat.Entry{Inside: alice})
 			for i, s := range sockets {
 				wantSilence(t, third, seen[i], s)

@@ -56,6 +56,15 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
+// freed lets a subscriber go, and its blocks' hold.
+func (w *growingWorld) freed(inside netip.Addr) {
+	w.t.Helper()
+	w.logout(inside)
+	w.awaitState(inside, nat.Held)
+	w.pass(time.Minute)
+	w.until("the blocks to be free", func() bool { return len(w.bindings(inside)) == 0 })
+}
+
 // newGrowingWorld has blocks of 64 ports.
 func newGrowingWorld(t *testing.T, blocks, maxBlocks int) *growingWorld {
 	t.Helper()
@@ -361,10 +370,7 @@ func TestGrowthRefused_NAT32_NAT33(t *testing.T) {
 	w.keep(alice)
 	w.keep(bob)
 	w.check()
-	w.logout(bob)
-	w.awaitState(bob, nat.Held)
-	w.pass(time.Minute)
-	w.until("the other block to be free", func() bool { return len(w.bindings(bob)) == 0 })
+	w.freed(bob)
 	w.until("alice to have two blocks", func() bool {
 		w.end(alice, 40)
 		w.begin(alice, 20)

@@ -457,16 +457,23 @@ func TestMappingWithoutPorts_NAT27(t *testing.T) {
 	w.check()
 }
 
-// TestPoolWithMappings_NAT27: a prefix with mappings is removed only with allow_disruption,
-// which ends them.
-func TestPoolWithMappings_NAT27(t *testing.T) {
-	g := mappedGroup()
-	g.Outside = append(slices.Clone(g.Outside), netip.MustParsePrefix("203.0.113.0/30"))
+// newWorldWithMappedPrefix has a second outside prefix, with a mapping.
+func newWorldWithMappedPrefix(t *testing.T) (*world, netip.Prefix) {
+	t.Helper()
+	g, prefix := mappedGroup(), netip.MustParsePrefix("203.0.113.0/30")
+	g.Outside = append(slices.Clone(g.Outside), prefix)
 	w := newWorld(t, g)
 	m := udpOf("a", 53)
 	m.Outside.AddrPort = netip.MustParseAddrPort("203.0.113.1:60000")
 	w.mapped(m, 0)
-	ctx, prefix := context.Background(), g.Outside[1]
+	return w, prefix
+}
+
+// TestPoolWithMappings_NAT27: a prefix with mappings is removed only with allow_disruption,
+// which ends them.
+func TestPoolWithMappings_NAT27(t *testing.T) {
+	w, prefix := newWorldWithMappedPrefix(t)
+	ctx := context.Background()
 	if _, err := w.DrainPool(ctx, "", prefix); err != nil {
 		t.Fatal(err)
 	}
@@ -502,14 +509,9 @@ func TestPoolWithMappings_NAT27(t *testing.T) {
 // TestCutOfMappingsSurvivesKill_NAT27_I7: a kill after the removal of a prefix was stored leaves no
 // mapping of it.
 func TestCutOfMappingsSurvivesKill_NAT27_I7(t *testing.T) {
-	g := mappedGroup()
-	g.Outside = append(slices.Clone(g.Outside), netip.MustParsePrefix("203.0.113.0/30"))
-	w := newWorld(t, g)
-	m := udpOf("a", 53)
-	m.Outside.AddrPort = netip.MustParseAddrPort("203.0.113.1:60000")
-	w.mapped(m, 0)
+	w, prefix := newWorldWithMappedPrefix(t)
 	w.halt()
-	change := subscriberdb.PoolChange{Prefix: g.Outside[1], Kind: subscriberdb.PoolCut, At: time.Now().UTC()}
+	change := subscriberdb.PoolChange{Prefix: prefix, Kind: subscriberdb.PoolCut, At: time.Now().UTC()}
 	w.must(w.db.SavePoolChanges(context.Background(), "default", []subscriberdb.PoolChange{change}))
 	w.boot()
 	w.until("the mapping to be gone", func() bool { return len(w.mappings())+len(w.storedMappings()) == 0 })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -150,10 +149,7 @@ func TestNarrowThenGrow_NAT35_NAT32(t *testing.T) {
 	w.start(bob)
 	w.begin(alice, 490)
 	w.narrowed(alice)
-	w.logout(bob)
-	w.awaitState(bob, nat.Held)
-	w.pass(time.Minute)
-	w.until("a block to be free", func() bool { return len(w.bindings(bob)) == 0 })
+	w.freed(bob)
 	w.until("alice to have two blocks", func() bool {
 		w.begin(alice, 1)
 		return w.bindings(alice)[nat.Active].Len() == 2
