@@ -21,7 +21,7 @@ type absentKey struct {
 // absenceStore finds missing records, announces their end, and writes back
 // those whose removal a guard suspends.
 type absenceStore interface {
-	WatchRemovals(ctx context.Context, saw func(subscriber.Key, subscriber.Reason)) error
+	WatchRemovals(ctx context.Context, scan func(group string) bool, saw func(subscriber.Key, subscriber.Reason)) error
 	FindMissing(ctx context.Context, known []subscriber.Record, reason subscriber.Reason) ([]subscriberdb.Absence, error)
 	AnnounceDeleted(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) error
 	SuspendRemovals(ctx context.Context, endings []subscriber.Ending) error
@@ -47,10 +47,12 @@ type absences struct {
 func (a *absences) push(k subscriber.Key, why subscriber.Reason) { a.missing.Push(absentKey{k, why}) }
 
 // runVanished listens for the database's notices of removed keys. Notices can
-// be lost; they only make the detection faster.
+// be lost; they only make the detection faster. A group that is not taken up yet
+// is not scanned for lost ones: the comparison that takes it up finds them, and
+// a start would read a million addresses twice.
 func (a *absences) runVanished(ctx context.Context) error {
 	return a.health.Retry(ctx, "listen for deleted keys", func(ctx context.Context) error {
-		return a.store.WatchRemovals(ctx, a.push)
+		return a.store.WatchRemovals(ctx, a.isTakenUp, a.push)
 	})
 }
 
@@ -70,6 +72,13 @@ func (a *absences) runMissing(ctx context.Context) error {
 		}
 		a.lookAgain(batch)
 	}
+}
+
+func (a *absences) isTakenUp(group string) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	g := a.groups.NamedRLocked(group)
+	return g != nil && g.synced
 }
 
 // takenUp returns the keys whose group was taken up. The others wait: until

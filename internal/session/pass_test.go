@@ -50,7 +50,7 @@ var messes = map[inspect.DriftKind]func(*world, int){
 // the notices of Redis on again, so clearing them there is not enough.
 type notNotifying struct{ Store }
 
-func (notNotifying) WatchRemovals(ctx context.Context, _ func(subscriber.Key, subscriber.Reason)) error {
+func (notNotifying) WatchRemovals(ctx context.Context, _ func(string) bool, _ func(subscriber.Key, subscriber.Reason)) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func task(t *testing.T, run func(context.Context) error) {
 func undertaker(t *testing.T, db *DB) {
 	t.Helper()
 	task(t, func(ctx context.Context) error {
-		return db.WatchRemovals(ctx, func(k subscriber.Key, why subscriber.Reason) {
+		return db.WatchRemovals(ctx, everyGroup, func(k subscriber.Key, why subscriber.Reason) {
 			if err := db.AnnounceDeleted(ctx, []subscriber.Key{k}, why); err != nil && ctx.Err() == nil {
 				t.Errorf("bury: %v", err)
 			}
@@ -315,4 +316,33 @@ func TestDelete_DEL08(t *testing.T) {
 			t.Error("a newer Interim does not bring the session back")
 		}
 	})
+}
+
+// everyGroup lets WatchRemovals scan all groups.
+func everyGroup(string) bool { return true }
+
+// TestScanWaitsForItsGroup_DEL09: a removal that nobody was notified of is not searched for
+// in a group that is not to be scanned yet, and is found once it is.
+func TestScanWaitsForItsGroup_DEL09(t *testing.T) {
+	db := newDB(t, redistest.Start(t))
+	setMarker(t, db, "default")
+	record(t, db, start("a", addr, 0))
+	if err := db.client.Del(t.Context(), codec.RecordKey("default", addr)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	var wanted atomic.Bool
+	found := make(chan bool, 10)
+	task(t, func(ctx context.Context) error {
+		scan := func(group string) bool {
+			asked.Add(1)
+			return group == "default" && wanted.Load()
+		}
+		return db.WatchRemovals(ctx, scan, func(subscriber.Key, subscriber.Reason) { found <- wanted.Load() })
+	})
+	testenv.Eventually(t, "asked twice", func() bool { return asked.Load() >= 2 })
+	wanted.Store(true)
+	if !<-found {
+		t.Error("scanned before its time")
+	}
 }

@@ -261,9 +261,9 @@ func isAstray(err error) bool {
 // error of yield ends the scan.
 func (c *Client) ScanHash(ctx context.Context, key string, yield func([]string) error) error {
 	for cursor := uint64(0); ; {
-		fields, next, err := c.HScan(ctx, key, cursor, "", ScanCount).Result()
+		fields, next, err := c.ScanHashBatch(ctx, key, cursor)
 		if err != nil {
-			return fmt.Errorf("scan %s: %w", key, err)
+			return err
 		}
 		if len(fields) > 0 {
 			if err := yield(fields); err != nil {
@@ -274,6 +274,17 @@ func (c *Client) ScanHash(ctx context.Context, key string, yield func([]string) 
 			return nil
 		}
 	}
+}
+
+// ScanHashBatch returns one batch of a scan of a hash, each field's name followed by its
+// value, and the cursor of the next batch. A scan begins with cursor 0, and is over when the
+// next one is 0.
+func (c *Client) ScanHashBatch(ctx context.Context, key string, cursor uint64) (fields []string, next uint64, err error) {
+	fields, next, err = c.HScan(ctx, key, cursor, "", ScanCount).Result()
+	if err != nil {
+		return nil, 0, fmt.Errorf("scan %s: %w", key, err)
+	}
+	return fields, next, nil
 }
 
 // ScanKeys yields the names of the keys of one type that match a pattern, in batches, in no

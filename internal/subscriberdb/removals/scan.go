@@ -14,55 +14,94 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
-// scanner scans the hashes of online addresses for records that are gone. Its look-ups also
-// make Redis expire records. It cannot find the reason of a removal; AnnounceDeleted does.
+// scanner scans the hashes of online addresses for records that are gone, one batch at a
+// time, so that a notification waits for one batch and not for a scan of a million. Its
+// look-ups also make Redis expire records. It cannot find the reason of a removal;
+// AnnounceDeleted does.
 type scanner struct {
 	watcher *Watcher
 	gone    func(subscriber.Key, subscriber.Reason)
-	always  bool // scan repeatedly, because the server does not notify
-	walked  bool
-	due     time.Time
+	wanted  func(group string) bool // see WatchRemovals
+	always  bool                    // scan repeatedly, because the server does not notify
+
+	scanned map[string]bool // the groups that were scanned to the end
+	group   string          // the group that is being scanned, "" for none
+	cursor  uint64          // of its scan
+	spent   time.Duration   // for the scans of all groups, without the time between batches
+	due     time.Time       // of the repetition; zero unless all groups were scanned
+}
+
+func newScanner(w *Watcher, wanted func(string) bool, gone func(subscriber.Key, subscriber.Reason)) *scanner {
+	return &scanner{watcher: w, wanted: wanted, gone: gone, scanned: map[string]bool{}}
+}
+
+// restart begins a scan of all groups.
+func (p *scanner) restart() {
+	clear(p.scanned)
+	p.group, p.cursor, p.spent, p.due = "", 0, 0, time.Time{}
 }
 
 // patience returns the time to wait for a notification before the scanner and the context
 // are checked again.
 func (p *scanner) patience() time.Duration {
-	if !p.always {
+	switch {
+	case p.group != "":
+		return scanTurn
+	case p.due.IsZero():
 		return settingPause
 	}
 	return min(settingPause, max(time.Until(p.due), time.Millisecond))
 }
 
-func (p *scanner) walkIfDue(ctx context.Context) error {
-	if p.walked && (!p.always || time.Now().Before(p.due)) {
+// step scans the next batch, if a scan is due.
+func (p *scanner) step(ctx context.Context) error {
+	if p.group == "" && !p.chooseGroup() {
 		return nil
 	}
 	began := time.Now()
-	for _, group := range p.watcher.o.Groups() {
-		if err := p.walk(ctx, group); err != nil {
-			return err
-		}
+	defer func() { p.spent += time.Since(began) }()
+	fields, next, err := p.watcher.o.Client.ScanHashBatch(ctx, codec.OnlineKey(p.group), p.cursor)
+	if err != nil {
+		return err
 	}
-	p.walked = true
-	p.due = time.Now().Add(max(scanPause, scanShare*time.Since(began)))
+	if err := p.checkOnline(ctx, codec.AppendOnline(nil, fields)); err != nil {
+		return err
+	}
+	if p.cursor = next; next == 0 {
+		p.scanned[p.group], p.group = true, ""
+	}
 	return nil
 }
 
-func (p *scanner) walk(ctx context.Context, group string) error {
-	var inside []netip.Addr
-	return p.watcher.o.Client.ScanHash(ctx, codec.OnlineKey(group), func(fields []string) error {
-		inside = codec.AppendOnline(inside[:0], fields)
-		gone, err := p.watcher.o.Gone(ctx, group, inside)
-		if err != nil || len(gone) == 0 {
-			return err
+// chooseGroup chooses the next group to scan, if there is one.
+func (p *scanner) chooseGroup() bool {
+	if !p.due.IsZero() && !time.Now().Before(p.due) {
+		p.restart()
+	}
+	for _, group := range p.watcher.o.Groups() {
+		if !p.scanned[group] && p.wanted(group) {
+			p.group = group
+			return true
 		}
-		batch := make([]removal, len(gone))
-		for i, a := range gone {
-			batch[i] = removal{subscriber.Key{Group: group, Inside: a}, subscriber.ReasonNone}
-		}
-		_, err = p.check(ctx, batch)
+	}
+	if p.always && p.due.IsZero() {
+		p.due = time.Now().Add(max(scanPause, scanShare*p.spent))
+	}
+	return false
+}
+
+// checkOnline checks addresses that have an online entry.
+func (p *scanner) checkOnline(ctx context.Context, inside []netip.Addr) error {
+	gone, err := p.watcher.o.Gone(ctx, p.group, inside)
+	if err != nil || len(gone) == 0 {
 		return err
-	})
+	}
+	batch := make([]removal, len(gone))
+	for i, a := range gone {
+		batch[i] = removal{subscriber.Key{Group: p.group, Inside: a}, subscriber.ReasonNone}
+	}
+	_, err = p.check(ctx, batch)
+	return err
 }
 
 // check calls gone for the records that are gone without an announcement, and reports

@@ -22,6 +22,7 @@ import (
 // Timing of WatchRemovals.
 const (
 	retryPause   = time.Second          // after a connection was lost
+	scanTurn     = time.Millisecond     // for notifications, between two batches of a scan
 	scanPause    = time.Second          // between scans while notifications may be missing
 	scanShare    = 10                   // a scan is followed by a pause of this many times its duration
 	gatherLimit  = 512                  // most notifications that are checked together
@@ -65,12 +66,13 @@ func New(o Options) *Watcher { return &Watcher{o: o} }
 // WatchRemovals calls gone for each record that another program removed or that expired, as
 // soon as Redis notifies, until the context ends; gone should call AnnounceDeleted. The
 // reason is ReasonNone if there was no notification. Removals that are announced already
-// are left out. Notifications can be lost: it scans for missed removals after each
-// connection, and all the time if Redis does not let it turn notifications on. gone is
+// are left out. Notifications can be lost: it scans a group for missed removals after each
+// connection, and all the time if Redis does not let it turn notifications on; but not
+// before scan says that the group is to be scanned, which it asks once a second. gone is
 // called from one goroutine at a time for each server of a Cluster.
-func (w *Watcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) error {
+func (w *Watcher) WatchRemovals(ctx context.Context, scan func(group string) bool, gone func(subscriber.Key, subscriber.Reason)) error {
 	for said := false; ctx.Err() == nil; {
-		watching, err := w.watchServers(ctx, gone)
+		watching, err := w.watchServers(ctx, scan, gone)
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, errServersBack):
@@ -88,7 +90,7 @@ func (w *Watcher) WatchRemovals(ctx context.Context, gone func(subscriber.Key, s
 
 // watchServers watches all servers until one is lost, then ends the other subscriptions,
 // and reports whether it had any.
-func (w *Watcher) watchServers(ctx context.Context, gone func(subscriber.Key, subscriber.Reason)) (watching bool, err error) {
+func (w *Watcher) watchServers(ctx context.Context, scan func(string) bool, gone func(subscriber.Key, subscriber.Reason)) (watching bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var back sync.WaitGroup
 	defer back.Wait()
@@ -105,7 +107,7 @@ func (w *Watcher) watchServers(ctx context.Context, gone func(subscriber.Key, su
 	var once sync.Once
 	var first error
 	err = w.o.Client.EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
-		err := w.watchServer(ctx, server, round, gone)
+		err := w.watchServer(ctx, server, round, newScanner(w, scan, gone))
 		once.Do(func() { first = err })
 		cancel(err)
 		return err
@@ -116,7 +118,7 @@ func (w *Watcher) watchServers(ctx context.Context, gone func(subscriber.Key, su
 	return w.notices.watched(round), cmp.Or(first, err)
 }
 
-func (w *Watcher) watchServer(ctx context.Context, server redis.UniversalClient, round int, gone func(subscriber.Key, subscriber.Reason)) error {
+func (w *Watcher) watchServer(ctx context.Context, server redis.UniversalClient, round int, missed *scanner) error {
 	n := serverNotifications{watcher: w, server: server, round: round}
 	n.check(ctx)
 	events := make([]string, 0, len(reasons))
@@ -133,7 +135,7 @@ func (w *Watcher) watchServer(ctx context.Context, server redis.UniversalClient,
 		}
 	}
 	w.notices.watching(round)
-	return w.listen(ctx, sub, &scanner{watcher: w, gone: gone}, &n)
+	return w.listen(ctx, sub, missed, &n)
 }
 
 // listen processes notifications as they arrive, and runs the scanner when it is due. It
@@ -142,10 +144,10 @@ func (w *Watcher) listen(ctx context.Context, sub *redis.PubSub, p *scanner, n *
 	l := listener{sub: sub, heard: time.Now()}
 	for ctx.Err() == nil {
 		if n.checkIfDue(ctx) {
-			p.walked = false // scan for removals that were not notified meanwhile
+			p.restart() // for removals that were not notified meanwhile
 		}
 		p.always = !n.on
-		if err := p.walkIfDue(ctx); err != nil {
+		if err := p.step(ctx); err != nil {
 			return err
 		}
 		batch, err := l.gather(ctx, p.patience())
