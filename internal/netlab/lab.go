@@ -22,6 +22,15 @@ const (
 	internetInterface   = "r0"
 )
 
+// OperatorsFlowtable is for nft in the CGN: a flowtable of an operator, of both interfaces.
+const OperatorsFlowtable = `table inet fast {
+	flowtable ft { hook ingress priority 0; devices = { ` + InsideInterface + `, ` + OutsideInterface + ` }; }
+	chain forward {
+		type filter hook forward priority 1
+		meta l4proto { tcp, udp } ct state established flow add @ft
+	}
+}`
+
 // Addresses of the CGN, with the length of their links' prefixes.
 var (
 	InsideGateway  = netip.MustParsePrefix("100.64.0.1/10")  // RFC 6598

@@ -20,19 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// othersFlowtable is that of an operator, of the lab's interfaces.
-const othersFlowtable = `table inet fast {
-	flowtable ft { hook ingress priority 0; devices = { ` + netlab.InsideInterface + `, ` + netlab.OutsideInterface + ` }; }
-	chain forward {
-		type filter hook forward priority 1
-		meta l4proto { tcp, udp } ct state established flow add @ft
-	}
-}`
-
 // hasFlowtables reports whether the kernel takes an operator's flowtable.
 func hasFlowtables(t *testing.T, lab *netlab.Lab) bool {
 	t.Helper()
-	_, err := lab.CGN.Output(testContext(t), "nft", othersFlowtable)
+	_, err := lab.CGN.Output(testContext(t), "nft", netlab.OperatorsFlowtable)
 	if err == nil {
 		run(t, lab, "nft", "delete table inet fast")
 	}
@@ -123,7 +114,7 @@ func TestOffloadedSessions_DEL01_NAT05(t *testing.T) {
 				return
 			}
 			if mode != OwnFlowtable {
-				run(t, lab, "nft", othersFlowtable)
+				run(t, lab, "nft", netlab.OperatorsFlowtable)
 			}
 			var log logLines
 			echo, err := lab.StartEcho(netip.AddrPortFrom(lab.Remotes[0], 7000))
