@@ -40,7 +40,7 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 	}
 	if stored.Covers(e.Block) {
 		b.Blocks, b.Holder, b.AllocatedAt, b.ReleasedAt = stored.Blocks, stored.Holder, stored.AllocatedAt, stored.ReleasedAt
-		b.GrownAt = stored.GrownAt
+		b.FirstAt, b.GrownAt = stored.FirstAt, stored.GrownAt
 	} else {
 		if blocks, ok := m.engine.Split(group, e.Block); ok {
 			b.Blocks = blocks
@@ -205,7 +205,14 @@ func (a Adoption) Claim(s *Slot, record *subscriber.Record, suspect bool, now ti
 		m.count(&s.packed, +1)
 		m.expire(s)
 	}
-	ForwardsOf(m).assign(s)
+}
+
+// Assign gives a claimed slot, and others of its user, their mappings. That waits until all slots
+// are claimed: before, another one of the user may seem to be the newest, and the kernel would
+// lead new flows there.
+func (a Adoption) Assign(s *Slot, now time.Time) {
+	a.m.now = now
+	ForwardsOf(a.m).assign(s)
 }
 
 // Quarantine holds all free blocks of the group back for one hold time

@@ -11,8 +11,8 @@ import (
 )
 
 // A mapping of a User-Name is where the subscriber is. Of several addresses that are online as
-// one user, the one with the newest binding has it: a session that was never stopped keeps
-// nobody from what is theirs. The kernel has the mapping while the gate of that address is
+// one user, the one whose session got its first block last has it: a session that was never
+// stopped keeps nobody from what is theirs, and does not take it back with another block. The kernel has the mapping while the gate of that address is
 // open. Where a mapping goes, the sessions through it end with it.
 
 // slotForwards are the mappings of a slot.
@@ -130,7 +130,7 @@ func (x Forwards) assign(s *Slot) {
 	x.assignSlot(g, s)
 }
 
-// assignUser gives the mappings of a user to its newest slot, and takes them from the one that
+// assignUser gives the mappings of a user to the slot that [Forwards.newest] returns, and takes them from the one that
 // had them. A slot that has ended keeps them until another one has them, or its gate is closed:
 // its sessions go on while it drains.
 func (x Forwards) assignUser(g *Group, user string) {
@@ -154,7 +154,7 @@ func (x Forwards) assignUser(g *Group, user string) {
 	}
 }
 
-// newest returns the slot with the newest binding of a user that is online, nil for none.
+// newest returns the slot of a user's online session that got its first block last, nil for none.
 func (x Forwards) newest(g *Group, user string) (newest *Slot) {
 	var since time.Time
 	for inside := range x.m.online.From(g.Name, &inspect.SubscriberFilter{UserName: user}, netip.Addr{}) {
@@ -163,11 +163,31 @@ func (x Forwards) newest(g *Group, user string) (newest *Slot) {
 			continue
 		}
 		b, ok := x.m.engine.Live(g.Name, inside)
-		if ok && (newest == nil || !b.AllocatedAt.Before(since)) {
-			newest, since = s, b.AllocatedAt
+		if ok && (newest == nil || !b.Since().Before(since)) {
+			newest, since = s, b.Since()
 		}
 	}
 	return newest
+}
+
+// noteFirst keeps when the session of a slot got its first block, for the next one that it gets.
+func (x Forwards) noteFirst(s *Slot) {
+	g := x.m.groups.named[s.packed.Group()]
+	if b, ok := x.m.engine.Live(s.packed.Group(), s.packed.Inside()); ok && g != nil && s.online && s.tenure == s.boundTenure {
+		g.evicted[s.packed.Inside()] = b.Since()
+	}
+}
+
+// setFirst completes a binding that a slot has just got, if its session had another block before.
+func (x Forwards) setFirst(s *Slot, b *nat.Binding) {
+	g, inside := x.m.groups.named[s.packed.Group()], s.packed.Inside()
+	if g == nil {
+		return
+	}
+	if first, ok := g.evicted[inside]; ok {
+		delete(g.evicted, inside)
+		*b, _ = x.m.engine.SetFirstAt(g.Name, inside, first)
+	}
 }
 
 // assignSlot sets the mappings of a slot: those of its address, and those of its user if it has them.

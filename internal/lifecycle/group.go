@@ -24,6 +24,10 @@ type Group struct {
 	Mappings *portmap.Table        // those that outlive their sessions
 	users    map[string]netip.Addr // by User-Name, the address that has the mappings of the user
 
+	// By inside address of a session whose block was taken away, when it got its first block;
+	// until it gets another one.
+	evicted map[netip.Addr]time.Time
+
 	online      int // records in force
 	unconfirmed int // of these, records written back and not yet confirmed by a BNG
 	held        map[subscriber.Reason]int
@@ -35,7 +39,7 @@ type Group struct {
 func NewGroup(c lsn.GroupConfig, limits guard.Limits) *Group {
 	return &Group{
 		Name: c.Name, Config: c, Inside: append([]netip.Prefix(nil), c.Inside...), Guard: guard.New(limits), held: map[subscriber.Reason]int{},
-		Mappings: portmap.New(MappingConfig(&c)), users: map[string]netip.Addr{},
+		Mappings: portmap.New(MappingConfig(&c)), users: map[string]netip.Addr{}, evicted: map[netip.Addr]time.Time{},
 	}
 }
 

@@ -133,6 +133,7 @@ func (m *Machine) Evict(s *Slot, now time.Time) {
 		return
 	}
 	m.now = now
+	ForwardsOf(m).noteFirst(s)
 	s.evict(now)
 	ForwardsOf(m).assign(s)
 	m.touch(s.packed.Group(), s.packed.Inside())
@@ -144,6 +145,9 @@ func (m *Machine) end(s *Slot, reason subscriber.Reason, at time.Time) {
 	s.end(reason, at)
 	m.recall(s)
 	m.engine.Forget(s.packed.Group(), s.packed.Inside())
+	if g := m.groups.named[s.packed.Group()]; g != nil {
+		delete(g.evicted, s.packed.Inside())
+	}
 	m.emitChange(inspect.EventDeleted, reason, &s.packed)
 	ForwardsOf(m).assign(s)
 }
@@ -451,6 +455,7 @@ func (m *Machine) allocate(s *Slot) {
 	case err != nil:
 		m.out.Fault("allocate block", s.Key(), err)
 	default: // stored before it is programmed
+		ForwardsOf(m).setFirst(s, &b)
 		s.block, s.boundTenure, s.over, s.flushed = b.Range(), s.tenure, nil, false
 		m.enter(s, Saved)
 		m.work(s)

@@ -104,7 +104,8 @@ type player struct {
 	entry    int
 	sessions map[netip.Addr]int
 
-	opening map[*Slot]uint64 // by slot, the tenure whose gate is being opened
+	opening map[*Slot]uint64      // by slot, the tenure whose gate is being opened
+	served  map[*Slot]servedBlock // as the walk has seen it
 
 	told   []string
 	writes []Write
@@ -136,7 +137,7 @@ func newPlayer(t *testing.T) *player {
 		t.Fatal(err)
 	}
 	p := &player{
-		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{}, opening: map[*Slot]uint64{}, entries: map[*Slot]nat.Entry{}, kernel: map[netip.Addr]nat.Entry{}, ports: map[netip.Addr][]nat.Session{},
+		t: t, engine: engine, began: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), sessions: map[netip.Addr]int{}, opening: map[*Slot]uint64{}, served: map[*Slot]servedBlock{}, entries: map[*Slot]nat.Entry{}, kernel: map[netip.Addr]nat.Entry{}, ports: map[netip.Addr][]nat.Session{},
 		group: NewGroup(scenarioGroup, guard.Limits{}),
 	}
 	p.now = p.began
@@ -176,7 +177,7 @@ func (p *player) input(line string) {
 		"removal": p.removal, "start": p.start, "interim": p.interim, "delete": p.deleted, "stop": p.stop,
 		"stored": p.stored, "programmed": p.programmed, "closed": p.closed, "reaped": p.reaped, "executors": p.executors,
 		"sessions": p.setSessions, "asked": p.asked, "tick": p.tick, "guard": p.guard, "gone": p.gone,
-		"adopt-entry": p.adoptEntry, "adopt-stored": p.adoptStored, "claim": p.claim, "step": p.step, "stray": p.stray,
+		"adopt-entry": p.adoptEntry, "adopt-stored": p.adoptStored, "claim": p.claim, "claimed": p.claimed, "step": p.step, "stray": p.stray,
 		"pool": p.pool, "evict": p.evict, "map": p.makeMapping, "unmap": p.endMapping,
 		"group": p.regroup, "ports": p.setPorts, "look": p.look, "vacant": p.vacant,
 	}
@@ -204,6 +205,15 @@ func (p *player) number(text string) int {
 	return n
 }
 
+func (p *player) duration(text string) time.Duration {
+	p.t.Helper()
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return d
+}
+
 func (p *player) removal(args []string, _ map[string]string) {
 	mode, err := inspect.ParseRemovalMode(args[0])
 	if err != nil {
@@ -222,11 +232,7 @@ func (p *player) record(args []string, named map[string]string) subscriber.Recor
 		SessionID: subscriber.SessionID{Client: "bng", NAS: "nas-" + args[2], AcctSessionID: args[2]}, Version: p.version(named),
 	}
 	if text := named["expires"]; text != "" {
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		r.ExpiresAt = p.now.Add(d)
+		r.ExpiresAt = p.now.Add(p.duration(text))
 	}
 	if named["held"] != "" {
 		r.RemovalHeld = subscriber.ReasonExpired
@@ -303,15 +309,20 @@ func (p *player) program(works *[]Work, report func(*Slot, time.Time)) {
 	p.done(works, report)
 }
 
+// portMapping is a mapping of an outside port to the inside port of the same number, of nobody yet.
+func portMapping(port int) nat.Mapping {
+	return nat.Mapping{
+		Group: "g", Kind: nat.MappingStatic, InsidePort: nat.Port(port),
+		Outside: nat.Endpoint{Protocol: nat.ProtocolTCP, AddrPort: netip.AddrPortFrom(scenarioGroup.Outside[0].Addr(), uint16(port))},
+	}
+}
+
 // makeMapping maps an outside port to the inside port of the same number, of a user or of an
 // address.
 func (p *player) makeMapping(args []string, named map[string]string) {
 	p.t.Helper()
-	port := p.number(args[0])
-	m := nat.Mapping{
-		Group: "g", Kind: nat.MappingStatic, Owner: nat.Owner{UserName: named["user"]}, InsidePort: nat.Port(port),
-		Outside: nat.Endpoint{Protocol: nat.ProtocolTCP, AddrPort: netip.AddrPortFrom(scenarioGroup.Outside[0].Addr(), uint16(port))},
-	}
+	m := portMapping(p.number(args[0]))
+	m.Owner.UserName = named["user"]
 	if named["inside"] != "" {
 		m.Owner.Inside = p.addr([]string{named["inside"]})
 	}
@@ -482,6 +493,12 @@ func (p *player) binding(args []string, named map[string]string) (b nat.Binding)
 		b.Blocks, _ = b.With(p.block(map[string]string{"block": named["further"]}))
 	}
 	b.AcctSessionID = named["of"]
+	if named["allocated"] != "" {
+		b.AllocatedAt = p.began.Add(p.duration(named["allocated"]))
+	}
+	if named["first"] != "" {
+		b.FirstAt = p.began.Add(p.duration(named["first"]))
+	}
 	if named["state"] == "held" {
 		b.State, b.ReleasedAt, b.HoldUntil = nat.Held, p.began, p.began.Add(time.Minute)
 	}
@@ -496,6 +513,10 @@ func (p *player) adoptEntry(args []string, named map[string]string) {
 	if named["gate"] == "draining" {
 		e.Gate = nat.GateDraining
 	}
+	if named["through"] != "" {
+		m := portMapping(p.number(named["through"]))
+		e.Forwards = nat.NewForwards([]nat.Forward{m.Forward()})
+	}
 	var further []nat.Block
 	if named["sees"] != "" {
 		further = []nat.Block{p.block(map[string]string{"block": named["sees"]})}
@@ -509,6 +530,13 @@ func (p *player) adoptStored(args []string, named map[string]string) {
 
 func (p *player) claim(args []string, named map[string]string) {
 	p.m.Adopt(p.group).Claim(p.m.Slot(p.addr(args)), p.stands(args, named), named["suspect"] != "", p.now)
+}
+
+// claimed gives all adopted addresses their mappings.
+func (p *player) claimed([]string, map[string]string) {
+	for _, s := range p.m.Slots().All() {
+		p.m.Adopt(p.group).Assign(s, p.now)
+	}
 }
 
 func (p *player) step(args []string, _ map[string]string) { p.m.Step(p.m.Slot(p.addr(args)), p.now) }

@@ -15,8 +15,8 @@ import (
 
 // TestRandomWalk_I1_I5_DEL10: for inputs in any order, no block has two owners,
 // a slot has one piece of work at a time, and nothing contradicts the engine.
-// A subscriber may have several blocks, get ports of a part of them, and have mappings: each mapping of a user is where its newest
-// binding is, and nowhere else. When all subscribers have left and the holds are over, nothing remains. The
+// A subscriber may have several blocks, get ports of a part of them, and have mappings: each mapping of a user is where the session
+// is that got its first block last, and nowhere else. When all subscribers have left and the holds are over, nothing remains. The
 // same history has the same effects.
 func TestRandomWalk_I1_I5_DEL10(t *testing.T) {
 	for seed := range uint64(20) {
@@ -163,16 +163,40 @@ func (p *player) mayOpen(s *Slot, b *nat.Binding) bool {
 	return b.Identity == s.packed.Identity()
 }
 
+// servedBlock is a block that a session had when it was looked at last.
+type servedBlock struct {
+	tenure           uint64
+	allocated, first time.Time // when it got that block, and its first one
+}
+
+// firstBlock returns when the slot's session got its first block, as seen from all looks so far.
+func (p *player) firstBlock(s *Slot, b *nat.Binding) time.Time {
+	has := servedBlock{s.tenure, b.AllocatedAt, b.AllocatedAt}
+	if had, ok := p.served[s]; ok && (had.tenure == has.tenure || had.allocated.Equal(has.allocated)) {
+		has.first = had.first
+	}
+	p.served[s] = has
+	return has.first
+}
+
 // checkMappings compares the mappings of slots with those that the table, and a search for the
-// newest binding of each user, say.
+// session of each user that got its first block last, say.
 func (p *player) checkMappings(seed uint64, line string) {
 	p.t.Helper()
 	newest := map[string]netip.Addr{}
 	since := map[string]time.Time{}
 	for inside, s := range p.m.Slots().All() {
+		if had, ok := p.served[s]; ok && s.Phase() == Cut {
+			had.allocated = time.Time{} // the next block is another one, also if it comes at once
+			p.served[s] = had
+		}
 		b, ok := p.engine.Live("g", inside)
-		if user := s.Packed().UserName(); ok && s.Online() && s.tenure == s.boundTenure && s.over == nil && !b.AllocatedAt.Before(since[user]) {
-			newest[user], since[user] = inside, b.AllocatedAt
+		if !ok || !s.Online() || s.tenure != s.boundTenure || s.over != nil {
+			continue
+		}
+		first := p.firstBlock(s, &b)
+		if user := s.Packed().UserName(); !first.Before(since[user]) {
+			newest[user], since[user] = inside, first
 		}
 	}
 	at := map[nat.Endpoint]netip.Addr{}

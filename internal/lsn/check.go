@@ -38,6 +38,7 @@ type checker struct {
 	errs  []error
 
 	several int // leases with several blocks
+	first   int // live leases whose session had another block before
 }
 
 // cellUse is the present use of a cell in its group.
@@ -62,7 +63,7 @@ func (c *checker) fail(format string, args ...any) {
 func (c *checker) cells() {
 	g := c.group
 	c.uses = make([]cellUse, len(g.owners))
-	c.several = 0
+	c.several, c.first = 0, 0
 	free := 0
 	for cell := range g.freeCells {
 		free++
@@ -87,6 +88,9 @@ func (c *checker) cells() {
 	if c.several != len(g.several) {
 		c.fail("%d leases have several blocks, %d are known", c.several, len(g.several))
 	}
+	if c.first != len(g.first) {
+		c.fail("sessions of %d live leases had another block before, %d are known", c.first, len(g.first))
+	}
 	if len(g.quarantined) > 0 && !g.embargoed {
 		c.fail("cells are quarantined and no embargo is on")
 	}
@@ -108,6 +112,9 @@ func (c *checker) lease(l *lease, inside uint32, use cellUse) {
 	c.use(l.cell, use)
 	if l.state.Live() != (use == isLive) {
 		c.fail("lease of %v has use %d and state %v", addrrange.Address(inside), use, l.state)
+	}
+	if _, later := c.group.first[inside]; later && use == isLive {
+		c.first++
 	}
 	further := c.group.further(l.cell)
 	for _, x := range further {

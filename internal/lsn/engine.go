@@ -141,6 +141,19 @@ func (e *Engine) SetHolder(group string, h nat.Holder) (b nat.Binding, err error
 	return nat.Binding{}, fmt.Errorf("set holder of %v in group %s: %w", h.Inside, group, ErrNoBinding)
 }
 
+// SetFirstAt sets when the session of a live binding got its first block, where that one was
+// taken away. ErrNoBinding: there is no live binding.
+func (e *Engine) SetFirstAt(group string, inside netip.Addr, at time.Time) (b nat.Binding, err error) {
+	g, c := e.subscriber(group, inside)
+	if c == nil || !c.live() {
+		return nat.Binding{}, fmt.Errorf("set the time of the first block of %v in group %s: %w", inside, group, ErrNoBinding)
+	}
+	n := addrrange.Number(inside)
+	g.first.set(n, stampOf(at))
+	g.describe(n, &c.lease, &b)
+	return b, nil
+}
+
 // Forget removes the inside address from the wait queue, and reports whether it was there.
 func (e *Engine) Forget(group string, inside netip.Addr) bool {
 	g := e.group(group)
@@ -308,6 +321,7 @@ func (e *Engine) transition(group string, inside netip.Addr, to nat.State, now t
 		g.segmentOf(c.cell).used -= g.count(c.cell)
 		ended := c.lease
 		c.lease = lease{}
+		g.first.set(n, 0)
 		i := g.hold(n, ended, now.Add(g.config.Hold))
 		g.describeHeld(i, &b)
 		return b, nil

@@ -20,9 +20,9 @@ func TestGraceFor(t *testing.T) {
 	}
 }
 
-// TestRestoreKeepsGraceAndReceipt_I7: a restored binding has its stored grace time and
-// receipt.
-func TestRestoreKeepsGraceAndReceipt_I7(t *testing.T) {
+// TestRestoreKeepsTimesAndReceipt_I7: a restored binding has its stored grace time and
+// receipt, and the time at which its session got its first block, until it is held.
+func TestRestoreKeepsTimesAndReceipt_I7(t *testing.T) {
 	e, err := New([]GroupConfig{walkConfig()})
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func TestRestoreKeepsGraceAndReceipt_I7(t *testing.T) {
 	b := nat.Binding{
 		Group: "default", Blocks: nat.Blocks{Block: nat.Block{Outside: walkConfig().Outside[0].Addr(), First: 2048, Last: 3071}},
 		Holder: nat.Holder{Inside: walkConfig().Inside[0].Addr().Next()}, State: nat.Draining,
-		GraceUntil: time.Unix(60, 0).UTC(),
+		GraceUntil: time.Unix(60, 0).UTC(), AllocatedAt: time.Unix(30, 0).UTC(), FirstAt: time.Unix(20, 0).UTC(),
 	}
 	if err := e.Restore(b); err != nil {
 		t.Fatal(err)
@@ -38,7 +38,11 @@ func TestRestoreKeepsGraceAndReceipt_I7(t *testing.T) {
 	if got, _ := e.Live("default", b.Inside); got != b {
 		t.Errorf("got %+v, want %+v", got, b)
 	}
+	if b.Since() != b.FirstAt {
+		t.Errorf("served since %v, want %v", b.Since(), b.FirstAt)
+	}
 	held := b
+	held.FirstAt = time.Time{}
 	held.First, held.Last, held.State, held.GraceUntil = 3072, 4095, nat.Held, time.Time{}
 	held.HoldUntil, held.Receipt = time.Unix(90, 0).UTC(), &nat.Receipt{Deleted: 7, Proof: nat.ProofIndex}
 	if err := e.Restore(held); err != nil {

@@ -26,9 +26,10 @@ type group struct {
 
 	segments []poolPrefix             // in the order of their cells
 	several  map[uint32]severalBlocks // of leases with several blocks, by their first cells
-	owners   []uint32                 // last inside address of every cell, or fresh
-	free     fifo.Queue[uint32]       // cells that were given before and are free, longest free first
-	ranked   *rankedCells             // in place of free where bindings may grow, else nil
+	first    firstTimes
+	owners   []uint32           // last inside address of every cell, or fresh
+	free     fifo.Queue[uint32] // cells that were given before and are free, longest free first
+	ranked   *rankedCells       // in place of free where bindings may grow, else nil
 
 	ready []uint32 // in deterministic mode: waiting inside addresses whose blocks may be free
 

@@ -69,11 +69,31 @@ func (g *group) describe(inside uint32, l *lease, b *nat.Binding) {
 	b.Inside = addrrange.Address(inside)
 	b.Identity, b.UserName, b.AcctSessionID = l.identity, l.user, l.session
 	b.State = l.state
+	b.FirstAt = time.Time{}
+	if len(g.first) > 0 && l.state.Live() {
+		b.FirstAt = g.first[inside].time()
+	}
 	b.AllocatedAt, b.ReleasedAt, b.HoldUntil = l.allocated.time(), l.released.time(), time.Time{}
 	b.GraceUntil, b.Receipt = time.Time{}, nil
 	if l.after != nil {
 		b.GraceUntil, b.Receipt = l.after.grace, l.after.receipt
 	}
+}
+
+// firstTimes has, by inside address, nat.Binding.FirstAt of the live leases that have one. Few
+// have, so it is apart from them.
+type firstTimes map[uint32]stamp
+
+// set sets the time of an inside address; the zero stamp removes it.
+func (f *firstTimes) set(inside uint32, at stamp) {
+	if at == 0 {
+		delete(*f, inside)
+		return
+	}
+	if *f == nil {
+		*f = firstTimes{}
+	}
+	(*f)[inside] = at
 }
 
 // Blocks of a lease.

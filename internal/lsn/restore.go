@@ -118,6 +118,7 @@ func (g *group) adopt(subscriber *subscriberState, cells []uint32, b nat.Binding
 	}
 	g.unwait(subscriber)
 	subscriber.lease = l
+	g.first.set(inside, stampOf(b.FirstAt))
 	g.changed(l.cell)
 	g.segmentOf(l.cell).used += len(cells)
 }

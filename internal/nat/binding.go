@@ -21,11 +21,20 @@ type Binding struct {
 	Holder
 	State       State
 	AllocatedAt time.Time
+	FirstAt     time.Time // when its session got its first block, if that one was taken away; zero if this is the first
 	GrownAt     time.Time // when it got the newest of its further blocks; zero with one block
 	ReleasedAt  time.Time // when the record ended, so before the cut; zero while Active
 	HoldUntil   time.Time // set when Held
 	GraceUntil  time.Time // Draining: end of the time in which the subscriber may have it back; zero for none
 	Receipt     *Receipt  // of its teardown so far, from Cut on; immutable, replaced by a new one
+}
+
+// Since returns when the binding's session got its first block.
+func (b *Binding) Since() time.Time {
+	if b.FirstAt.IsZero() {
+		return b.AllocatedAt
+	}
+	return b.FirstAt
 }
 
 // State is the stage of a binding's life.

@@ -313,6 +313,11 @@ func (a *adoption) records(ctx context.Context) error {
 			p.life.Adopt(g.Group).Claim(s, nil, a.suspect, p.now())
 		}
 	}
+	for _, s := range walk.All(p.mu, p.life.Slots().All()) {
+		if s.Group() == g.Name {
+			p.life.Adopt(g.Group).Assign(s, p.now())
+		}
+	}
 	g.adopted = true
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,6 +154,127 @@ func TestMappingFollowsTheUser(t *testing.T) {
 	w.until("the mapping to come back", func() bool { return w.mappings()[0].Inside == alice })
 	w.nothingLeft(bob)
 	w.check()
+}
+
+// TestMappingStaysWithTheLaterSession_NAT02_NAT27_I7: an older session of a user, which was never
+// stopped, gets another block, as its prefix is removed. The later session keeps the mapping and
+// the sessions through it, over a restart too.
+func TestMappingStaysWithTheLaterSession_NAT02_NAT27_I7(t *testing.T) {
+	g := mappedGroup()
+	g.Outside = prefixes("198.51.100.0/32")
+	w := newWorld(t, g)
+	ctx := context.Background()
+	w.changePools(func() error { _, err := w.AddPool(ctx, "", spare); return err },
+		func() error { _, err := w.DrainPool(ctx, "", g.Outside[0]); return err })
+	w.send(subscriber.EventStart, bob, "a", "1")
+	if b := w.awaitState(bob, nat.Active); !spare.Contains(b.Outside) {
+		t.Fatalf("the first session has %v", b.Block)
+	}
+	w.changePools(func() error { _, err := w.AddPool(ctx, "", g.Outside[0]); return err },
+		func() error { _, err := w.DrainPool(ctx, "", spare); return err })
+	w.send(subscriber.EventStart, alice, "a", "2")
+	w.awaitState(alice, nat.Active)
+	m := w.mapped(udpOf("a", 53), 0)
+	if _, err := w.reach(m.Mapping); err != nil || m.Inside != alice {
+		t.Fatalf("the mapping is at %v, %v", m.Inside, err)
+	}
+	stays := func(when string) {
+		t.Helper()
+		if list := w.mappings(); list[0].Inside != alice || !list[0].InForce || w.nat.SessionCount(alice) != 1 {
+			t.Fatalf("%s the mapping is at %v, in force: %t, and has %d sessions of %v; want it at %v, with 1",
+				when, list[0].Inside, list[0].InForce, w.nat.SessionCount(alice), alice, alice)
+		}
+	}
+	w.changePools(func() error { _, _, err := w.RemovePool(ctx, "", spare, true); return err })
+	w.until("the first session to have another block", func() bool {
+		b, ok := w.bindings(bob)[nat.Active]
+		return ok && g.Outside[0].Contains(b.Outside)
+	})
+	stays("after the removal")
+	w.check()
+	w.halt()
+	w.boot()
+	stays("after a restart")
+	w.check()
+	w.send(subscriber.EventStop, alice, "a", "2")
+	w.until("the mapping to go to the first session", func() bool { return w.mappings()[0].Inside == bob })
+	w.nothingLeft(alice)
+	w.check()
+}
+
+func (w *world) changePools(changes ...func() error) {
+	w.t.Helper()
+	for _, change := range changes {
+		w.must(change())
+	}
+}
+
+// TestMappingBesideARestart_NAT02_I7: of two sessions of a user one is stopped while the daemon
+// restarts. The mapping is at the other one then, and its sessions have gone on if it was there
+// before.
+func TestMappingBesideARestart_NAT02_I7(t *testing.T) {
+	for when, stop := range map[string]func(w *world, do func()){
+		"before the end": func(w *world, do func()) { do(); w.halt(); w.boot() },
+		"while away":     func(w *world, do func()) { w.halt(); do(); w.boot() },
+		"at the start": func(w *world, do func()) {
+			w.halt()
+			w.store = func(db *subscriberdb.DB) Store { return &afterRecords{Store: db, do: do} }
+			w.boot()
+		},
+	} {
+		for began, start := range map[string]func(*world){
+			"one after the other": func(w *world) {
+				w.send(subscriber.EventStart, bob, "a", "1")
+				w.awaitState(bob, nat.Active)
+				w.send(subscriber.EventStart, alice, "a", "2")
+			},
+			"at once": func(w *world) {
+				w.sendAll(w.event(subscriber.EventStart, bob, "a", "1"), w.event(subscriber.EventStart, alice, "a", "2"))
+			},
+		} {
+			for _, ofIt := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s, stop %s, of the one with the mapping: %t", began, when, ofIt), func(t *testing.T) {
+					w := newWorld(t, mappedGroup())
+					start(w)
+					w.awaitState(alice, nat.Active)
+					w.awaitState(bob, nat.Active)
+					m := w.mapped(udpOf("a", 53), 0)
+					if _, err := w.reach(m.Mapping); err != nil {
+						t.Fatal(err)
+					}
+					id := map[netip.Addr]string{bob: "1", alice: "2"}
+					other := map[netip.Addr]netip.Addr{bob: alice, alice: bob}[m.Inside]
+					stopped, left, sessions := other, m.Inside, 1
+					if ofIt {
+						stopped, left, sessions = m.Inside, other, 0
+					}
+					stop(w, func() { w.send(subscriber.EventStop, stopped, "a", id[stopped]) })
+					w.nothingLeft(stopped)
+					w.until("the mapping to be at the other one", func() bool {
+						list := w.mappings()
+						return list[0].Inside == left && list[0].InForce
+					})
+					if n := w.nat.SessionCount(left); n != sessions {
+						t.Errorf("%v has %d sessions through the mapping, want %d", left, n, sessions)
+					}
+					w.check()
+				})
+			}
+		}
+	}
+}
+
+// afterRecords is a store that calls do when a start has read the records, once.
+type afterRecords struct {
+	Store
+	once sync.Once
+	do   func()
+}
+
+func (s *afterRecords) Records(ctx context.Context, group string, yield func([]subscriber.Record) error) error {
+	err := s.Store.Records(ctx, group, yield)
+	s.once.Do(s.do)
+	return err
 }
 
 // TestMappingErrors: what cannot be made is refused, with the reason.

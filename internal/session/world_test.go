@@ -218,11 +218,20 @@ func (w *world) within(d time.Duration, what string, holds func() bool) {
 // send records one accounting event as radiusacct would.
 func (w *world) send(kind subscriber.EventKind, inside netip.Addr, user, id string) {
 	w.t.Helper()
-	ev := subscriber.Event{
+	w.sendAll(w.event(kind, inside, user, id))
+}
+
+func (w *world) event(kind subscriber.EventKind, inside netip.Addr, user, id string) subscriber.Event {
+	return subscriber.Event{
 		Kind: kind, Inside: inside, UserName: user, At: time.Now(), SessionTime: -1,
 		SessionID: subscriber.SessionID{Client: "bng1", NAS: "bng-1", AcctSessionID: id},
 	}
-	for _, err := range w.db.Record(context.Background(), []subscriber.Event{ev}) {
+}
+
+// sendAll records events that arrive together.
+func (w *world) sendAll(events ...subscriber.Event) {
+	w.t.Helper()
+	for _, err := range w.db.Record(context.Background(), events) {
 		if err != nil {
 			w.t.Fatal(err)
 		}

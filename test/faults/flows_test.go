@@ -218,6 +218,9 @@ func (w *world) settleFlows(ctx context.Context, s *snapshot) error {
 	for _, e := range s.entries {
 		ids[e.id] = true
 	}
+	if err := w.closeYielding(); err != nil {
+		return err
+	}
 	c := w.compare(s)
 	var mappings error
 	var beside sync.WaitGroup
@@ -303,22 +306,22 @@ func (w *world) goesOn(ctx context.Context, f *flow, ids map[string]bool) error 
 
 // closeEnded closes the flows of ended sessions, except draining ones.
 func (w *world) closeEnded(live map[netip.Addr]*binding) error {
-	var errs []error
-	w.flows = slices.DeleteFunc(w.flows, func(f *flow) bool {
-		if b := live[f.line.inside]; f.live() || b != nil && b.is("DRAINING") && !w.model.removal && !f.unmapped {
-			return false
-		}
-		errs = append(errs, f.close())
-		return true
+	return w.closeFlows(func(f *flow) bool {
+		b := live[f.line.inside]
+		return !f.live() && !(b != nil && b.is("DRAINING") && !w.model.removal && !f.unmapped)
 	})
-	return errors.Join(errs...)
 }
 
 // dropFlows closes the flows of lines whose state is uncertain; nil means all.
 func (w *world) dropFlows(of map[*line]bool) error {
+	return w.closeFlows(func(f *flow) bool { return of == nil || of[f.line] })
+}
+
+// closeFlows closes the selected flows, and forgets them.
+func (w *world) closeFlows(which func(*flow) bool) error {
 	var errs []error
 	w.flows = slices.DeleteFunc(w.flows, func(f *flow) bool {
-		if of != nil && !of[f.line] {
+		if !which(f) {
 			return false
 		}
 		errs = append(errs, f.close())

@@ -376,7 +376,8 @@ func (c *comparison) mapped() {
 }
 
 // holder returns the binding that has a mapping, nil for none. Of several of its user that is the
-// newest one that is online; or else one that drains, whose sessions may go on. Where the
+// one online whose session got its first block last, though its present one may be older than
+// another's; or else one that drains, whose sessions may go on. Where the
 // address has a mapping of its own for the inside port, that one counts.
 func (c *comparison) holder(m *mapping) (holder *binding) {
 	if m.gone {
@@ -390,13 +391,13 @@ func (c *comparison) holder(m *mapping) (holder *binding) {
 		if b.Group != m.group.name || b.User != m.user {
 			continue
 		}
-		allocated := c.s.stored[fmt.Sprintf("%s:%d", b.Outside, b.Blocks[0].First)].Allocated
-		better := holder == nil || b.is("ACTIVE") && !holder.is("ACTIVE") || b.is("ACTIVE") == holder.is("ACTIVE") && allocated.After(since)
-		if allocated.Equal(since) && holder != nil { // both were found in the kernel at one start
+		served := c.s.stored[fmt.Sprintf("%s:%d", b.Outside, b.Blocks[0].First)].since()
+		better := holder == nil || b.is("ACTIVE") && !holder.is("ACTIVE") || b.is("ACTIVE") == holder.is("ACTIVE") && served.After(since)
+		if served.Equal(since) && holder != nil { // both were found in the kernel at one start, or began together
 			better = c.listedAt(m) == inside.String()
 		}
 		if better {
-			holder, since = b, allocated
+			holder, since = b, served
 		}
 	}
 	if holder != nil && slices.ContainsFunc(c.mappings, func(x *mapping) bool { return x.inside == holder.Inside && x.sameInside(m) }) {

@@ -114,7 +114,7 @@ func (w *world) isReached(v *visit) error {
 
 // keeps reports whether a mapping stays where it was in this round: nobody changed it, or another
 // one of its inside port, and no operation touches its owner. Where one session of a user waits
-// for a block, or loses its own with a pool, the user's mappings may go there.
+// for a block, the user's mappings may go there; where one loses its own with a pool, from there.
 func (w *world) keeps(m *mapping, touched map[*line]bool) bool {
 	if m.fresh || m.gone {
 		return false
@@ -130,6 +130,20 @@ func (w *world) keeps(m *mapping, touched map[*line]bool) bool {
 	}
 	beside := func(x *mapping) bool { return x.group == m.group && x.sameInside(m) }
 	return !slices.ContainsFunc(w.ended, beside) && !slices.ContainsFunc(w.mappings, func(x *mapping) bool { return x.fresh && beside(x) })
+}
+
+// closeYielding closes the flows through mappings of users of whom a session has ended in this round
+// that waited for a block when the round began: it may have got one before, and for that time the
+// mapping, with the end of the flows through it.
+func (w *world) closeYielding() error {
+	return w.closeFlows(func(f *flow) bool {
+		for l, s := range w.waited {
+			if l.online != s && f.mapped != nil && f.mapped.group == l.group && s.is(f.mapped.user) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // steady returns the visits of the last rest to services that this round leaves alone.

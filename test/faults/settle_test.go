@@ -32,9 +32,14 @@ func (w *world) settle(ctx context.Context, broken []fault) error {
 	if err := errors.Join(w.keptBlocks(s), w.noLeaks(), w.settleFlows(ctx, s), w.refuses(ctx, s)); err != nil {
 		return err
 	}
-	w.bound = map[netip.Addr]bool{}
+	w.bound, w.waited = map[netip.Addr]bool{}, map[*line]*session{}
 	for inside := range (&comparison{world: w, s: s}).live() {
 		w.bound[inside] = true
+	}
+	for _, l := range w.model.lines {
+		if l.online != nil && !w.bound[l.inside] {
+			w.waited[l] = l.online
+		}
 	}
 	if s.mostBlocks > 1 {
 		w.report.several.Add(1)

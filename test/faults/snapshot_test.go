@@ -130,12 +130,21 @@ type storedBinding struct {
 	Held      bool        `json:"held"`
 	Identity  string      `json:"identity"`
 	Allocated time.Time   `json:"allocated_at"`
-	Grown     time.Time   `json:"grown_at"` // when the newest of several blocks was given
+	First     time.Time   `json:"first_allocated_at"` // when the session got its first block, if that was taken away
+	Grown     time.Time   `json:"grown_at"`           // when the newest of several blocks was given
 	Released  time.Time   `json:"released_at"`
 	Receipt   *struct {
 		Elements int `json:"elements_removed"`
 		Deleted  int `json:"sessions_deleted"`
 	} `json:"receipt"`
+}
+
+// since is when the binding's session got its first block.
+func (b storedBinding) since() time.Time {
+	if b.First.IsZero() {
+		return b.Allocated
+	}
+	return b.First
 }
 
 func (w *world) look(ctx context.Context) (*snapshot, error) {

@@ -49,6 +49,7 @@ type world struct {
 	flows   []*flow
 	counts  map[*line][]time.Time // when the conntrack entries of lines with flows expire, at the end of the last round
 	bound   map[netip.Addr]bool   // inside addresses with a live binding, at the end of the last round
+	waited  map[*line]*session    // online sessions without a block, at the end of the last round
 	blocks  map[*line]binding     // of online subscribers, at the end of the last round
 	holders map[*line]*session
 	foreign string

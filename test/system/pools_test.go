@@ -2,8 +2,10 @@ package system
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,4 +195,81 @@ func TestFullConePoolAtRunTime_NAT07_NAT27_DEL02_I7(t *testing.T) {
 			return err == nil && !strings.Contains(string(table), "198.51.100.16"), err
 		})
 	})
+}
+
+// TestMappingBesideAPoolRemoval_NAT02_NAT27_I7: an older session of a user, which was never stopped,
+// gets another block as its prefix is removed. A connection through the user's mapping to the later
+// session goes on, with its conntrack entry, then and over a SIGTERM during which the older session
+// is stopped.
+func TestMappingBesideAPoolRemoval_NAT02_NAT27_I7(t *testing.T) {
+	w := poolsWorld(t)
+	const group = "  - {name: default, inside: [100.64.0.0/11], outside: [198.51.100.0/32], hold: 2s, port_range: 1024-59999, static_ports: 60000-60999}\n"
+	w.reload(group, true)
+	w.ctl("pool", "add", secondPool)
+	w.ctl("pool", "drain", firstPool)
+	older := sessionOf(bob, "b-1")
+	removed := w.online(older).OutsideAddress
+	w.ctl("pool", "add", firstPool)
+	w.ctl("pool", "drain", secondPool)
+	later := sessionOf(alice, "a-1")
+	later.User = older.User
+	w.online(later)
+	web := w.readMapping(w.ctl("mapping", "create", ":8080", "--owner", later.User, "--protocol", "tcp", "-o", "json"))
+	if web.PresentAddress != alice.String() || !web.InForce {
+		t.Fatalf("the mapping is %+v, want it in force at %v", web, alice)
+	}
+	f := w.through(web, netip.AddrPortFrom(alice, 8080))
+	entries := w.flowEntries(f)
+	goesOn := func(when string) {
+		t.Helper()
+		w.passes(f, "the later session, "+when)
+		if now := w.flowEntries(f); len(now) != 1 || !slices.Equal(now, entries) {
+			t.Fatalf("%s the connection has the conntrack entries %q, had %q", when, now, entries)
+		}
+		if m := w.readMapping(w.ctl("mapping", "list", "-o", "json")); m.PresentAddress != alice.String() || !m.InForce {
+			t.Errorf("%s the mapping is %+v", when, m)
+		}
+	}
+	w.ctl("pool", "remove", secondPool, "--allow-disruption", "--yes")
+	w.soon(10*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, "the older session to have another block", func() (bool, error) {
+			list, err := w.Bindings(ctx, bob)
+			for _, b := range list {
+				if b.State == "ACTIVE" {
+					return b.OutsideAddress != removed, err
+				}
+			}
+			return false, err
+		})
+	})
+	goesOn("after the removal")
+	if _, err := w.Daemon.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.Daemon.Start(w.ctx))
+	goesOn("after a restart")
+	w.must(w.Offline(w.ctx, older))
+	w.must(w.Daemon.Kill())
+	w.must(w.Daemon.Start(w.ctx))
+	w.gone(bob)
+	goesOn("after the end of the older session")
+}
+
+// through opens a connection from outside, through a mapping, to the server at an inside endpoint.
+func (w *world) through(m staticMapping, at netip.AddrPort) *netlab.Flow {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
+	defer cancel()
+	server, err := w.Lab.Subscriber.Listen(ctx, at)
+	w.must(err)
+	defer server.Close()
+	outside, err := w.Lab.Internet.Dial(ctx, "tcp4", netip.AddrPortFrom(w.Lab.Remotes[0], 0), m.outside())
+	w.must(err)
+	deadline, _ := ctx.Deadline()
+	w.must(server.(*net.TCPListener).SetDeadline(deadline))
+	inside, err := server.Accept()
+	w.must(err)
+	f := &netlab.Flow{Inside: netlab.NewEnd(inside), Outside: netlab.NewEnd(outside)}
+	w.t.Cleanup(func() { _ = f.Close() })
+	return f
 }

@@ -33,6 +33,7 @@ func readBinding(p nat.Place, text string) (nat.Binding, bool) {
 	b.UserName = r.octets(`,"user_name":`)
 	b.AcctSessionID = r.octets(`,"acct_session_id":`)
 	b.AllocatedAt = r.stamp(`,"allocated_at":`)
+	b.FirstAt = r.stamp(`,"first_allocated_at":`)
 	b.GrownAt = r.stamp(`,"grown_at":`)
 	b.ReleasedAt = r.stamp(`,"released_at":`)
 	b.HoldUntil = r.stamp(`,"hold_until":`)

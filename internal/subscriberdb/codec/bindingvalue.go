@@ -60,6 +60,7 @@ type bindingValue struct {
 	UserName      octets        `json:"user_name,omitzero"`
 	AcctSessionID octets        `json:"acct_session_id,omitzero"`
 	AllocatedAt   time.Time     `json:"allocated_at,omitzero"`
+	FirstAt       time.Time     `json:"first_allocated_at,omitzero"`
 	GrownAt       time.Time     `json:"grown_at,omitzero"`
 	ReleasedAt    time.Time     `json:"released_at,omitzero"`
 	HoldUntil     time.Time     `json:"hold_until,omitzero"`
@@ -81,7 +82,7 @@ func (v *bindingValue) binding(group string, p nat.Place) (nat.Binding, error) {
 	b := nat.Binding{
 		Group: group, Blocks: nat.Blocks{Block: nat.Block{Outside: p.Outside, First: p.First, Last: v.Last}}, State: storedState(v.Held),
 		Holder:      nat.Holder{Inside: v.Inside, Identity: string(v.Identity), UserName: string(v.UserName), AcctSessionID: string(v.AcctSessionID)},
-		AllocatedAt: v.AllocatedAt, GrownAt: v.GrownAt, ReleasedAt: v.ReleasedAt, HoldUntil: v.HoldUntil, GraceUntil: v.GraceUntil,
+		AllocatedAt: v.AllocatedAt, FirstAt: v.FirstAt, GrownAt: v.GrownAt, ReleasedAt: v.ReleasedAt, HoldUntil: v.HoldUntil, GraceUntil: v.GraceUntil,
 	}
 	for _, more := range v.More {
 		var ok bool
@@ -144,6 +145,7 @@ func AppendBinding(text []byte, b *nat.Binding) []byte {
 	text = appendOctets(text, `,"user_name":`, b.UserName)
 	text = appendOctets(text, `,"acct_session_id":`, b.AcctSessionID)
 	text = appendStamp(text, `,"allocated_at":`, b.AllocatedAt)
+	text = appendStamp(text, `,"first_allocated_at":`, b.FirstAt)
 	text = appendStamp(text, `,"grown_at":`, b.GrownAt)
 	text = appendStamp(text, `,"released_at":`, b.ReleasedAt)
 	text = appendStamp(text, `,"hold_until":`, b.HoldUntil)

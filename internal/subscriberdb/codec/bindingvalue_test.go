@@ -21,7 +21,7 @@ func FuzzBindingValue(f *testing.F) {
 		b := nat.Binding{Group: "default", State: storedState(held), AllocatedAt: t0.Add(time.Second), Blocks: nat.Blocks{Block: nat.Block{Outside: netip.MustParseAddr("198.51.100.1"), First: 1024, Last: 1535}}, Holder: nat.Holder{Inside: addr, Identity: identity, UserName: user, AcctSessionID: session}}
 		if ns != 0 {
 			b.ReleasedAt, b.HoldUntil, b.GraceUntil = time.Unix(0, ns).UTC(), t0, t0.Add(time.Minute)
-			b.GrownAt = b.ReleasedAt
+			b.GrownAt, b.FirstAt = b.ReleasedAt, b.ReleasedAt.Add(-time.Hour)
 			b.Receipt = &nat.Receipt{Elements: 2, Deleted: 7, Proof: nat.ProofIndex, CutAt: b.ReleasedAt, ReapedAt: t0}
 		}
 		var more [][2]nat.Port
@@ -39,7 +39,7 @@ func FuzzBindingValue(f *testing.F) {
 		got := string(AppendBinding(nil, &b))
 		want, err := json.Marshal(bindingValue{
 			b.Inside, b.Last, more, b.State == nat.Held, octets(b.Identity), octets(b.UserName), octets(b.AcctSessionID),
-			b.AllocatedAt, b.GrownAt, b.ReleasedAt, b.HoldUntil, b.GraceUntil, receipt,
+			b.AllocatedAt, b.FirstAt, b.GrownAt, b.ReleasedAt, b.HoldUntil, b.GraceUntil, receipt,
 		})
 		if err != nil || got != string(want) {
 			t.Fatalf("written\n%s\nwant\n%s, %v", got, want, err)

@@ -83,7 +83,7 @@ type Mapping struct {
 	Kind MappingKind `protobuf:"varint,2,opt,name=kind,proto3,enum=sessiond.v1.MappingKind" json:"kind,omitempty"`
 	// TCP or UDP.
 	Protocol Protocol `protobuf:"varint,3,opt,name=protocol,proto3,enum=sessiond.v1.Protocol" json:"protocol,omitempty"`
-	// The owner, wherever it is online; of several addresses, that with the newest binding.
+	// The owner, wherever it is online; of several addresses, that whose session got its first block last.
 	UserName string `protobuf:"bytes,4,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
 	// The owner, whoever has the address; empty with user_name.
 	InsideAddress string `protobuf:"bytes,5,opt,name=inside_address,json=insideAddress,proto3" json:"inside_address,omitempty"`
