@@ -110,8 +110,10 @@ func (a *app) explain(err error) (code int, message, hint string) {
 	hint = hints[reason]
 	if reason == "NOT_FOUND" {
 		switch noun := resourceOf(s); noun {
-		case "nas", "pool", "mapping":
+		case "nas", "pool":
 			hint = "`sessionctl " + noun + " list` shows what there is"
+		case "mapping":
+			hint = "`sessionctl mapping list` shows the mappings, `sessionctl status` the groups"
 		case "group":
 			hint = "`sessionctl status` shows the groups"
 		}
