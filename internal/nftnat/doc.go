@@ -5,7 +5,7 @@
 // in-memory twin with the same contract. Reading order:
 //
 //	kernel.go        the Kernel: start, run, reconfigure, remove; its Options
-//	apply.go         entries into the maps, as transactions
+//	apply.go         entries into the maps, as transactions; what is left of those that were cut: Reap
 //	shadow.go        the known elements of the maps
 //	known.go         learning them: questions of callers, and look-ups by key
 //	search.go        elements at unnamed addresses; the verification of all
