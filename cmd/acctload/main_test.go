@@ -121,10 +121,11 @@ func TestUsage(t *testing.T) {
 		{"127.0.0.1", "--secret", "s", "--attribute", "300=x"},
 		{"127.0.0.1", "--secret", "s", "--attribute", "1=0xz"},
 		{"127.0.0.1", "--secret", "s", "--rate", "10", "--concurrency", "10"},
+		{"127.0.0.1", "--secret", "s", "--subscribers", "1"},
 		{"127.0.0.1:port", "--secret", "s"},
 		{"127.0.0.1", "--no-such-flag"},
 	} {
-		if code, _, errs := invoke(args...); code != exitUsage || errs == "" {
+		if code, _, errs := invoke(args...); code != exitUsage || strings.Count(errs, "acctload: ") != 1 {
 			t.Errorf("%q: exit code %d, stderr %q", args, code, errs)
 		}
 	}

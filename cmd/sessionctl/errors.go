@@ -108,8 +108,15 @@ func (a *app) explain(err error) (code int, message, hint string) {
 		code = exitRefused
 	}
 	hint = hints[reason]
-	if noun := resourceOf(s); (noun == "nas" || noun == "pool") && reason == "NOT_FOUND" {
-		hint = "`sessionctl " + noun + " list` shows what there is"
+	if reason == "NOT_FOUND" {
+		switch noun := resourceOf(s); noun {
+		case "nas", "pool":
+			hint = "`sessionctl " + noun + " list` shows what there is"
+		case "mapping":
+			hint = "`sessionctl mapping list` shows the mappings, `sessionctl status` the groups"
+		case "group":
+			hint = "`sessionctl status` shows the groups"
+		}
 	}
 	return code, s.Message(), hint
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/lsn"
@@ -26,6 +27,10 @@ func lookUp(file, what string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	groups := lsnGroups(c.Groups)
+	if !slices.ContainsFunc(groups, func(g lsn.GroupConfig) bool { return g.Deterministic }) {
+		fmt.Fprintf(stderr, "sessiond: no group of %s is in deterministic mode; the daemon knows: sessionctl binding %s\n", file, question(inside, what))
+		return exitFailed
+	}
 	for i := range groups {
 		g := &groups[i]
 		f := g.Formula()
@@ -46,6 +51,15 @@ func lookUp(file, what string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "sessiond: no group in deterministic mode has %s\n", what)
 	return exitFailed
+}
+
+// question returns the arguments of sessionctl binding that ask the same of a daemon: about an
+// inside address if that is valid, else about a public port.
+func question(inside netip.Addr, what string) string {
+	if inside.IsValid() {
+		return "list --inside " + what
+	}
+	return "lookup " + what
 }
 
 func covers(g *lsn.GroupConfig, inside netip.Addr) bool {

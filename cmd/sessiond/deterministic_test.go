@@ -8,6 +8,27 @@ import (
 	"testing"
 )
 
+// TestLookupWithoutDeterministicMode: the configuration alone cannot answer, and the command says
+// who can.
+func TestLookupWithoutDeterministicMode(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sessiond.yaml")
+	if err := os.WriteFile(file, []byte(`radius: {clients: [{name: bng1, prefix: 127.0.0.1/32, secret: testing123}]}
+nat: {backend: memory}
+groups: [{name: dynamic, inside: [10.0.0.0/24], outside: [203.0.113.0/30]}]
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, want := range map[string]string{
+		"203.0.113.1:2048": "is in deterministic mode; the daemon knows: sessionctl binding lookup 203.0.113.1:2048\n",
+		"10.0.0.7":         "is in deterministic mode; the daemon knows: sessionctl binding list --inside 10.0.0.7\n",
+	} {
+		var out bytes.Buffer
+		if code := run(t.Context(), []string{"--config", file, "--deterministic", what}, nil, &out, &out); code != exitFailed || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: exit %d, want %d: %s", what, code, exitFailed, out.String())
+		}
+	}
+}
+
 // TestDeterministicLookup: both directions from the configuration alone.
 func TestDeterministicLookup_NAT38(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sessiond.yaml")

@@ -53,7 +53,7 @@ func (d *daemon) claimGroups(ctx context.Context) error {
 		case errors.Is(err, ownership.ErrOwned), ctx.Err() != nil:
 			return err
 		case err != nil:
-			d.log.Info("whose the groups are cannot be asked yet", "error", err)
+			d.log.Info("the owners of the groups cannot be read yet", "error", err)
 			return nil
 		}
 	}

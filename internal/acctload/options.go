@@ -93,7 +93,7 @@ func (o *Options) Validate() error {
 	o.setDefaults()
 	for _, check := range []func() error{o.checkRequests, o.checkSubscribers, o.checkPace} {
 		if err := check(); err != nil {
-			return fmt.Errorf("acctload: %w", err)
+			return err
 		}
 	}
 	return nil
@@ -170,7 +170,8 @@ func (o *Options) checkSubscribers() error {
 	case o.Subscribers < 1 || o.Subscribers > 1<<(32-o.Inside.Bits()):
 		return fmt.Errorf("subscribers: %s holds 1 to %d", o.Inside, 1<<(32-o.Inside.Bits()))
 	case o.Subscribers < max(o.Concurrency, o.Sockets):
-		return fmt.Errorf("subscribers: %d are too few, each has one request outstanding at most", o.Subscribers)
+		return fmt.Errorf("subscribers: %d are too few, each has one request outstanding at most; write at least %d, or a smaller concurrency",
+			o.Subscribers, max(o.Concurrency, o.Sockets))
 	case o.Interims < 0:
 		return errors.New("interims: must not be negative")
 	case o.RestartEvery < 0:

@@ -3,6 +3,7 @@ package acctload
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,7 @@ import (
 // returns the context's error; if the server answers nothing, ErrSilent.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := o.Validate(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("acctload: %w", err)
 	}
 	sockets, err := dialAll(ctx, &o)
 	if err != nil {

@@ -252,6 +252,23 @@ settings:
 	}
 }
 
+// TestWarnsOfLimitsOutOfReach: a limit of sessions above the bound of all groups causes a
+// warning, one at the bound, or without a bound, does not.
+func TestWarnsOfLimitsOutOfReach(t *testing.T) {
+	for name, tt := range map[string]struct{ bound, limit, want string }{
+		"above": {"1000", "1001", "test.yaml:12: groups[0].limits.sessions: 1001 is more than nat.max_sessions_per_subscriber, 1000, which is in force here too; raise that as well"},
+		"at":    {"1000", "1000", ""},
+		"none":  {"0", "1001", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, warnings := mustParse(t, edit("nat:", "nat:\n  max_sessions_per_subscriber: "+tt.bound)+"    limits: {sessions: "+tt.limit+"}\n")
+			if got := strings.Join(warnings, "\n"); got != tt.want {
+				t.Errorf("warnings %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // TestWarnsOfFlowtables: allowed flowtables cause a warning, and those of others one for each group
 // that they would harm.
 func TestWarnsOfFlowtables(t *testing.T) {

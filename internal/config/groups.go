@@ -123,6 +123,16 @@ func (v value) limits(l *Limits) {
 	}
 }
 
+// checkSessionLimits warns of a limit of a group that no subscriber comes to.
+func (l *loader) checkSessionLimits() {
+	most := l.config.NAT.MaxSessionsPerSubscriber
+	for i, g := range l.config.Groups {
+		if most > 0 && g.Limits.Sessions > most {
+			l.groupValues[i].child("limits.sessions").warnf("%d is more than nat.max_sessions_per_subscriber, %d, which is in force here too; raise that as well", g.Limits.Sessions, most)
+		}
+	}
+}
+
 // highestPort is the last port, and the largest number of ports that count.
 const highestPort = 65535
 
@@ -146,9 +156,9 @@ func (v value) ports(first, last *uint16) {
 	case !ok:
 		v.errorf("%q is not a port range; write it such as 1024-65535", s)
 	case a < lowestPort:
-		v.errorf("port %d is below %d; well-known ports are not for NAT (RFC 4787 REQ-7)", a, lowestPort)
+		v.errorf("port %d is below %d; well-known ports are not for NAT (RFC 4787 REQ-7): write a range from %d on", a, lowestPort, lowestPort)
 	case a > b:
-		v.errorf("%d-%d begins after its end", a, b)
+		v.errorf("%d-%d begins after its end; write %d-%d", a, b, b, a)
 	default:
 		*first, *last = uint16(a), uint16(b)
 	}
@@ -201,7 +211,7 @@ func (g *Group) blocksOf(size int) int {
 func (v value) checkBlocks(g *Group) bool {
 	count := g.blocksOf(g.BlockSize)
 	if count < 1 {
-		v.errorf("no whole block of %d ports, aligned to its size, is in %d-%d", g.BlockSize, g.FirstPort, g.LastPort)
+		v.errorf("no whole block of %d ports, aligned to its size, is in %d-%d; write a wider port_range, or a smaller block_size", g.BlockSize, g.FirstPort, g.LastPort)
 		return false
 	}
 	total := uint64(0)
@@ -231,13 +241,13 @@ func (v value) checkOwnBlocks(g *Group) {
 	if inside <= outside*each || outside == 0 {
 		return
 	}
-	smaller := "no smaller block_size is enough"
+	smaller := ""
 	for size := g.BlockSize / 2; size > 0; size /= 2 {
 		if outside*g.blocksOf(size) >= inside {
-			smaller = fmt.Sprintf("block_size %d", size)
+			smaller = fmt.Sprintf(", or block_size: %d", size)
 			break
 		}
 	}
-	v.errorf("each of %d inside addresses needs a block of its own, and %d outside addresses have %d of %d ports; write at most %d inside addresses, at least %d outside addresses, or a smaller block_size (%s)",
+	v.errorf("each of %d inside addresses needs a block of its own, and %d outside addresses have %d of %d ports; write at most %d inside addresses, at least %d outside addresses%s",
 		inside, outside, outside*each, g.BlockSize, outside*each, (inside+each-1)/each, smaller)
 }

@@ -162,6 +162,7 @@ func (l *loader) load(root value) {
 	}
 	l.checkPrefixes()
 	l.checkICMP()
+	l.checkSessionLimits()
 	l.checkNoNAT()
 	l.checkFlowtables()
 	l.checkClientGroups()

@@ -27,7 +27,7 @@ func (l *loader) noNAT(v value) []NoNAT {
 				switch {
 				case !ok:
 				case !n.Prefix.Addr().Is4():
-					v.errorf("%v is not IPv4", n.Prefix)
+					v.errorf("%v is not IPv4; write an IPv4 prefix", n.Prefix)
 				default:
 					l.noNATs = append(l.noNATs, claim{v, n.Prefix})
 				}
@@ -63,7 +63,7 @@ func (v value) destinationPorts(first, last *uint16) {
 	case errLow != nil || errHigh != nil || a == 0:
 		v.errorf("%q is not a port or a port range; write it such as 443 or 5060-5069", s)
 	case a > b:
-		v.errorf("%d-%d begins after its end", a, b)
+		v.errorf("%d-%d begins after its end; write %d-%d", a, b, b, a)
 	default:
 		*first, *last = uint16(a), uint16(b)
 	}

@@ -29,7 +29,7 @@ func (v value) claim(to *[]claim) (p netip.Prefix, ok bool) {
 	switch a := p.Addr(); {
 	case !ok:
 	case !a.Is4():
-		v.errorf("%v is not IPv4", p)
+		v.errorf("%v is not IPv4; write an IPv4 prefix", p)
 	case a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast():
 		v.errorf("%v is not of addresses that hosts can have here", p)
 	default:

@@ -58,7 +58,7 @@ func (v value) integer(to *int) bool {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil {
-		v.errorf("%q is not a whole number", s)
+		v.errorf("%q is not a whole number; write digits alone, such as 100", s)
 		return false
 	}
 	*to = n
@@ -131,7 +131,7 @@ func (v value) duration(to *time.Duration, least time.Duration) bool {
 	case err != nil:
 		v.errorf("%q is not a duration; write a number with its unit, such as 300s, 45m or 2h", s)
 	case d%time.Second != 0:
-		v.errorf("%v is not in whole seconds", d)
+		v.errorf("%v is not in whole seconds; write %v", d, d.Truncate(time.Second)+time.Second)
 	case d < least:
 		v.errorf("%v is too short; write at least %v", d, least)
 	default:

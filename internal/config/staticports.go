@@ -39,7 +39,7 @@ func readStaticPorts(v value, to *StaticPorts) {
 	case !ok || a == 0:
 		v.errorf("%q is not a range of ports; write it such as 60000-65535", s)
 	case a > b:
-		v.errorf("%d-%d begins after its end", a, b)
+		v.errorf("%d-%d begins after its end; write %d-%d", a, b, b, a)
 	default:
 		to.First, to.Last = uint16(a), uint16(b)
 	}
@@ -145,9 +145,9 @@ func checkMapping(v value, g *Group, i int) {
 	case port < g.Static.First || port > g.Static.Last:
 		v.errorf("outside port %d is not in static_ports, %d-%d; write one of these", port, g.Static.First, g.Static.Last)
 	case !addrrange.InOne(slices.Concat(g.Outside, g.Draining), m.Outside.Addr()):
-		v.errorf("outside address %v is not in outside of this group", m.Outside.Addr())
+		v.errorf("outside address %v is not in outside of this group; write an address of %v", m.Outside.Addr(), slices.Concat(g.Outside, g.Draining))
 	case m.Inside.IsValid() && !addrrange.InOne(g.Inside, m.Inside):
-		v.errorf("inside address %v is not in inside of this group", m.Inside)
+		v.errorf("inside address %v is not in inside of this group; write an address of %v", m.Inside, g.Inside)
 	}
 	for j, other := range g.Static.Mappings[:i] {
 		switch {

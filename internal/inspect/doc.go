@@ -11,6 +11,9 @@
 //	broadcast.go the Broadcaster, which gives each event to all watchers
 //	removal.go   removals that wait, or that mode observe did not carry out
 //	nas.go       a BNG, with its clock
+//	pool.go      an outside prefix: its blocks, its origin, its change at run time
+//	portuse.go   the use of ports, and the block size that follows
+//	mapping.go   a mapping that outlives its sessions
 //	mode.go      the removal mode
 //	settings.go  the live settings
 //	status.go    the status of daemon and groups; kinds of drift and of comparisons

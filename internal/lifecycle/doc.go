@@ -14,6 +14,7 @@
 //	machine.go  the life cycle from a change of a record to the results of executors
 //	slot.go     the state of one inside address
 //	effects.go  requests of a Machine, and transitions
+//	forwards.go the mappings of slots, which belong to users or inside addresses
 //	grace.go    subscribers that may return to their live sessions
 //	growth.go   one block more for a subscriber that uses most of its ports, or less
 //	narrow.go   the part of a block where new sessions find ports, for one that gets none

@@ -186,6 +186,25 @@ func (s *shadow) apply(changes []change) {
 	}
 }
 
+// Reap is as that of MappingTable. It adds to the proofs the pins that went with the gates. It
+// takes the proved addresses out of the closing set, and out of the sets that limits made: with
+// their gates closed, nothing puts them there again.
+func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
+	proofs, err := k.MappingTable.Reap(ctx, inside)
+	k.tell(proofs)
+	if err != nil || len(proofs) == 0 {
+		return proofs, err
+	}
+	if err := k.reopenShortWay(ctx, proofs); err != nil || !k.limited.Load() {
+		return proofs, err
+	}
+	reaped := make([]address, len(proofs))
+	for i := range proofs {
+		reaped[i] = proofs[i].Inside.As4()
+	}
+	return proofs, k.forgetLimits(ctx, reaped)
+}
+
 // Changes as operations of a batch.
 
 // batchFrame is room for the headers of a batch and of each of its messages.

@@ -5,7 +5,7 @@
 // in-memory twin with the same contract. Reading order:
 //
 //	kernel.go        the Kernel: start, run, reconfigure, remove; its Options
-//	apply.go         entries into the maps, as transactions
+//	apply.go         entries into the maps, as transactions; what is left of those that were cut: Reap
 //	shadow.go        the known elements of the maps
 //	known.go         learning them: questions of callers, and look-ups by key
 //	search.go        elements at unnamed addresses; the verification of all
@@ -22,6 +22,9 @@
 //	mappings.go      learned mappings: full cone, as sets and rules
 //	hairpin.go       hairpinning, and the filter of neighbours
 //	learned.go       the deletion of learned mappings, and their number
+//	staticmap.go     static mappings: their maps and rules
+//	staticelements.go  their elements, which go with the entry of their inside address
+//	pins.go          inside ports that keep their block, and remote endpoints that get a part of one
 //	timeouts.go      idle timeouts of flows: policies
 //	timeouttable.go  which flow gets which policy
 //	drops.go         counters of dropped packets, by reason and direction

@@ -83,24 +83,6 @@ func (x *boundKeeper) Refusals(ctx context.Context) (list []nat.Refusal, err err
 // refusalsMargin is more than the kernel's clock of elements is wrong.
 const refusalsMargin = 50 * time.Millisecond
 
-// Reap is as that of MappingTable, and takes out of the table the elements of the addresses that
-// limits have made. Their gates being closed, they make no others.
-func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
-	proofs, err := k.MappingTable.Reap(ctx, inside)
-	k.tell(proofs)
-	if err != nil || len(proofs) == 0 {
-		return proofs, err
-	}
-	if err := k.reopenShortWay(ctx, proofs); err != nil || !k.limited.Load() {
-		return proofs, err
-	}
-	reaped := make([]address, len(proofs))
-	for i := range proofs {
-		reaped[i] = proofs[i].Inside.As4()
-	}
-	return proofs, k.forgetLimits(ctx, reaped)
-}
-
 // forgetLimits deletes the elements of addresses without sessions in the sets of limits.
 func (x *boundKeeper) forgetLimits(ctx context.Context, reaped []address) error {
 	k := x.kernel

@@ -24,8 +24,12 @@
 //	               ports in the kernel, and a changed configuration
 //	growth.go      blocks that bindings get and give back; pins.go: inside ports that keep theirs,
 //	               and remote endpoints with a part of a block; refusedlooks.go: the time for those without
+//	ports.go       the ports that subscribers use, and their peaks; limits.go: who is refused sessions
 //	drains.go      the groups that a start serves, with draining remains of older configurations
 //	served.go      the served configuration, kept in the database, and changed by a reload
+//	terms.go       what the kernel has for the addresses of groups, also of those that drain
+//	pools.go       outside prefixes changed at run time; poolchanges.go: over the configuration
+//	formula.go     the formulas of deterministic mode, in the log
 //	lease.go       the leases that make this the only daemon of a group
 //	alarms.go      the state that alarms depend on
 //	status.go      whether everything is served, and if not, why

@@ -31,6 +31,7 @@
 //
 // All else.
 //
+//	mappings.go      static mappings
 //	values.go        settings, and of each group its marker, owner and served configuration
 //	probe.go         whether Redis can be used, and keeps its data
 //	garbage.go       unusable data: counted, logged, deleted where they block writes

@@ -17,6 +17,9 @@ type source struct {
 	files *token.FileSet
 }
 
+// name returns the name of the file.
+func (s *source) name() string { return filepath.Base(s.files.Position(s.Package).Filename) }
+
 // position says where something in the source is.
 func (s *source) position(p token.Pos) token.Position { return s.files.Position(p) }
 
@@ -33,7 +36,7 @@ func sourcesIn(t *testing.T, folders ...string) (sources []source) {
 				return err
 			}
 			files := token.NewFileSet()
-			file, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+			file, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution|parser.ParseComments)
 			sources = append(sources, source{file, dir, files})
 			return err
 		})

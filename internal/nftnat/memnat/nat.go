@@ -1,6 +1,15 @@
 // Package memnat is the in-memory twin of nftnat.Kernel: for tests, and for trying out
 // sessiond where there is no kernel to program. One contract test runs against both
-// (nftnat.TestContract). The traffic of the twin is simulated, see traffic.go.
+// (nftnat.TestContract). The traffic of the twin is simulated.
+//
+// Reading order:
+//
+//	nat.go           the twin, with the entries of its addresses
+//	traffic.go       packets and sessions
+//	limits.go        limits of subscribers; ports.go: counts of what they begin
+//	forwards.go      static mappings
+//	pins.go          pins
+//	surroundings.go  the surroundings, of which there are none
 package memnat
 
 import (

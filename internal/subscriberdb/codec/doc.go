@@ -14,4 +14,7 @@
 //	bindingreader.go a binding's value, parsed without encoding/json
 //	nas.go           the data about a NAS, a line
 //	group.go         a group's marker, and the configuration of its NAT, JSON
+//	terms.go         the part of that which the kernel has
+//	pools.go         changes of outside prefixes at run time, JSON
+//	mapping.go       a static mapping: its field, and its value, JSON
 package codec
