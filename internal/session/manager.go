@@ -164,7 +164,7 @@ func (m *Manager) compose(o *Options) {
 	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
 	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](batchMost)}
 	m.growth = &growthWatch{
-		sharedState: s, kernel: o.Kernel, every: o.LookEvery, parts: queue.New[*lifecycle.Part](batchMost), refused: newRefusedLooks(), narrowed: map[netip.Addr]struct{}{},
+		sharedState: s, kernel: o.Kernel, every: o.LookEvery, parts: queue.New[*lifecycle.Part](batchMost), refused: newRefusedLooks(), narrowed: map[netip.Addr]struct{}{}, most: narrowedMost,
 		pins: &portPins{sharedState: s, kernel: o.Kernel, work: m.executors, moves: queue.New[lifecycle.Work](batchMost)},
 	}
 	m.timers = &lifeTimers{sharedState: s, wake: make(chan struct{}, 1)}
