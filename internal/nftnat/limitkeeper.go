@@ -120,35 +120,16 @@ func (x *boundKeeper) forgetLimits(ctx context.Context, reaped []address) error 
 	for l := range nat.LimitCount {
 		sets = append(sets, setRefused(l))
 	}
+	keys := make([][]byte, len(reaped))
+	for i := range reaped {
+		keys[i] = reaped[i][:]
+	}
 	for _, name := range sets {
-		const attempts = 3 // an element may run out while it is being deleted
-		var err error
-		for range attempts {
-			if err = k.deletePresent(ctx, name, reaped); !errors.Is(err, unix.ENOENT) {
-				break
-			}
-		}
-		if err != nil && !errors.Is(err, unix.ENOENT) { // others deleted the set
+		if err := deletePresent(ctx, k.conn, k.options.Table, name, keys, k.conn.Commit, func(int) {}); err != nil {
 			return fmt.Errorf("forget the limits of %d addresses: %w", len(reaped), err)
 		}
 	}
 	return nil
-}
-
-// deletePresent deletes those of some elements that a set has.
-func (x *boundKeeper) deletePresent(ctx context.Context, name string, list []address) error {
-	k := x.kernel
-	var present []address
-	err := k.conn.Lookup(ctx, k.options.Table, name, len(list),
-		func(dst []byte, i int) []byte { return appendKey(dst, list[i][:]) },
-		func(i int, _ []byte) { present = append(present, list[i]) })
-	if err != nil || len(present) == 0 {
-		return err
-	}
-	var b wire.Batch
-	b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: name}, k.options.Table, name, len(present),
-		func(dst []byte, i int) []byte { return appendKey(dst, present[i][:]) })
-	return k.conn.Commit(ctx, &b)
 }
 
 func boundsOf(list []nat.PrefixLimits) []conntrack.Bounds {

@@ -323,6 +323,35 @@ func TestRemovalTakesLimits_NAT28_DEL07(t *testing.T) {
 	}
 }
 
+// TestExpiringLimitsGo_DEL03_NAT28: of the elements that limits made for a crowd that is cut some expire all
+// the time. The others go all the same.
+func TestExpiringLimitsGo_DEL03_NAT28(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	o.Limits = limitsOf(nat.Limits{NewSessionsPerSecond: 100})
+	k := openKernel(t, o)
+	var gone []netip.Addr
+	var list strings.Builder
+	for i := range 10_000 {
+		a := netip.AddrFrom4([4]byte{100, 64, byte(1 + i>>8), byte(i)})
+		gone = append(gone, a)
+		fmt.Fprintf(&list, "%v timeout %dms,", a, 1+i)
+	}
+	for _, set := range []string{setNewSessions, setRefused(nat.LimitNewSessions)} {
+		loadFile(t, lab, fmt.Sprintf("add element ip %s %s { %s }\n", testTable, set, list.String()))
+	}
+	if receipts, err := k.Reap(testContext(t), gone); err != nil || len(receipts) != len(gone) {
+		t.Fatalf("%d receipts, %v; want %d", len(receipts), err, len(gone))
+	}
+	for _, set := range []string{setNewSessions, setRefused(nat.LimitNewSessions)} {
+		left := 0
+		err := elements(testContext(t), k.conn, testTable, set, func() { left = 0 }, func([]byte) { left++ })
+		if err != nil || left > 0 {
+			t.Errorf("%d elements of %s are left, %v", left, set, err)
+		}
+	}
+}
+
 // TestDrainingUnderLimits_DEL11: a draining subscriber keeps what stands under limits, begins
 // nothing, and reaches the machine itself.
 func TestDrainingUnderLimits_DEL11_NAT28(t *testing.T) {
