@@ -204,10 +204,13 @@ func (m *MappingTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Rea
 	if err != nil || !m.known.used.isOn() {
 		return proofs, err
 	}
-	if proofs, err = m.forget(ctx, proofs); err != nil {
+	done, err := m.forget(ctx, proofs)
+	if err != nil {
+		m.sessions.unreported.add(proofs...)
 		return nil, fmt.Errorf("delete learned mappings of %d addresses: %w", len(inside), err)
 	}
-	return proofs, nil
+	m.sessions.unreported.add(proofs[len(done):]...)
+	return done, nil
 }
 
 const (

@@ -85,20 +85,28 @@ const refusalsMargin = 50 * time.Millisecond
 
 // Reap is as that of MappingTable, and takes out of the table the elements of the addresses that
 // limits have made. Their gates being closed, they make no others.
+//
+// With an error there is no receipt. What was deleted is in that of a later call.
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	proofs, err := k.MappingTable.Reap(ctx, inside)
-	k.tell(proofs)
 	if err != nil || len(proofs) == 0 {
-		return proofs, err
+		return nil, err
 	}
-	if err := k.reopenShortWay(ctx, proofs); err != nil || !k.limited.Load() {
-		return proofs, err
+	k.tell(proofs)
+	err = k.reopenShortWay(ctx, proofs)
+	if err == nil && k.limited.Load() {
+		reaped := make([]address, len(proofs))
+		for i := range proofs {
+			reaped[i] = proofs[i].Inside.As4()
+		}
+		err = k.forgetLimits(ctx, reaped)
 	}
-	reaped := make([]address, len(proofs))
-	for i := range proofs {
-		reaped[i] = proofs[i].Inside.As4()
+	if err != nil {
+		k.unreported.add(proofs...)
+		return nil, err
 	}
-	return proofs, k.forgetLimits(ctx, reaped)
+	k.unreported.report(proofs)
+	return proofs, nil
 }
 
 // forgetLimits deletes the elements of addresses without sessions in the sets of limits.
