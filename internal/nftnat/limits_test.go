@@ -234,6 +234,23 @@ func TestLimitIsTold_NAT33(t *testing.T) {
 	}
 }
 
+// TestRefusalsHoldUpNothing_I10: who is refused sessions is read while the table is being programmed.
+func TestRefusalsHoldUpNothing_I10(t *testing.T) {
+	w := newLimitTest(t, nat.Limits{NewSessionsPerSecond: 1})
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	w.asks(t, alice, 5000, 20)
+	if err := w.lock(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	defer w.unlock()
+	ctx, cancel := context.WithTimeout(testContext(t), 5*time.Second)
+	defer cancel()
+	list, err := w.Refusals(ctx)
+	if want := (nat.Refusal{Inside: alice, Limit: nat.LimitNewSessions}); err != nil || !slices.Equal(list, []nat.Refusal{want}) {
+		t.Errorf("refused are %v, %v; want %v", list, err, want)
+	}
+}
+
 // TestLimitsAreOfFirstPackets: at the limits of everything, the replies to what stands come in.
 func TestLimitsAreOfFirstPackets_NAT32(t *testing.T) {
 	w := newLimitTest(t, nat.Limits{Sessions: 1, NewSessionsPerSecond: 1, TCPPorts: 1, UDPPorts: 1})
