@@ -52,8 +52,9 @@ type growthWatch struct {
 	parts    *queue.Queue[*lifecycle.Part]
 	pins     *portPins
 	refused  *refusedLooks
-	narrowed map[netip.Addr]struct{} // with parts of a range for new sessions (lifecycle.Narrow)
-	most     int                     // of narrowed
+	room     func(context.Context) error // makes room for pins in the kernel
+	narrowed map[netip.Addr]struct{}     // with parts of a range for new sessions (lifecycle.Narrow)
+	most     int                         // of narrowed
 }
 
 // run looks at the ports of subscribers that have begun many sessions, and now and then at
@@ -252,7 +253,14 @@ func (w *growthWatch) pinAll(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	for _, inside := range w.several() {
+	several := w.several()
+	if len(several) == 0 {
+		return ctx.Err()
+	}
+	if err := retry(ctx, w.log, "make room for pinned ports", logErrors, w.room); err != nil {
+		return err
+	}
+	for _, inside := range several {
 		w.pins.keep(ctx, inside)
 	}
 	return ctx.Err()
