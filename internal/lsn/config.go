@@ -146,19 +146,11 @@ func validateAll(configs []GroupConfig) error {
 	return nil
 }
 
-// Subtract returns the parts of p that none of the holes contains.
-func Subtract(p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
-	overlaps := false
-	for _, h := range holes {
-		if h.Bits() <= p.Bits() && h.Contains(p.Addr()) {
-			return nil
-		}
-		overlaps = overlaps || p.Overlaps(h)
+// Subtract returns the parts of p that none of the holes contains: the fewest prefixes, in order. All
+// are IPv4.
+func Subtract(p netip.Prefix, holes []netip.Prefix) (parts []netip.Prefix) {
+	for _, r := range addrrange.Of([]netip.Prefix{p}).Without(addrrange.Of(holes)) {
+		parts = r.AppendPrefixes(parts)
 	}
-	if !overlaps {
-		return []netip.Prefix{p}
-	}
-	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	high := netip.PrefixFrom(addrrange.Address(addrrange.Number(p.Addr())|1<<(31-p.Bits())), p.Bits()+1)
-	return append(Subtract(low, holes), Subtract(high, holes)...)
+	return parts
 }

@@ -189,20 +189,28 @@ func (s *shadow) apply(changes []change) {
 // Reap is as that of MappingTable. It adds to the proofs the pins that went with the gates. It
 // takes the proved addresses out of the closing set, and out of the sets that limits made: with
 // their gates closed, nothing puts them there again.
+//
+// With an error there is no receipt. What was deleted is in that of a later call.
 func (k *Kernel) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	proofs, err := k.MappingTable.Reap(ctx, inside)
-	k.tell(proofs)
 	if err != nil || len(proofs) == 0 {
-		return proofs, err
+		return nil, err
 	}
-	if err := k.reopenShortWay(ctx, proofs); err != nil || !k.limited.Load() {
-		return proofs, err
+	k.tell(proofs)
+	err = k.reopenShortWay(ctx, proofs)
+	if err == nil && k.limited.Load() {
+		reaped := make([]address, len(proofs))
+		for i := range proofs {
+			reaped[i] = proofs[i].Inside.As4()
+		}
+		err = k.forgetLimits(ctx, reaped)
 	}
-	reaped := make([]address, len(proofs))
-	for i := range proofs {
-		reaped[i] = proofs[i].Inside.As4()
+	if err != nil {
+		k.unreported.add(proofs...)
+		return nil, err
 	}
-	return proofs, k.forgetLimits(ctx, reaped)
+	k.unreported.report(proofs)
+	return proofs, nil
 }
 
 // Changes as operations of a batch.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,9 +30,11 @@ type boundKeeper struct {
 	limited atomic.Bool // there are limits, see limits.go
 
 	// Of the holder of the turn.
-	told         fullTold
-	probed       netip.Addr // the last one of the probe before; of keepBound
-	refusalsRead time.Time  // by Refusals
+	told   fullTold
+	probed netip.Addr // the last one of the probe before; of keepBound
+
+	refusals     sync.Mutex // one reading at a time; no lock is taken with it
+	refusalsRead time.Time
 }
 
 // keepBound closes subscribers with more sessions than Options.MaxSessions to new ones of the

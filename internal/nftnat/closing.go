@@ -23,6 +23,7 @@ type closingSet struct {
 // closing is the state of one member.
 type closing struct {
 	since  time.Time // when it was cut off
+	reaped time.Time // when lookAtShortWay reaped it last; zero for never
 	proved bool      // the kernel has none of its flows
 }
 
@@ -65,7 +66,8 @@ func (c *closingSet) prove(proofs []nat.Reaped) (any bool) {
 	for _, p := range proofs {
 		inside := p.Inside.As4()
 		if m, ok := c.members[inside]; ok && p.At.After(m.since) {
-			c.members[inside], any = closing{m.since, true}, true
+			m.proved = true
+			c.members[inside], any = m, true
 		}
 	}
 	return any
@@ -76,9 +78,19 @@ func (c *closingSet) proved() []address {
 	return c.those(func(m closing) bool { return m.proved })
 }
 
-// unproved lists the members that were cut off before a time, and are not proved yet.
-func (c *closingSet) unproved(before time.Time) []address {
-	return c.those(func(m closing) bool { return !m.proved && m.since.Before(before) })
+// due lists up to n members that were cut off, and reaped last, before a time, and are not proved
+// yet. They are not due again until then.
+func (c *closingSet) due(before time.Time, n int) []address {
+	list := c.those(func(m closing) bool { return !m.proved && m.since.Before(before) && m.reaped.Before(before) })
+	list = list[:min(n, len(list))]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, inside := range list {
+		m := c.members[inside]
+		m.reaped = time.Now()
+		c.members[inside] = m
+	}
+	return list
 }
 
 // those lists members in order.

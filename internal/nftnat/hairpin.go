@@ -3,6 +3,8 @@ package nftnat
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -153,54 +155,50 @@ func (e endpoint) notIn(set string) []expr.Any {
 	return slices.Concat([]expr.Any{loadProtocol}, e.load(unix.NFT_REG32_01), []expr.Any{isNotIn(set)})
 }
 
-// deleteSent deletes the refused pairs of some addresses, and their senders, in one transaction.
+// deleteSent deletes the refused pairs whose first endpoint is one of some mappings, and then their
+// senders, by which another call finds those that are left.
 func (m *MappingTable) deleteSent(ctx context.Context, found []mapping, reaped []nat.Reaped, of map[address]*nat.Reaped) error {
-	for range forgetAttempts {
-		var b wire.Batch
-		deleted, err := m.forgetSent(ctx, &b, found, reaped)
-		if err != nil || b.Empty() {
-			return err
-		}
-		err = m.commit(ctx, &b)
-		if errors.Is(err, unix.ENOENT) {
-			continue // some have expired meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		for inside, n := range deleted {
-			of[inside].Elements += n
-		}
+	if !m.known.used.hasFilter() {
 		return nil
 	}
-	return errors.New("refused pairs change at each attempt")
+	senders := map[address]bool{}
+	err := m.known.conn.Lookup(ctx, m.known.table, setSenders, len(reaped),
+		func(dst []byte, i int) []byte { a := reaped[i].Inside.As4(); return appendKey(dst, a[:]) },
+		func(i int, _ []byte) { senders[reaped[i].Inside.As4()] = true })
+	if err != nil || len(senders) == 0 {
+		return err
+	}
+	sent, owners, err := m.sentOf(ctx, found, senders)
+	if err != nil {
+		return err
+	}
+	count := func(i int) { of[owners[i]].Elements++ }
+	if err := deletePresent(ctx, m.known.conn, m.known.table, setSent, sent, m.commit, count); err != nil {
+		return fmt.Errorf("refused pairs: %w", err)
+	}
+	owners = slices.Collect(maps.Keys(senders))
+	keys := make([][]byte, len(owners))
+	for i := range owners {
+		keys[i] = owners[i][:]
+	}
+	if err := deletePresent(ctx, m.known.conn, m.known.table, setSenders, keys, m.commit, count); err != nil {
+		return fmt.Errorf("senders of refused pairs: %w", err)
+	}
+	return nil
 }
 
-// forgetSent adds to a batch the deletion of the pairs whose first endpoint is one of some
-// mappings, and of their senders, and counts the elements by inside address.
-func (m *MappingTable) forgetSent(ctx context.Context, b *wire.Batch, found []mapping, reaped []nat.Reaped) (deleted map[address]int, err error) {
-	if !m.known.used.hasFilter() {
-		return nil, nil
-	}
-	var senders []address
-	err = m.known.conn.Lookup(ctx, m.known.table, setSenders, len(reaped),
-		func(dst []byte, i int) []byte { a := reaped[i].Inside.As4(); return appendKey(dst, a[:]) },
-		func(i int, _ []byte) { senders = append(senders, reaped[i].Inside.As4()) })
-	if err != nil || len(senders) == 0 {
-		return nil, err
-	}
-	deleted = make(map[address]int, len(senders))
+// sentOf lists the refused pairs whose first endpoint is a mapping of one of the senders, and the
+// sender of each.
+func (m *MappingTable) sentOf(ctx context.Context, found []mapping, senders map[address]bool) (sent [][]byte, owners []address, err error) {
 	owner := make(map[string]address, len(found))
 	for _, x := range found {
-		if slices.Contains(senders, x.inside) {
+		if senders[x.inside] {
 			owner[string(x.key(setTaken))] = x.inside
 		}
 	}
-	var sent [][]byte
-	var owners []address
 	conn, err := wire.Dial(m.known.ns.FD()) // requests on one connection take turns
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	err = elements(ctx, conn, m.known.table, setSent, func() { sent, owners = nil, nil }, func(attrs []byte) {
@@ -212,17 +210,7 @@ func (m *MappingTable) forgetSent(ctx context.Context, b *wire.Batch, found []ma
 			sent, owners = append(sent, slices.Clone(key)), append(owners, inside)
 		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	for _, inside := range slices.Concat(owners, senders) {
-		deleted[inside]++
-	}
-	b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: setSent}, m.known.table, setSent, len(sent),
-		func(dst []byte, i int) []byte { return appendKey(dst, sent[i]) })
-	b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: setSenders}, m.known.table, setSenders, len(senders),
-		func(dst []byte, i int) []byte { return appendKey(dst, senders[i][:]) })
-	return deleted, nil
+	return sent, owners, err
 }
 
 // tellSent logs once that the refused pairs are near their bound, and once when they are well

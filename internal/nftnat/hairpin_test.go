@@ -172,6 +172,38 @@ func TestSentGoesWithTheGate_DEL02_DEL03_NAT09(t *testing.T) {
 	}
 }
 
+// TestExpiringPairsGo_DEL03_NAT09: of many refused pairs whose senders are cut some expire all the
+// time. The others go all the same.
+func TestExpiringPairsGo_DEL03_NAT09(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	strictRestricted(&o)
+	k := openKernel(t, o)
+	apply(t, k, nat.Entry{Inside: alice, Gate: nat.GateOpen, Block: nat.Block{Outside: eip, First: 1024, Last: 9215}})
+	const mappings, pairs = 4000, sentMost - 1000
+	loadMappings(t, lab, alice, eip, mappings, func(int) time.Duration { return time.Hour })
+	var list strings.Builder
+	for i := range pairs {
+		fmt.Fprintf(&list, "udp . %v . %d . %v . %d timeout %dms,", eip, 1024+i%mappings, eip.Next(), 1024+i/mappings, 1+i)
+	}
+	loadFile(t, lab, fmt.Sprintf("add element ip %s %s { %s }\nadd element ip %s %s { %v timeout 1h }\n", testTable, setSent, list.String(), testTable, setSenders, alice))
+	apply(t, k, nat.Entry{Inside: alice})
+	proofs, err := k.Reap(testContext(t), []netip.Addr{alice})
+	if err != nil || len(proofs) != 1 {
+		t.Fatalf("receipts are %+v, %v", proofs, err)
+	}
+	for _, set := range []string{setSent, setSenders} {
+		n := 0
+		err := elements(testContext(t), k.conn, testTable, set, func() { n = 0 }, func([]byte) { n++ })
+		if err != nil || n > 0 {
+			t.Errorf("%d elements of %s are left, %v", n, set, err)
+		}
+	}
+	if n, all := proofs[0].Elements, MappingElements*mappings+pairs+1; n <= MappingElements*mappings+1 || n > all {
+		t.Errorf("the receipt counts %d elements, of %d before some expired", n, all)
+	}
+}
+
 // TestSentExpires_NAT06_NAT09: who was refused is forgotten with the idle timeout.
 func TestSentExpires_NAT06_NAT09(t *testing.T) {
 	w := newWireTestWith(t, func(o *Options) {

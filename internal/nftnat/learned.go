@@ -204,10 +204,13 @@ func (m *MappingTable) Reap(ctx context.Context, inside []netip.Addr) ([]nat.Rea
 	if err != nil || !m.known.used.isOn() {
 		return proofs, err
 	}
-	if proofs, err = m.forget(ctx, proofs); err != nil {
+	done, err := m.forget(ctx, proofs)
+	if err != nil {
+		m.sessions.unreported.add(proofs...)
 		return nil, fmt.Errorf("delete learned mappings of %d addresses: %w", len(inside), err)
 	}
-	return proofs, nil
+	m.sessions.unreported.add(proofs[len(done):]...)
+	return done, nil
 }
 
 const (
@@ -325,27 +328,60 @@ func (m *MappingTable) mappingsIn(ctx context.Context, blocks []block) (found []
 	return found, ask()
 }
 
-// deleteMappings deletes all elements of the mappings, in transactions of many. An element that
-// expires between the look at it and its deletion undoes a transaction: one of half as many
-// follows, so that those of a crowd get through while others expire all the time.
+// deleteMappings deletes all elements of the mappings, in transactions of many.
 func (m *MappingTable) deleteMappings(ctx context.Context, found []mapping, of map[address]*nat.Reaped) error {
 	together := min(deletedTogether, max(1, (m.known.conn.Limit()-batchFrame)/mappingBytes))
-	for failed := 0; len(found) > 0; {
-		part := found[:min(together, len(found))]
-		err := m.deleteTogether(ctx, part, of)
+	return inParts(len(found), together, func(from, to int) error { return m.deleteTogether(ctx, found[from:to], of) })
+}
+
+// inParts has parts of n things deleted, each in a transaction. An element that expires between the
+// look at it and its deletion undoes one: another of half as many follows, so that those of a crowd
+// get through while others expire all the time.
+func inParts(n, together int, remove func(from, to int) error) error {
+	for from, failed := 0, 0; from < n; {
+		to := min(from+together, n)
+		err := remove(from, to)
 		switch {
 		case err == nil:
-			found, failed = found[len(part):], 0
+			from, failed = to, 0
 		case !errors.Is(err, unix.ENOENT):
 			return err
-		case failed >= forgetAttempts && len(part) == 1:
+		case failed >= forgetAttempts && to-from == 1:
 			return fmt.Errorf("elements change at each attempt: %w", err)
 		default:
 			failed++
-			together = max(1, len(part)/2)
+			together = max(1, (to-from)/2)
 		}
 	}
 	return nil
+}
+
+// keyBytes is the largest size of the removal of one element.
+const keyBytes = pinRemovalBytes + endpointLen
+
+// deletePresent deletes those of some elements of a set that are there, and calls deleted with the
+// number of each once it is gone. The keys differ.
+func deletePresent(ctx context.Context, conn *wire.Conn, table, set string, keys [][]byte, commit func(context.Context, *wire.Batch) error, deleted func(i int)) error {
+	together := min(deletedTogether, max(1, (conn.Limit()-batchFrame)/keyBytes))
+	return inParts(len(keys), together, func(from, to int) error {
+		var there []int
+		err := conn.Lookup(ctx, table, set, to-from,
+			func(dst []byte, i int) []byte { return appendKey(dst, keys[from+i]) },
+			func(i int, _ []byte) { there = append(there, from+i) })
+		if err != nil || len(there) == 0 {
+			return err
+		}
+		var b wire.Batch
+		b.Elements(wire.DelElements, wire.Op{Verb: "delete element", Object: set}, table, set, len(there),
+			func(dst []byte, i int) []byte { return appendKey(dst, keys[there[i]]) })
+		if err := commit(ctx, &b); err != nil {
+			return err
+		}
+		for _, i := range there {
+			deleted(i)
+		}
+		return nil
+	})
 }
 
 // deleteTogether deletes all elements of the mappings, in one transaction.

@@ -234,6 +234,23 @@ func TestLimitIsTold_NAT33(t *testing.T) {
 	}
 }
 
+// TestRefusalsHoldUpNothing_I10: who is refused sessions is read while the table is being programmed.
+func TestRefusalsHoldUpNothing_I10(t *testing.T) {
+	w := newLimitTest(t, nat.Limits{NewSessionsPerSecond: 1})
+	apply(t, w, blockOf(alice, nat.GateOpen, 0))
+	w.asks(t, alice, 5000, 20)
+	if err := w.lock(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	defer w.unlock()
+	ctx, cancel := context.WithTimeout(testContext(t), 5*time.Second)
+	defer cancel()
+	list, err := w.Refusals(ctx)
+	if want := (nat.Refusal{Inside: alice, Limit: nat.LimitNewSessions}); err != nil || !slices.Equal(list, []nat.Refusal{want}) {
+		t.Errorf("refused are %v, %v; want %v", list, err, want)
+	}
+}
+
 // TestLimitsAreOfFirstPackets: at the limits of everything, the replies to what stands come in.
 func TestLimitsAreOfFirstPackets_NAT32(t *testing.T) {
 	w := newLimitTest(t, nat.Limits{Sessions: 1, NewSessionsPerSecond: 1, TCPPorts: 1, UDPPorts: 1})
@@ -320,6 +337,35 @@ func TestRemovalTakesLimits_NAT28_DEL07(t *testing.T) {
 	apply(t, w, blockOf(alice, nat.GateOpen, 3))
 	if got := w.asks(t, alice, 5000, 3); got != 3 {
 		t.Errorf("of the address's next subscriber %d of 3 sessions began", got)
+	}
+}
+
+// TestExpiringLimitsGo_DEL03_NAT28: of the elements that limits made for a crowd that is cut some expire all
+// the time. The others go all the same.
+func TestExpiringLimitsGo_DEL03_NAT28(t *testing.T) {
+	lab := newLab(t)
+	o := labOptions(lab)
+	o.Limits = limitsOf(nat.Limits{NewSessionsPerSecond: 100})
+	k := openKernel(t, o)
+	var gone []netip.Addr
+	var list strings.Builder
+	for i := range 10_000 {
+		a := netip.AddrFrom4([4]byte{100, 64, byte(1 + i>>8), byte(i)})
+		gone = append(gone, a)
+		fmt.Fprintf(&list, "%v timeout %dms,", a, 1+i)
+	}
+	for _, set := range []string{setNewSessions, setRefused(nat.LimitNewSessions)} {
+		loadFile(t, lab, fmt.Sprintf("add element ip %s %s { %s }\n", testTable, set, list.String()))
+	}
+	if receipts, err := k.Reap(testContext(t), gone); err != nil || len(receipts) != len(gone) {
+		t.Fatalf("%d receipts, %v; want %d", len(receipts), err, len(gone))
+	}
+	for _, set := range []string{setNewSessions, setRefused(nat.LimitNewSessions)} {
+		left := 0
+		err := elements(testContext(t), k.conn, testTable, set, func() { left = 0 }, func([]byte) { left++ })
+		if err != nil || left > 0 {
+			t.Errorf("%d elements of %s are left, %v", left, set, err)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sessiond/sessiond/internal/addrrange"
@@ -17,28 +19,84 @@ import (
 // SessionTable reads and deletes the sessions of subscribers in the kernel's conntrack table.
 // Its methods may be called concurrently, and do not wait for programming.
 type SessionTable struct {
-	flows  *conntrack.Table
-	inside atomic.Pointer[[]netip.Prefix]
-	log    *slog.Logger
+	flows      *conntrack.Table
+	inside     atomic.Pointer[[]netip.Prefix]
+	log        *slog.Logger
+	unreported unreportedCounts
+}
+
+// unreportedCounts are what calls of Reap have deleted of addresses for which they gave no receipt: it
+// is in the receipt that a later call gives.
+type unreportedCounts struct {
+	mu sync.Mutex
+	at map[netip.Addr]nat.Reaped
+}
+
+// add takes counts without a receipt.
+func (u *unreportedCounts) add(counts ...nat.Reaped) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, c := range counts {
+		if c.Deleted+c.Elements == 0 {
+			continue
+		}
+		if u.at == nil {
+			u.at = map[netip.Addr]nat.Reaped{}
+		}
+		had := u.at[c.Inside]
+		u.at[c.Inside] = nat.Reaped{Deleted: had.Deleted + c.Deleted, Elements: had.Elements + c.Elements}
+	}
+}
+
+// report adds them to the receipts of their addresses.
+func (u *unreportedCounts) report(receipts []nat.Reaped) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.at) == 0 {
+		return
+	}
+	for i := range receipts {
+		had := u.at[receipts[i].Inside]
+		receipts[i].Deleted += had.Deleted
+		receipts[i].Elements += had.Elements
+		delete(u.at, receipts[i].Inside)
+	}
 }
 
 // reap is the part of Reap that deletes conntrack entries.
 func (t *SessionTable) reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
+	reaped, err := t.deleteEntries(ctx, inside)
+	proofs := slices.DeleteFunc(slices.Clone(reaped), func(r nat.Reaped) bool { return r.Proof == nat.NotProved })
+	if err != nil {
+		t.unreported.add(reaped...)
+		return nil, err
+	}
+	for _, r := range reaped {
+		if r.Proof == nat.NotProved {
+			t.unreported.add(r)
+		}
+	}
+	return proofs, nil
+}
+
+// deleteEntries deletes the conntrack entries of addresses, and returns for each the number of
+// entries, and the proof that none is left, if there is one. The numbers are right with any error.
+func (t *SessionTable) deleteEntries(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	outcomes, err := t.flows.Delete(ctx, inside)
 	var back *conntrack.RemainingError
 	switch {
 	case errors.As(err, &back):
 		t.log.Warn("conntrack entries of closed addresses keep coming back", "error", err)
+		err = nil
 	case err != nil:
-		return nil, fmt.Errorf("reap %d addresses: %w", len(inside), err)
+		err = fmt.Errorf("reap %d addresses: %w", len(inside), err)
 	}
-	proofs := make([]nat.Reaped, 0, len(inside))
+	reaped := make([]nat.Reaped, 0, len(inside))
 	for _, a := range inside {
-		if o := outcomes[a]; o.Proof != nat.NotProved {
-			proofs = append(proofs, nat.Reaped{Inside: a, Deleted: o.Deleted, Proof: o.Proof, At: o.At})
-		}
+		o := outcomes[a]
+		reaped = append(reaped, nat.Reaped{Inside: a, Deleted: o.Deleted, Proof: o.Proof, At: o.At})
 	}
-	return proofs, nil
+	return reaped, err
 }
 
 // Sessions yields the kernel's sessions of all subscribers, until yield returns an error.

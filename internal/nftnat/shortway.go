@@ -49,7 +49,8 @@ const (
 	relabelPause = 30 * time.Second
 
 	// closingPause is the time after which the flows of a member are reaped once more: a
-	// daemon that was killed may have left it. closingReaped is the most at a time.
+	// daemon that was killed may have left it. closingReaped is the most at a time: with the
+	// index a few milliseconds.
 	closingPause  = 30 * time.Second
 	closingReaped = 256
 )
@@ -165,25 +166,30 @@ func (x *shortWayKeeper) programClosing(b *wire.Batch, changes []change) (done f
 
 // lookAtShortWay takes members out of the closing set whose flows are proved to be gone, reaps
 // those of members that nobody else does, and has a label looked for where one is due.
+//
+// It reaps in the turn, so that no gate opens meanwhile: the flows of the address's next subscriber
+// would go too. Without a complete index that could take seconds, and waits.
 func (x *shortWayKeeper) lookAtShortWay(ctx context.Context) error {
 	k := x.kernel
-	var old []netip.Addr
-	err := k.inTurn(ctx, func() error {
+	return k.inTurn(ctx, func() error {
 		w := &k.options.short
 		if w.due() {
 			k.askSweep()
 		}
-		list := w.closing.unproved(time.Now().Add(-closingPause))
-		for _, inside := range list[:min(len(list), closingReaped)] {
+		if !k.flows.Complete() {
+			return k.releaseProved(ctx)
+		}
+		var old []netip.Addr
+		for _, inside := range w.closing.due(time.Now().Add(-closingPause), closingReaped) {
 			old = append(old, inside.addr())
 		}
-		return k.releaseProved(ctx)
+		if len(old) == 0 {
+			return k.releaseProved(ctx)
+		}
+		reaped, err := k.deleteEntries(ctx, old)
+		w.closing.prove(reaped)
+		return errors.Join(err, k.releaseProved(ctx))
 	})
-	if err != nil || len(old) == 0 {
-		return err
-	}
-	proofs, err := k.SessionTable.reap(ctx, old)
-	return errors.Join(err, k.reopenShortWay(ctx, proofs))
 }
 
 // reopenShortWay takes addresses whose flows are proved to be gone out of the closing set.

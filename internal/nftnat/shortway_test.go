@@ -2,6 +2,7 @@ package nftnat
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,37 @@ func TestKilledWhileClosing_I9_DEL01(t *testing.T) {
 	w.closing.add([]address{alice.As4()}, time.Now().Add(-closingPause))
 	testenv.Eventually(t, "the flows to be reaped", func() bool { return w.SessionCount(alice) == 0 && w.closing.len() == 0 })
 	wantPasses(t, other, true, "of a neighbour")
+}
+
+// TestReapingSparesTheNext_DEL06: while the flows of a subscriber whom a killed daemon left are reaped,
+// the address's next subscriber begins its own. They stay.
+func TestReapingSparesTheNext_DEL06(t *testing.T) {
+	w := limitTest{newWireTest(t)}
+	for round := range 40 {
+		w.closing.add([]address{alice.As4()}, time.Now().Add(-2*closingPause))
+		reaped := make(chan error)
+		go func() { reaped <- w.lookAtShortWay(testContext(t)) }()
+		testenv.Eventually(t, "the reaping to begin", func() bool {
+			w.closing.mu.Lock()
+			defer w.closing.mu.Unlock()
+			m, closing := w.closing.members[alice.As4()]
+			return !closing || !m.reaped.IsZero()
+		})
+		apply(t, w, blockOf(alice, nat.GateOpen, 0))
+		if w.asks(t, alice, 5000, 1) != 1 {
+			t.Fatal("the session does not begin")
+		}
+		if err := <-reaped; err != nil {
+			t.Fatal(err)
+		}
+		if n := len(w.sessionsOf(t, alice)); n != 1 {
+			t.Fatalf("in round %d the next subscriber has %d sessions, want the one that began", round, n)
+		}
+		apply(t, w, nat.Entry{Inside: alice})
+		if _, err := w.Reap(testContext(t), []netip.Addr{alice}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestFlowsOfAnotherTable_I3: flows from before a table that was lost while no daemon ran pass
@@ -229,12 +261,20 @@ func TestClosingSet(t *testing.T) {
 	if !c.prove(proof(one, now.Add(time.Second))) || len(c.proved()) != 1 || c.proved()[0] != one {
 		t.Errorf("proved are %v", c.proved())
 	}
-	if got := c.unproved(now.Add(time.Minute)); len(got) != 1 || got[0] != two {
-		t.Errorf("unproved are %v", got)
+	if got := c.due(now, 2); len(got) != 0 {
+		t.Errorf("due before the cut are %v", got)
 	}
-	if got := c.unproved(now); len(got) != 0 {
-		t.Errorf("unproved before the cut are %v", got)
+	if got := c.due(now.Add(time.Minute), 2); len(got) != 1 || got[0] != two {
+		t.Errorf("due are %v, want the one without a proof", got)
 	}
+	three := address{100, 64, 0, 3}
+	c.add([]address{two, three}, now.Add(-time.Hour))
+	for _, want := range [][]address{{two}, {three}, nil} {
+		if got := c.due(now, 1); !slices.Equal(got, want) {
+			t.Errorf("due are %v, want %v: each in its turn", got, want)
+		}
+	}
+	c.remove([]address{three})
 	c.add([]address{one}, now.Add(time.Minute)) // cut off again
 	if len(c.proved()) != 0 {
 		t.Error("an earlier proof counts for another cut")

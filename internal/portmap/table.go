@@ -21,6 +21,7 @@ type Table struct {
 	outside addrtable.Table[*addressPorts]
 	owners  map[nat.Owner][]*nat.Mapping // in force
 	due     dueTimes
+	dueMost int // length of due at which outdated ones go
 	inForce int
 	stored  int                  // mappings that are not configured, ended ones included
 	cursor  map[uint8]netip.Addr // by protocol, the outside address that gave the last port
@@ -412,9 +413,25 @@ func dueAt(m *nat.Mapping) time.Time {
 }
 
 func (t *Table) await(m *nat.Mapping) {
-	if at := dueAt(m); !at.IsZero() {
-		heap.Push(&t.due, dueTime{at, m.Outside})
+	at := dueAt(m)
+	if at.IsZero() {
+		return
 	}
+	heap.Push(&t.due, dueTime{at, m.Outside})
+	if len(t.due) > t.dueMost { // mappings that were removed long before their time
+		t.due = slices.DeleteFunc(t.due, func(d dueTime) bool { return !t.stands(d) })
+		heap.Init(&t.due)
+		t.dueMost = 2*len(t.due) + dueLeast
+	}
+}
+
+// dueLeast is the number of outdated times that are always kept.
+const dueLeast = 64
+
+// stands reports whether the mapping of an endpoint is due at a time.
+func (t *Table) stands(d dueTime) bool {
+	m := t.at(d.outside)
+	return m != nil && dueAt(m).Equal(d.at)
 }
 
 // Due returns a mapping whose lifetime, or whose quarantine if it has ended, is over at a
@@ -422,8 +439,8 @@ func (t *Table) await(m *nat.Mapping) {
 func (t *Table) Due(now time.Time) (nat.Mapping, bool) {
 	for len(t.due) > 0 && !t.due[0].at.After(now) {
 		d := heap.Pop(&t.due).(dueTime)
-		if m := t.at(d.outside); m != nil && dueAt(m).Equal(d.at) {
-			return *m, true
+		if t.stands(d) {
+			return *t.at(d.outside), true
 		}
 	}
 	return nat.Mapping{}, false

@@ -383,3 +383,23 @@ func (list model) compare(t *testing.T, step int, table *Table) {
 		}
 	}
 }
+
+// TestRemovedLeaveNoTimes: mappings that are removed long before their lifetime is over leave no
+// memory behind, and those that stay are due in time.
+func TestRemovedLeaveNoTimes(t *testing.T) {
+	table := New(testConfig())
+	kept := wish("bob", 22)
+	kept.ExpiresAt = began.Add(time.Hour)
+	kept = table.make(t, kept, netip.Addr{})
+	for i := range 10_000 {
+		m := wish("alice", 22)
+		m.ExpiresAt = began.Add(24*time.Hour + time.Duration(i)*time.Second)
+		table.Remove(table.make(t, m, netip.Addr{}).Outside)
+	}
+	if n := len(table.due); n > 2*dueLeast {
+		t.Errorf("%d times are kept, of one mapping", n)
+	}
+	if m, ok := table.Due(kept.ExpiresAt); !ok || m.Outside != kept.Outside {
+		t.Errorf("due is %+v, %t; want that of bob", m, ok)
+	}
+}

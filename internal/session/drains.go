@@ -131,6 +131,7 @@ func (sg *servedGroups) adoptServed(ctx context.Context) error {
 		return fmt.Errorf("%w: %w; %s", errRefused, err, refusalHint)
 	}
 	terms := TermsOf(configs, sg.mostMappings)
+	terms.Mappings.Pinned = terms.Mappings.Pinned || len(sg.kernel.Pinned()) > 0 // of an earlier run
 	if err := terms.program(ctx, sg.kernel); err != nil {
 		return err
 	}

@@ -52,7 +52,9 @@ type growthWatch struct {
 	parts    *queue.Queue[*lifecycle.Part]
 	pins     *portPins
 	refused  *refusedLooks
-	narrowed map[netip.Addr]struct{} // with parts of a range for new sessions (lifecycle.Narrow)
+	room     func(context.Context) error // makes room for pins in the kernel
+	narrowed map[netip.Addr]struct{}     // with parts of a range for new sessions (lifecycle.Narrow)
+	most     int                         // of narrowed
 }
 
 // run looks at the ports of subscribers that have begun many sessions, and now and then at
@@ -77,6 +79,7 @@ func (w *growthWatch) run(ctx context.Context) error {
 			w.again(inside, w.read(ctx, inside))
 		case <-tick.C:
 			w.refused.forget()
+			w.forgetWide()
 			w.pins.thin(ctx)
 			w.lookAll(ctx, slices.AppendSeq(w.several(), maps.Keys(w.narrowed)))
 		}
@@ -109,6 +112,14 @@ func (w *growthWatch) several() (list []netip.Addr) {
 		list = append(list, w.life.Engine().Several(name)...)
 	}
 	return list
+}
+
+// forgetWide drops the subscribers that have no parts any more without a look at their ports: their
+// gates were closed, or their ranges changed. They would keep their places from others.
+func (w *growthWatch) forgetWide() {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	maps.DeleteFunc(w.narrowed, func(inside netip.Addr, _ struct{}) bool { return !w.life.Growths().Narrowed(inside) })
 }
 
 func (w *growthWatch) lookAll(ctx context.Context, list []netip.Addr) {
@@ -180,7 +191,7 @@ func (w *growthWatch) read(ctx context.Context, inside netip.Addr) (again int) {
 	w.mu.Lock()
 	again, refused := w.life.Growths().Used(inside, u, w.now())
 	_, before := w.narrowed[inside]
-	if refused && (before || len(w.narrowed) < narrowedMost) {
+	if refused && (before || len(w.narrowed) < w.most) {
 		again = w.life.Growths().Narrow(inside, u)
 	}
 	after := w.life.Growths().Narrowed(inside)
@@ -242,7 +253,14 @@ func (w *growthWatch) pinAll(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	for _, inside := range w.several() {
+	several := w.several()
+	if len(several) == 0 {
+		return ctx.Err()
+	}
+	if err := retry(ctx, w.log, "make room for pinned ports", logErrors, w.room); err != nil {
+		return err
+	}
+	for _, inside := range several {
 		w.pins.keep(ctx, inside)
 	}
 	return ctx.Err()

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/nftnat/memnat"
@@ -305,6 +306,36 @@ func TestPinsGoWithTheirSessions_NAT35_DEL02(t *testing.T) {
 	}
 	pins(0)
 	w.nothingLeft(carol)
+	w.check()
+}
+
+// TestPinsOutliveMaxBlocks_NAT01_NAT35: a subscriber that has two blocks while its group is
+// reloaded, or started, with one block for each keeps the outside ports of its live inside ports.
+func TestPinsOutliveMaxBlocks_NAT01_NAT35(t *testing.T) {
+	w := newGrowingWorld(t, 3, 2)
+	_, _, carol := w.threeInARow()
+	w.begin(carol, 48)
+	w.blocks(carol, 2)
+	pins := func(when string, n int) {
+		t.Helper()
+		w.until(fmt.Sprintf("%d pins %s", n, when), func() bool { return len(w.nat.Pins(carol)) == n })
+		w.keep(carol)
+	}
+	pins("at first", 48)
+	one := w.group
+	one.MaxBlocks = 1
+	w.must(w.SetGroups(t.Context(), []lsn.GroupConfig{one}))
+	pins("after a reload", 48)
+	w.halt()
+	w.group = one
+	w.boot()
+	pins("after a start", 48)
+	w.halt()
+	w.must(w.nat.SetPins(context.Background(), carol, nil)) // as if it had been killed before
+	w.boot()
+	pins("after another start", 48)
+	w.end(carol, 10)
+	w.until("ten pins", func() bool { return len(w.nat.Pins(carol)) == 10 })
 	w.check()
 }
 

@@ -2,15 +2,18 @@ package session
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/throttle"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 // limitKernel tells which subscribers were refused new sessions since it was
@@ -25,8 +28,12 @@ type limitObserver interface {
 }
 
 const (
-	// refusalsEvery is the interval at which the kernel is asked.
+	// refusalsEvery is the interval at which the kernel is asked. Where the answer takes long it is
+	// asked more rarely: refusalsShare bounds the time that answers take, one part in so many. The
+	// kernel knows a refusal for ten seconds, so the interval is refusalsMost at most.
 	refusalsEvery = time.Second
+	refusalsShare = 20
+	refusalsMost  = 7 * time.Second
 	// limitEvery is the least time between two events about the limits of one
 	// subscriber.
 	limitEvery = time.Minute
@@ -53,15 +60,13 @@ type limitTold struct {
 
 // run asks the kernel every refusalsEvery. Its errors are only those of ctx.
 func (w *limitWatch) run(ctx context.Context) error {
-	tick := time.NewTicker(refusalsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+	for took := time.Duration(0); ; {
+		if err := clock.Sleep(ctx, min(max(refusalsEvery, (refusalsShare-1)*took), refusalsMost)); err != nil {
+			return err
 		}
+		began := time.Now()
 		refused, err := w.kernel.Refusals(ctx)
+		took = time.Since(began)
 		if err != nil && ctx.Err() == nil {
 			if suppressed, ok := w.thin.Allow(time.Now()); ok {
 				w.log.Error("the subscribers at their limits are not known", "error", err, "suppressed", suppressed)
@@ -75,8 +80,6 @@ func (w *limitWatch) run(ctx context.Context) error {
 // tell takes the refusals since the last call. A subscriber that was told of
 // less than limitEvery ago waits, and what it was refused is told of then.
 func (w *limitWatch) tell(refused []nat.Refusal) {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
 	now := w.now()
 	for _, r := range refused {
 		told := w.told[r.Inside]
@@ -85,7 +88,9 @@ func (w *limitWatch) tell(refused []nat.Refusal) {
 		}
 		w.told[r.Inside] = told
 	}
-	for inside, told := range w.told {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	for inside, told := range walk.All(w.mu.RLocker(), maps.All(w.told)) {
 		switch {
 		case now.Sub(told.at) < limitEvery:
 		case len(told.more) == 0:

@@ -1,15 +1,18 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -37,6 +40,38 @@ func (w *world) tries(inside netip.Addr, first uint16, n int) (began int) {
 		}
 	}
 	return began
+}
+
+// slowRefusals is a limitKernel that answers after some time.
+type slowRefusals struct {
+	takes time.Duration
+	asked []time.Time
+}
+
+func (k *slowRefusals) Refusals(ctx context.Context) ([]nat.Refusal, error) {
+	k.asked = append(k.asked, time.Now())
+	return nil, clock.Sleep(ctx, k.takes)
+}
+
+// TestRefusalsCostLittle_NAT33: where many subscribers are refused sessions, the answer who they are takes a
+// twentieth of the time, and is asked for while the kernel knows all.
+func TestRefusalsCostLittle_NAT33(t *testing.T) {
+	for _, takes := range []time.Duration{time.Millisecond, 320 * time.Millisecond, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			k := &slowRefusals{takes: takes}
+			w := &limitWatch{sharedState: &sharedState{now: time.Now}, kernel: k}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			_ = w.run(ctx)
+			longest := time.Duration(0)
+			for i := range k.asked[1:] {
+				longest = max(longest, k.asked[i+1].Sub(k.asked[i]))
+			}
+			if share := float64(len(k.asked)) * takes.Seconds() / 3600; longest > 8*time.Second || takes < refusalsMost/refusalsShare && share > 0.06 {
+				t.Errorf("answers of %v take %.3f of the time, and are asked for after %v at most", takes, share, longest)
+			}
+		})
+	}
 }
 
 // TestLimits_NAT28_NAT32_NAT33: a group's limits are in force from the start, and

@@ -164,7 +164,7 @@ func (m *Manager) compose(o *Options) {
 	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
 	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](batchMost)}
 	m.growth = &growthWatch{
-		sharedState: s, kernel: o.Kernel, every: o.LookEvery, parts: queue.New[*lifecycle.Part](batchMost), refused: newRefusedLooks(), narrowed: map[netip.Addr]struct{}{},
+		sharedState: s, kernel: o.Kernel, every: o.LookEvery, parts: queue.New[*lifecycle.Part](batchMost), refused: newRefusedLooks(), narrowed: map[netip.Addr]struct{}{}, most: narrowedMost,
 		pins: &portPins{sharedState: s, kernel: o.Kernel, work: m.executors, moves: queue.New[lifecycle.Work](batchMost)},
 	}
 	m.timers = &lifeTimers{sharedState: s, wake: make(chan struct{}, 1)}
@@ -186,6 +186,7 @@ func (m *Manager) compose(o *Options) {
 		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, mostMappings: o.MaxMappings, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
 	}
+	m.growth.room = m.served.keepPinned
 	m.follower = &feedFollower{
 		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served,
 	}

@@ -178,3 +178,28 @@ func TestNarrowMappedPorts_NAT01_NAT35(t *testing.T) {
 	}
 	w.check()
 }
+
+// TestPlacesOfNarrowedAreFreed_NAT35_I10: a subscriber with a part of its range that has gone leaves
+// its place to another one.
+func TestPlacesOfNarrowedAreFreed_NAT35_I10(t *testing.T) {
+	w := newNarrowWorld(t, 4, 1)
+	w.halt()
+	w.mostNarrowed = 1
+	w.nat.CountBegun(0)
+	w.boot()
+	w.start(alice)
+	w.begin(alice, 490)
+	w.narrowed(alice)
+	w.logout(alice)
+	w.awaitState(alice, nat.Held)
+	w.start(bob)
+	w.begin(bob, 490)
+	w.until("new sessions of bob to get ports of a part of the block", func() bool {
+		w.begin(bob, 8)
+		w.end(bob, 490)
+		_, narrowed := w.part(bob)
+		return narrowed
+	})
+	w.keep(bob)
+	w.check()
+}

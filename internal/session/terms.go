@@ -67,6 +67,7 @@ type termKernel interface {
 	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
 	SetStatic(ctx context.Context, list []nftnat.StaticPorts) error
 	OwnAddressIn(p netip.Prefix) (netip.Addr, error) // of the machine itself, zero for none
+	Pinned() []netip.Addr                            // subscribers with pins
 }
 
 // program puts the terms in force.
@@ -113,7 +114,41 @@ func (sg *servedGroups) termsRLocked(configs []lsn.GroupConfig) Terms {
 	}
 	t := TermsOf(all, sg.mostMappings)
 	t.Static = staticOf(configs)
+	t.Mappings.Pinned = t.Mappings.Pinned || sg.severalRLocked()
 	return t
+}
+
+// severalRLocked reports whether a subscriber whose inside ports can be pinned has several blocks,
+// whatever its group allows now.
+func (sg *servedGroups) severalRLocked() bool {
+	for name, g := range sg.groups {
+		if !g.Config.Learned.EndpointIndependent && len(sg.life.Engine().Several(name)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// keepPinned makes room for pins in the kernel where a start has found subscribers with several
+// blocks in groups that allow one.
+func (sg *servedGroups) keepPinned(ctx context.Context) error {
+	sg.regrouping.Lock()
+	defer sg.regrouping.Unlock()
+	sg.mu.RLock()
+	terms := sg.terms
+	lacks := !terms.Mappings.Pinned && sg.severalRLocked()
+	sg.mu.RUnlock()
+	if !lacks {
+		return nil
+	}
+	terms.Mappings.Pinned = true
+	if err := sg.kernel.SetPrefixes(ctx, terms.Inside, terms.Outside, terms.Mappings); err != nil {
+		return err
+	}
+	sg.mu.Lock()
+	defer sg.mu.Unlock()
+	sg.terms = terms
+	return nil
 }
 
 // storedTerms returns the terms of a group that outlive its configuration.

@@ -47,8 +47,9 @@ type world struct {
 
 	every time.Duration // between two looks, from the next boot on; 0 for the default
 
-	lookEvery time.Duration    // at ports, from the next boot on; 0 for the default
-	shifted   func() time.Time // the clock from the next boot on; nil for the time
+	lookEvery    time.Duration    // at ports, from the next boot on; 0 for the default
+	mostNarrowed int              // subscribers with parts of a range, from the next boot on; 0 for the default
+	shifted      func() time.Time // the clock from the next boot on; nil for the time
 
 	feedLength, feedLimit int64 // from the next boot on; 0 for the defaults
 
@@ -167,6 +168,9 @@ func (w *world) boot() {
 	})
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.mostNarrowed > 0 {
+		w.growth.most = w.mostNarrowed
 	}
 	w.Backend = w.Manager.Backend()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -132,6 +133,19 @@ func FuzzFeedEntry(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestServedHasPrefixesOfIPv4: a served configuration with another prefix than configurations have is
+// garbage: calculations with addresses would end the program.
+func TestServedHasPrefixesOfIPv4(t *testing.T) {
+	for _, field := range []string{`"inside":[%q]`, `"outside":[%q]`, `"draining":[%q]`, `"terms":{"no_nat":[{"prefix":%q}]}`} {
+		for prefix, good := range map[string]bool{"100.64.0.0/24": true, "2001:db8::/32": false, "::ffff:100.64.0.0/120": false, "100.64.0.1/24": false, "": false} {
+			_, err := ParseServed("default", fmt.Appendf(nil, `{"hold":"2s","record_ttl":"1h",`+field+`,"guard":{"window":"1m"}}`, prefix))
+			if (err == nil) != good {
+				t.Errorf("%s with %q: %v", field, prefix, err)
+			}
+		}
+	}
 }
 
 // FuzzServed: a parsed served configuration is written in a form that is parsed to the same

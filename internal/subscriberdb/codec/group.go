@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/guard"
@@ -103,6 +104,13 @@ func FormatServed(s *Served) ([]byte, error) {
 func ParseServed(group string, text []byte) (Served, error) {
 	var v servedValue
 	if err := json.Unmarshal(text, &v); err != nil {
+		return Served{}, err
+	}
+	prefixes := slices.Concat(v.Inside, v.Outside, v.Draining)
+	for _, n := range v.Terms.NoNAT {
+		prefixes = append(prefixes, n.Remote)
+	}
+	if err := checkPrefixes(prefixes...); err != nil {
 		return Served{}, err
 	}
 	return v.served(group), nil

@@ -37,8 +37,8 @@ func ParsePoolChanges(text []byte) ([]PoolChange, error) {
 		return nil, err
 	}
 	for _, c := range changes {
-		if !c.Prefix.IsValid() || !c.Prefix.Addr().Is4() || c.Prefix != c.Prefix.Masked() {
-			return nil, fmt.Errorf("%v is not an IPv4 prefix without host bits", c.Prefix)
+		if err := checkPrefixes(c.Prefix); err != nil {
+			return nil, err
 		}
 		switch c.Kind {
 		case PoolAdded, PoolDraining, PoolRemoved, PoolCut:
@@ -47,4 +47,14 @@ func ParsePoolChanges(text []byte) ([]PoolChange, error) {
 		}
 	}
 	return changes, nil
+}
+
+// checkPrefixes returns an error that names a prefix which no configuration has.
+func checkPrefixes(list ...netip.Prefix) error {
+	for _, p := range list {
+		if !p.IsValid() || !p.Addr().Is4() || p != p.Masked() {
+			return fmt.Errorf("%v is not an IPv4 prefix without host bits", p)
+		}
+	}
+	return nil
 }
