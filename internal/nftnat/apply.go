@@ -148,8 +148,9 @@ func (s *shadow) missing(wanted []change) []change {
 	return slices.Concat(filter(kept, cut), slices.DeleteFunc(kept, cut))
 }
 
-// programChanges makes the changes, those of mappings included, and returns the number of
-// transactions.
+// programChanges makes the changes, with those of the closing set, the static maps and the pins
+// that belong to them, and returns the number of transactions. Each of these parts adds its
+// operations to the batch, and returns a function that records them once they are made.
 func (k *Kernel) programChanges(ctx context.Context, changes []change, static map[address]nat.Forwards) (transactions int, err error) {
 	var b wire.Batch
 	if k.unused {
@@ -160,17 +161,17 @@ func (k *Kernel) programChanges(ctx context.Context, changes []change, static ma
 	}
 	for _, part := range split(changes, k.conn.Limit()-b.Size()) {
 		program(&b, k.options.Table, part)
-		closed := k.programClosing(&b, part)
-		ops := k.known.programStatic(&b, part, static)
-		k.unpin(&b, part)
+		made := [...]func(){
+			func() { k.known.apply(part) },
+			k.programClosing(&b, part), k.known.programStatic(&b, part, static), k.programPins(&b, part),
+		}
 		if err := k.conn.Commit(ctx, &b); err != nil {
 			return transactions, err
 		}
 		transactions++
-		k.known.apply(part)
-		k.known.applyStatic(ops)
-		closed()
-		k.unpinned(part)
+		for _, record := range made {
+			record()
+		}
 		k.unused = false
 		b.Reset()
 	}

@@ -357,8 +357,8 @@ func (x *pinKeeper) mark(ctx context.Context, changes []change) error {
 	return nil
 }
 
-// unpin adds to b the removals that go with some changes.
-func (x *pinKeeper) unpin(b *wire.Batch, changes []change) {
+// programPins adds to b the removals of pins that go with some changes, see programChanges.
+func (x *pinKeeper) programPins(b *wire.Batch, changes []change) (record func()) {
 	for _, c := range changes {
 		if c.pins > 0 {
 			x.mu.Lock()
@@ -367,16 +367,14 @@ func (x *pinKeeper) unpin(b *wire.Batch, changes []change) {
 			x.change(b, c.inside, have, nil)
 		}
 	}
-}
-
-// unpinned records that they are made.
-func (x *pinKeeper) unpinned(changes []change) {
-	for _, c := range changes {
-		if c.pins > 0 {
-			x.mu.Lock()
-			x.recordLocked(c.inside, nil)
-			x.cut[c.inside] += c.pins
-			x.mu.Unlock()
+	return func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		for _, c := range changes {
+			if c.pins > 0 {
+				x.recordLocked(c.inside, nil)
+				x.cut[c.inside] += c.pins
+			}
 		}
 	}
 }

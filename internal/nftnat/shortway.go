@@ -102,8 +102,8 @@ func (w *shortWay) on() bool { return w.label != conntrack.Labels{} }
 func (w *shortWay) due() bool { return !w.on() && time.Since(w.left) >= relabelPause }
 
 // markClosing marks those of the wanted changes that enter the closing set, or leave it. Of a few
-// cuts all enter it, of many those that have a session as far as the index knows: what it does
-// not know of yet is found by the proof that follows. An address whose elements others deleted
+// cuts all enter it, of many those that have a session as far as the index knows: the proof that
+// follows finds the others. An address whose elements others deleted
 // enters it if it has sessions. If they are too many, the short way is given up.
 func (x *shortWayKeeper) markClosing(ctx context.Context, wanted []change) error {
 	k := x.kernel
@@ -150,9 +150,8 @@ func closingOf(changes []change, enter bool) (list []address) {
 	return list
 }
 
-// programClosing adds the changes of the closing set to b, and returns what to do once they are
-// made.
-func (x *shortWayKeeper) programClosing(b *wire.Batch, changes []change) (done func()) {
+// programClosing adds the changes of the closing set to b, see programChanges.
+func (x *shortWayKeeper) programClosing(b *wire.Batch, changes []change) (record func()) {
 	k := x.kernel
 	w := k.options.short.closing
 	enter, out := closingOf(changes, true), closingOf(changes, false)

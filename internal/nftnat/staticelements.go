@@ -478,15 +478,15 @@ func (s *staticElements) opsOf(inside address, wanted nat.Forwards) (ops []stati
 	return ops
 }
 
-// programStatic adds the changes of some addresses' mappings to a batch, and returns them. An
+// programStatic adds the changes of some addresses' mappings to a batch, see programChanges. An
 // endpoint that one of the addresses leaves and another takes is deleted once, before it is added.
-func (k *knownElements) programStatic(b *wire.Batch, changes []change, static map[address]nat.Forwards) (ops []staticOp) {
+func (k *knownElements) programStatic(b *wire.Batch, changes []change, static map[address]nat.Forwards) (record func()) {
 	type element struct {
 		m   string
 		key portKey
 	}
 	var deleted map[element]bool
-	var added []staticOp
+	var ops, added []staticOp
 	for _, c := range changes {
 		if c.static == 0 {
 			continue
@@ -508,7 +508,16 @@ func (k *knownElements) programStatic(b *wire.Batch, changes []change, static ma
 	for _, m := range []string{mapStaticIn, mapStaticOut} {
 		addStaticOps(b, k.table, m, ops)
 	}
-	return ops
+	if len(ops) == 0 {
+		return func() {}
+	}
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, op := range ops {
+			k.static.set(op.m, op.key, op.at, op.add)
+		}
+	}
 }
 
 // addStaticOps adds the changes of one map to a batch.
@@ -527,18 +536,6 @@ func addStaticOps(b *wire.Batch, table, m string, ops []staticOp) {
 		func(dst []byte, i int) []byte { return appendKey(dst, gone[i].key.append(nil)) })
 	b.Elements(wire.NewElements, wire.Op{Verb: "add element", Object: m}, table, m, len(made),
 		func(dst []byte, i int) []byte { return appendPort(dst, made[i].key, made[i].at) })
-}
-
-// applyStatic records that the changes were made.
-func (s *shadow) applyStatic(ops []staticOp) {
-	if len(ops) == 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, op := range ops {
-		s.static.set(op.m, op.key, op.at, op.add)
-	}
 }
 
 // fillStatic programs all known elements of the static maps of a table that was made anew, and
