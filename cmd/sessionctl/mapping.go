@@ -225,7 +225,7 @@ func (a *app) showMappings(mappings []*pb.Mapping) error {
 	return out.end()
 }
 
-// mappingState says in a word what a mapping does.
+// mappingState is the state of a mapping in one word.
 func mappingState(m *pb.Mapping) string {
 	switch {
 	case m.GetHoldUntil() != nil:

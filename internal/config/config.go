@@ -187,7 +187,7 @@ type PortTimeout struct {
 	Timeout  time.Duration
 }
 
-// Limits bound what one subscriber may open; 0 is no limit.
+// Limits bound the sessions and ports of one subscriber; 0 is no limit.
 type Limits struct {
 	Sessions             int // that the subscriber began, at a time
 	NewSessionsPerSecond int

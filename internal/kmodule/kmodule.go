@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lacks reports whether the kernel refused something since it does not know what was asked
-// for: a module is missing, and could not be loaded on demand.
+// Lacks reports whether the kernel refused something unknown to it: a module is missing, and
+// could not be loaded on demand.
 func Lacks(err error) bool {
 	for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT} {
 		if errors.Is(err, errno) {
@@ -19,7 +19,7 @@ func Lacks(err error) bool {
 	return false
 }
 
-// Missing says which module is missing, and what loads it.
+// Missing says which module is missing, and which command loads it.
 func Missing(module string, err error) error {
 	return fmt.Errorf("the kernel module %s is missing: load it (modprobe %s), at each boot by a line in /etc/modules-load.d/sessiond.conf, or install the kernel that has it: %w",
 		module, module, err)

@@ -2,8 +2,8 @@ package nat
 
 import "net/netip"
 
-// Limits bound what one subscriber may open (RFC 6888 REQ-4, REQ-5). 0 is no limit. What is open
-// stays open at a limit (REQ-11D).
+// Limits bound what one subscriber may open (RFC 6888 REQ-4, REQ-5). 0 is no limit. Open
+// sessions stay open at a limit (REQ-11D).
 type Limits struct {
 	Sessions             int // concurrent sessions that the subscriber began
 	NewSessionsPerSecond int

@@ -15,7 +15,7 @@ import (
 // with the rules behind it, which look the gate up, and say why a packet is dropped. ICMP takes
 // the long way, since some of its types are dropped.
 //
-// What the long way checks holds for a labelled flow anyway: see shortWay. Its first packet
+// The checks of the long way hold for a labelled flow anyway: see shortWay. Its first packet
 // went that way, and source NAT, which labels, follows only from the inside out.
 func establishedRules(o Options) []rule {
 	if !o.short.on() {

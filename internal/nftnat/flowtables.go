@@ -109,7 +109,7 @@ func (w *flowtableWatch) look(ctx context.Context) error {
 	return nil
 }
 
-// set records a reading, and logs what is another than before.
+// set records a reading, and logs the differences from the one before.
 func (w *flowtableWatch) set(found fastPaths) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -17,8 +17,8 @@ import (
 	"github.com/sessiond/sessiond/internal/nlmsg"
 )
 
-// SetLimits replaces the limits of all subscribers. What is open stays open, whatever the new
-// limits are.
+// SetLimits replaces the limits of all subscribers. Sessions that are open stay so, whatever
+// the new limits are.
 func (x *boundKeeper) SetLimits(ctx context.Context, list []nat.PrefixLimits) error {
 	k := x.kernel
 	if err := k.lock(ctx); err != nil {

@@ -43,7 +43,7 @@ const fewDays = 7 * 24 * time.Hour
 // observed bindings that used more ports. It recommends the smallest size whose share is at
 // most the target. capacity returns the number of blocks of a size that the pools have.
 //
-// What exceeds the present block size is a lower bound: beyond it the kernel lets mappings
+// Numbers above the present block size are lower bounds: beyond it the kernel lets mappings
 // to different remote hosts share a port, and refuses flows for which there is none.
 func Advise(o *Observation, target float64, capacity func(blockSize int) int) Advice {
 	var a Advice
@@ -72,7 +72,7 @@ func Advise(o *Observation, target float64, capacity func(blockSize int) int) Ad
 	return a
 }
 
-// limits notes what speaks against the recommended size.
+// limits notes the reasons against the recommended size.
 func (a *Advice) limits(o *Observation, s *Size, target float64) {
 	if lasted := o.Until.Sub(o.Since); lasted < fewDays {
 		a.Notes = append(a.Notes, fmt.Sprintf("observed for %v only: use differs by hour and weekday, so a week is a fair time", lasted.Round(time.Second)))

@@ -171,8 +171,9 @@ func (k *mappingKeeper) hasLocked(g *group, inside netip.Addr, f nat.Forward) bo
 	return at == inside
 }
 
-// run ends mappings whose lifetime is over, frees endpoints whose quarantine is over, ends what an
-// earlier run has left of its mappings, and writes mappings again that the database lost.
+// run ends mappings whose lifetime is over, frees endpoints whose quarantine is over, ends the
+// sessions that an earlier run has left of its mappings, and writes mappings again that the
+// database lost.
 func (k *mappingKeeper) run(ctx context.Context) error {
 	tick := time.NewTicker(mappingsEvery)
 	defer tick.Stop()
@@ -194,7 +195,7 @@ func (k *mappingKeeper) run(ctx context.Context) error {
 	}
 }
 
-// endDue ends and frees what is due.
+// endDue ends the mappings and frees the endpoints that are due.
 func (k *mappingKeeper) endDue(ctx context.Context, g *group) error {
 	k.changing.Lock()
 	defer k.changing.Unlock()

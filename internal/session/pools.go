@@ -264,7 +264,7 @@ func (sg *servedGroups) endMapped(ctx context.Context, name string, outside ...n
 	}
 }
 
-// carryOut stores the changes of a group's pools, ends what is in their way, and puts them in
+// carryOut stores the changes of a group's pools, ends the bindings in their way, and puts them in
 // force. After an error those before are in force, and are stored again; nothing has ended unless
 // the changes were stored.
 func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next poolChanges, end func()) error {

@@ -13,7 +13,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// Terms are what the kernel has for the addresses of groups.
+// Terms are the parts of the groups' configuration that the kernel has for their addresses.
 type Terms struct {
 	Inside, Outside []netip.Prefix
 	Mappings        nftnat.Mappings // of Outside
