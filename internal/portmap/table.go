@@ -44,7 +44,7 @@ func portOf(e nat.Endpoint) protocolPort { return protocolPort{e.Protocol, nat.P
 // New returns a Table with the configured mappings.
 func New(c Config) *Table {
 	t := &Table{owners: map[nat.Owner][]*nat.Mapping{}, cursor: map[uint8]netip.Addr{}}
-	_, _ = t.Configure(c) // nothing is in its way
+	_, _ = t.Configure(c, time.Time{}) // nothing is in its way
 	return t
 }
 
@@ -323,9 +323,11 @@ func (t *Table) Remove(e nat.Endpoint) {
 }
 
 // Configure replaces the bounds and the configured mappings. It returns the configured ones that
-// end, those that begin, and the others that have had no room until now. An error names a
-// mapping in the way, with what to do, and nothing has changed then.
-func (t *Table) Configure(c Config) (changed Changes, err error) {
+// end, those that begin, and the others that have had no room until now. The endpoint of one that
+// ends goes into quarantine, except that another configured one may take it at once: a person has
+// given it to that owner. An error names a mapping in the way, with the remedy, and nothing has
+// changed then.
+func (t *Table) Configure(c Config, now time.Time) (changed Changes, err error) {
 	if err := t.MayConfigure(c); err != nil {
 		return changed, err
 	}
@@ -353,11 +355,20 @@ func (t *Table) Configure(c Config) (changed Changes, err error) {
 			changed.Begun = append(changed.Begun, c.Configured[i])
 		}
 	}
+	for _, m := range changed.Ended {
+		if c.Has(m.Outside) {
+			m.Configured, m.HoldUntil = false, now.Add(c.Hold)
+			changed.Held = t.Put(m) || changed.Held
+		}
+	}
 	return changed, nil
 }
 
 // Changes are the mappings that a configuration took away, and those that it brought into force.
-type Changes struct{ Ended, Begun []nat.Mapping }
+type Changes struct {
+	Ended, Begun []nat.Mapping
+	Held         bool // endpoints went into quarantine, which is to be stored
+}
 
 // MayConfigure returns the error that Configure would return. A stored mapping that has no room
 // as it is, since a start without its ports, is in nobody's way.

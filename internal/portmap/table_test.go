@@ -120,7 +120,7 @@ func TestAllDrain_NAT27(t *testing.T) {
 	first := table.make(t, wish("alice", 80), netip.Addr{})
 	drained := testConfig()
 	drained.Outside, drained.Draining = nil, drained.Outside
-	if _, err := table.Configure(drained); err != nil {
+	if _, err := table.Configure(drained, began); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := table.Plan(wish("alice", 81), first.Outside.Addr(), nobody); !errors.Is(err, ErrFull) {
@@ -129,7 +129,7 @@ func TestAllDrain_NAT27(t *testing.T) {
 	if m, ok := table.At(first.Outside); !ok || m != first {
 		t.Errorf("the mapping made before is %v", m)
 	}
-	if _, err := table.Configure(testConfig()); err != nil {
+	if _, err := table.Configure(testConfig(), began); err != nil {
 		t.Fatal(err)
 	}
 	table.make(t, wish("alice", 81), first.Outside.Addr())
@@ -171,34 +171,66 @@ func TestConfigured(t *testing.T) {
 	one := nat.Mapping{Group: "g", Kind: nat.MappingStatic, Configured: true, Owner: nat.Owner{UserName: "alice"}, InsidePort: 22, Outside: tcp("198.51.100.1:60002")}
 	table := New(c)
 	c.Configured = []nat.Mapping{one}
-	changed, err := table.Configure(c)
+	changed, err := table.Configure(c, began)
 	if err != nil || len(changed.Begun) != 1 || len(changed.Ended) != 0 {
 		t.Fatalf("added: %+v, %v", changed, err)
 	}
-	if changed, err = table.Configure(c); err != nil || len(changed.Begun)+len(changed.Ended) != 0 {
+	if changed, err = table.Configure(c, began); err != nil || len(changed.Begun)+len(changed.Ended) != 0 {
 		t.Errorf("the same again: %+v, %v", changed, err)
 	}
 	moved := c
 	other := one
 	other.InsidePort = 2222
 	moved.Configured = []nat.Mapping{other}
-	if changed, err = table.Configure(moved); err != nil || len(changed.Begun) != 1 || len(changed.Ended) != 1 {
+	if changed, err = table.Configure(moved, began); err != nil || len(changed.Begun) != 1 || len(changed.Ended) != 1 {
 		t.Errorf("another inside port: %+v, %v", changed, err)
 	}
 	made := table.make(t, wish("bob", 22), netip.Addr{})
 	clash := moved
 	clash.Configured = append(slices.Clone(moved.Configured), nat.Mapping{Group: "g", Configured: true, Owner: nat.Owner{UserName: "carol"}, InsidePort: 1, Outside: made.Outside})
-	if _, err := table.Configure(clash); err == nil || !strings.Contains(err.Error(), "bob") || table.Len() != 2 {
+	if _, err := table.Configure(clash, began); err == nil || !strings.Contains(err.Error(), "bob") || table.Len() != 2 {
 		t.Errorf("the endpoint of bob: %v, %d in force; want a refusal that names him", err, table.Len())
 	}
 	clash.Configured = []nat.Mapping{{Group: "g", Configured: true, Owner: nat.Owner{UserName: "bob"}, InsidePort: 22, Outside: tcp("198.51.100.3:60003")}}
-	if _, err := table.Configure(clash); err == nil || !strings.Contains(err.Error(), "inside port 22") {
+	if _, err := table.Configure(clash, began); err == nil || !strings.Contains(err.Error(), "inside port 22") {
 		t.Errorf("the inside port of bob: %v", err)
 	}
 	narrow := moved
 	narrow.Range, narrow.Configured = Range{60003, 60003}, nil
-	if _, err := table.Configure(narrow); err == nil || !strings.Contains(err.Error(), "sessionctl mapping delete") {
+	if _, err := table.Configure(narrow, began); err == nil || !strings.Contains(err.Error(), "sessionctl mapping delete") {
 		t.Errorf("without bob's port: %v", err)
+	}
+}
+
+// TestTakenOutOfTheConfiguration_NAT30: the endpoint of a configured mapping that is taken out is
+// kept from others for the hold, but for another configured mapping.
+func TestTakenOutOfTheConfiguration_NAT30(t *testing.T) {
+	c := testConfig()
+	one := nat.Mapping{Group: "g", Kind: nat.MappingStatic, Configured: true, Owner: nat.Owner{UserName: "alice"}, InsidePort: 22, Outside: tcp("198.51.100.1:60002")}
+	with, moved := c, c
+	with.Configured = []nat.Mapping{one}
+	table := New(with)
+	if changed, err := table.Configure(c, began); err != nil || !changed.Held || table.Stored() != 1 || table.Len() != 0 {
+		t.Fatalf("taken out: %+v, %v; %d to store, %d in force", changed, err, table.Stored(), table.Len())
+	}
+	if has, ok := table.At(one.Outside); !ok || !has.HoldUntil.Equal(began.Add(c.Hold)) || has.Owner != one.Owner {
+		t.Errorf("in quarantine is %+v, %v", has, ok)
+	}
+	other := wish("bob", 80)
+	other.Outside = one.Outside
+	if _, err := table.Plan(other, netip.Addr{}, nobody); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "quarantine") {
+		t.Errorf("another owner in the hold: %v, want ErrExists", err)
+	}
+	configured := other
+	configured.Configured = true
+	moved.Configured = []nat.Mapping{configured}
+	if changed, err := table.Configure(moved, began); err != nil || !slices.Equal(changed.Begun, moved.Configured) || changed.Held || table.Stored() != 0 {
+		t.Errorf("configured for another owner: %+v, %v; %d to store", changed, err, table.Stored())
+	}
+	narrow := c
+	narrow.Range = Range{60003, 60003}
+	if changed, err := table.Configure(narrow, began); err != nil || changed.Held || !table.Empty() {
+		t.Errorf("taken out with its port: %+v, %v", changed, err)
 	}
 }
 
@@ -214,17 +246,17 @@ func TestStoredWithoutPorts(t *testing.T) {
 		t.Fatal("the stored mapping is not put")
 	}
 	c.Hold *= 2
-	if changed, err := table.Configure(c); err != nil || len(changed.Begun)+len(changed.Ended) > 0 {
+	if changed, err := table.Configure(c, began); err != nil || len(changed.Begun)+len(changed.Ended) > 0 {
 		t.Errorf("another change: %+v, %v", changed, err)
 	}
-	changed, err := table.Configure(testConfig())
+	changed, err := table.Configure(testConfig(), began)
 	if err != nil || !slices.Equal(changed.Begun, []nat.Mapping{stored}) {
 		t.Errorf("its ports again: %+v, %v", changed, err)
 	}
 	if in := slices.Collect(table.Of(stored.Owner)); !slices.Equal(in, []nat.Mapping{stored}) {
 		t.Errorf("in force are %v", in)
 	}
-	if _, err := table.Configure(c); err == nil {
+	if _, err := table.Configure(c, began); err == nil {
 		t.Error("its ports are taken away while it is in force")
 	}
 }

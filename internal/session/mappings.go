@@ -56,7 +56,7 @@ type mappingKeeper struct {
 	// Guarded by mu.
 	endsLeft map[netip.Addr]int // addresses whose sessions through former mappings are being ended
 	ended    map[nat.Endpoint]int
-	unsure   map[string]bool          // groups whose stored mappings may differ from those in force
+	unsure   map[string]bool          // groups whose mappings are to be stored again: a write failed, or a reload ended some
 	former   map[string][]nat.Forward // by group, mappings that an earlier run ended, perhaps without their sessions
 }
 
@@ -256,7 +256,7 @@ func (k *mappingKeeper) endLocked(ctx context.Context, g *group, m *nat.Mapping)
 // Comparison with the database.
 
 // compare makes the stored mappings of a group those in force, if they may differ: a write
-// failed, or their number is another one.
+// failed, a reload ended some, or their number is another one.
 func (k *mappingKeeper) compare(ctx context.Context, g *group, count bool) error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
@@ -268,12 +268,13 @@ func (k *mappingKeeper) compare(ctx context.Context, g *group, count bool) error
 		if err != nil {
 			return err
 		}
-		unsure = n != known
+		if unsure = n != known; unsure {
+			k.log.Warn("stored mappings differ from those in force, and are written again", "group", g.Name, "mappings", known)
+		}
 	}
 	if !unsure {
 		return nil
 	}
-	k.log.Warn("stored mappings may differ from those in force, and are written again", "group", g.Name, "mappings", known)
 	return k.storeAll(ctx, g)
 }
 

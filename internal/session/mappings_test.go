@@ -555,6 +555,37 @@ func TestConfiguredMapping(t *testing.T) {
 	w.check()
 }
 
+// TestConfiguredMappingLeavesItsPort_NAT30: the endpoint of a mapping that a reload takes out is kept
+// from others for the hold, over a restart too.
+func TestConfiguredMappingLeavesItsPort_NAT30(t *testing.T) {
+	with, without := mappedGroup(), mappedGroup()
+	web := nat.Mapping{Group: "default", Kind: nat.MappingStatic, Configured: true, Owner: nat.Owner{Inside: alice}, InsidePort: 80,
+		Outside: nat.Endpoint{Protocol: nat.ProtocolTCP, AddrPort: netip.MustParseAddrPort("198.51.100.2:60080")}}
+	with.Hold, without.Hold = time.Minute, time.Minute
+	with.Static.Mappings = []nat.Mapping{web}
+	w := newWorld(t, with)
+	if err := w.SetGroups(context.Background(), []lsn.GroupConfig{without}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("its end to be stored", func() bool {
+		m, ok := w.storedMappings()[web.Outside]
+		return ok && m.Ended()
+	})
+	other := nat.Mapping{Group: "default", Kind: nat.MappingStatic, Owner: nat.Owner{UserName: "b"}, InsidePort: 1, Outside: web.Outside}
+	refused := func(when string) {
+		t.Helper()
+		if _, err := w.CreateMapping(context.Background(), other, 0); err == nil || !strings.Contains(err.Error(), "quarantine") {
+			t.Errorf("%s: the endpoint for another owner: %v", when, err)
+		}
+	}
+	refused("at once")
+	w.halt()
+	w.group = without
+	w.boot()
+	refused("after a restart")
+	w.check()
+}
+
 // TestMappingWithoutPorts_NAT27: a start without the ports of a stored mapping keeps it. Pools can
 // be changed, and a reload that has the ports again brings it back for its owner.
 func TestMappingWithoutPorts_NAT27(t *testing.T) {

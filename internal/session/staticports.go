@@ -57,10 +57,13 @@ func (sg *servedGroups) mayMapRLocked(configs []lsn.GroupConfig) error {
 
 // mapLocked puts the bounds and the configured mappings of a group in force.
 func (sg *servedGroups) mapLocked(g *group) {
-	changed, err := g.Mappings.Configure(lifecycle.MappingConfig(&g.Config))
+	changed, err := g.Mappings.Configure(lifecycle.MappingConfig(&g.Config), sg.now())
 	if err != nil {
 		sg.log.Error("the mappings of a group stay as they are", "group", g.Name, "error", err)
 		return
+	}
+	if changed.Held {
+		sg.mappings.unsure[g.Name] = true
 	}
 	for _, m := range slices.Concat(changed.Ended, changed.Begun) {
 		lifecycle.ForwardsOf(sg.life).Changed(g.Group.Group, m.Owner, sg.now())
