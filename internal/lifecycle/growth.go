@@ -148,6 +148,13 @@ func (x Growths) Resizable(inside netip.Addr) (group string, b nat.Blocks, r nat
 	return s.packed.Group(), live.Blocks, s.block, ok && live.State == nat.Active
 }
 
+// Busy reports whether the ports of an address cannot be looked at only because an executor works
+// for it.
+func (x Growths) Busy(inside netip.Addr) bool {
+	s := x.m.slots.at(inside)
+	return s != nil && s.busy && !s.stray && s.online
+}
+
 // Bound returns the binding of an address with an open gate, and the range of new sessions,
 // which may not be programmed yet.
 func (x Growths) Bound(inside netip.Addr) (b nat.Binding, r nat.Block, ok bool) {

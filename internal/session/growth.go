@@ -26,9 +26,9 @@ const (
 	// narrowedMost bounds the subscribers with parts of a range for new sessions, for which there
 	// are pins.
 	narrowedMost = 1024
-	// busyAgain is the number of sessions after which a subscriber is looked at again that
-	// an executor works for.
-	busyAgain = 16
+	// againAfter is the number of sessions after which a subscriber is looked at again whose
+	// ports could not be counted.
+	againAfter = 16
 )
 
 // growthKernel tells which subscribers use many ports.
@@ -143,11 +143,11 @@ func (w *growthWatch) again(inside netip.Addr, after int) {
 func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	w.mu.RLock()
 	group, b, r, ok := w.life.Growths().Resizable(inside)
-	narrowed := w.life.Growths().Narrowed(inside)
+	narrowed, busy := w.life.Growths().Narrowed(inside), w.life.Growths().Busy(inside)
 	g := w.groups[group]
 	w.mu.RUnlock()
 	if !ok || g == nil {
-		return busyAgain
+		return w.later(inside, busy)
 	}
 	high := lifecycle.HighWater(r.Size())
 	sources := w.kernel.PortUse(inside).Largest()
@@ -170,13 +170,23 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	return w.read(ctx, inside)
 }
 
+// later has a subscriber looked at whose ports could not be counted: after some sessions, and, as it
+// may have no ports left to begin any, after a while too if that may help.
+func (w *growthWatch) later(inside netip.Addr, helps bool) (again int) {
+	if helps {
+		w.refused.rest(inside)
+	}
+	return againAfter
+}
+
 // read is look from the sessions of the subscriber.
 func (w *growthWatch) read(ctx context.Context, inside netip.Addr) (again int) {
 	w.mu.RLock()
 	_, b, _, ok := w.life.Growths().Resizable(inside)
+	busy := w.life.Growths().Busy(inside)
 	w.mu.RUnlock()
 	if !ok {
-		return busyAgain
+		return w.later(inside, busy)
 	}
 	began := time.Now()
 	u := lifecycle.NewPortUse(b)
@@ -186,7 +196,7 @@ func (w *growthWatch) read(ctx context.Context, inside netip.Addr) (again int) {
 	})
 	if err != nil {
 		w.log.Warn("count ports in use", "inside", inside, "error", err)
-		return busyAgain
+		return w.later(inside, true)
 	}
 	w.mu.Lock()
 	again, refused := w.life.Growths().Used(inside, u, w.now())

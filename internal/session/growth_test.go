@@ -23,6 +23,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/nftnat/memnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // growingWorld is a world of one outside address with some blocks, whose clock can be set ahead,
@@ -407,6 +408,67 @@ func TestGrowthRefused_NAT32_NAT33(t *testing.T) {
 		w.begin(alice, 20)
 		return w.bindings(alice)[nat.Active].Len() == 2
 	})
+	w.keep(alice)
+	w.check()
+}
+
+// lookedKernel tells after how many sessions subscribers are to be looked at again.
+type lookedKernel struct {
+	*memnat.NAT
+	after chan int
+}
+
+func (k *lookedKernel) LookAgain(inside netip.Addr, after int) {
+	k.after <- after
+	k.NAT.LookAgain(inside, after)
+}
+
+// lateStore saves no bindings before gate is closed.
+type lateStore struct {
+	Store
+	gate chan struct{}
+}
+
+func (s *lateStore) SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error {
+	select {
+	case <-s.gate:
+		return s.Store.SaveBindings(ctx, group, put, remove)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestGrowthOfABusySubscriber_NAT35: a subscriber for whom an executor works is looked at again without
+// another session: it may have no port left for one.
+func TestGrowthOfABusySubscriber_NAT35(t *testing.T) {
+	w := newGrowingWorld(t, 6, 3)
+	w.start(alice)
+	w.halt()
+	kernel := &lookedKernel{w.nat, make(chan int, 1000)}
+	store := &lateStore{nil, make(chan struct{})}
+	w.kernel, w.lookEvery = kernel, time.Hour
+	w.store = func(db *subscriberdb.DB) Store { store.Store = db; return store }
+	w.boot()
+	w.begin(alice, 50)
+	w.until("her second block to be saved", func() bool {
+		w.mu.RLock()
+		defer w.mu.RUnlock()
+		return w.life.Growths().Busy(alice)
+	})
+	w.nat.LookAgain(alice, 1)
+	w.begin(alice, 1)
+	for looks := 0; looks < 3; { // the first for the session
+		select {
+		case after := <-kernel.after:
+			if after == againAfter {
+				looks++
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%d looks while her block is saved", looks)
+		}
+	}
+	close(store.gate)
+	w.blocks(alice, 2)
 	w.keep(alice)
 	w.check()
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // refusedLooks bound the looks at subscribers that use most of their ports and get no further
-// block: each rests after one, and all have a share of the time. Who is due earlier waits in a
-// list. One goroutine uses it.
+// block, or whose ports could not be counted: each rests after one, and all have a share of the
+// time. Who is due earlier waits in a list. One goroutine uses it.
 type refusedLooks struct {
 	rests   map[netip.Addr]time.Time // until when, see refusedRest
 	pause   time.Time                // until when nobody of the list is looked at, see refusedShare
@@ -30,11 +30,21 @@ func (l *refusedLooks) wait(inside netip.Addr, most bool) bool {
 	if !most && !refused || l.waiting.Len() == 0 && !now.Before(rest) && !now.Before(l.pause) {
 		return false
 	}
+	l.push(inside)
+	return true
+}
+
+// rest has a subscriber looked at once it has rested.
+func (l *refusedLooks) rest(inside netip.Addr) {
+	l.rests[inside] = time.Now().Add(refusedRest)
+	l.push(inside)
+}
+
+func (l *refusedLooks) push(inside netip.Addr) {
 	if _, waits := l.waits[inside]; !waits {
 		l.waiting.Push(inside)
 		l.waits[inside] = struct{}{}
 	}
-	return true
 }
 
 // due receives when the first of the list is due; it is nil for an empty list.
