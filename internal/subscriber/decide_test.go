@@ -95,6 +95,9 @@ func began(start time.Duration) func(*View) {
 // foundByInterim makes the session known from an Interim only.
 func foundByInterim(v *View) { v.Session.Exact, v.Session.Stamp = false, time.Time{} }
 
+// lostAndWrittenBack makes the session's record one that the database lost.
+func lostAndWrittenBack(v *View) { v.Holder.Unconfirmed = true }
+
 func held(r *Record) View           { return View{Group: "g", Holder: r} }
 func known(s SessionState) View     { return View{Group: "g", Session: s} }
 func unconfirmed(r *Record) *Record { r.Unconfirmed = true; return r }
@@ -149,6 +152,9 @@ func TestDecide(t *testing.T) {
 		{"SES-12 another user's Start of an open session", online(), makeEvent(EventStart, time.Second, asBob), TookOver, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-02 Start again, nothing told of its time", online(), makeEvent(EventStart, hour, unstamped), Refreshed, nil, true, Open},
 		{"SES-02 Start after its Interim, by a clock of which nothing is known", online(foundByInterim), makeEvent(EventStart, hour, undelayed), Refreshed, nil, true, Open},
+		{"SES-12 newer Start of a session found by its Interim", online(foundByInterim), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
+		{"SES-02 Start again, from before its Interim, by a clock that was set", online(foundByInterim), makeEvent(EventStart, 5*time.Minute), Refreshed, nil, true, Open},
+		{"SES-02 Start again after its record was written back, by a clock that was set", online(foundByInterim, lostAndWrittenBack), makeEvent(EventStart, hour), Refreshed, nil, true, Open},
 		{"SES-02 Start again, after the session moved", online(movedTo(nil)), makeEvent(EventStart, 0, elsewhere), Stale, nil, false, Unknown},
 		{"SES-02 Start again with the address from before the move", online(movedTo(nil)), makeEvent(EventStart, time.Minute, elsewhere, unstamped, undelayed), Stale, nil, false, Unknown},
 		{"Start again after the Stop, nothing told of its time", known(closedAt(time.Minute, ReasonStop)), makeEvent(EventStart, 2*time.Minute, unstamped, undelayed), Ended, nil, false, Unknown},

@@ -309,12 +309,18 @@ func (s *SessionState) otherUser(ev *Event) bool {
 
 // stampedLater reports whether the Start happened later than the known one, by
 // the clock of the NAS that stamped both. If the known one has no stamp, the
-// event time decides, less exactly; an arrival alone does not.
+// event time decides, less exactly; an arrival alone does not. The known start may
+// have been judged by another state of the clock: so a Start from before the
+// session was last heard is the one sent again, and so is that of a record that was
+// written back, as nothing tells when its session was last heard.
 func (s *evidence) stampedLater() bool {
 	switch known := &s.session; {
 	case s.ev.Stamp.IsZero():
 		return false
 	case known.Stamp.IsZero():
+		if s.own != nil && (s.own.Unconfirmed || s.ev.At.Before(s.own.UpdatedAt)) {
+			return false
+		}
 		return s.ev.Told && s.ev.At.After(known.Start.Add(sessionTimeSlack))
 	default:
 		return s.ev.Stamp.Add(-max(s.ev.Delay, 0)).After(known.Stamp.Add(sameStart))
