@@ -95,8 +95,10 @@ func began(start time.Duration) func(*View) {
 // foundByInterim makes the session known from an Interim only.
 func foundByInterim(v *View) { v.Session.Exact, v.Session.Stamp = false, time.Time{} }
 
-// lostAndWrittenBack makes the session's record one that the database lost.
-func lostAndWrittenBack(v *View) { v.Holder.Unconfirmed = true }
+// written sets the time at which the session's record was last written.
+func written(last time.Duration) func(*View) {
+	return func(v *View) { v.Holder.Version = Version{millis: uint64(at(last).UnixMilli())}.String() }
+}
 
 func held(r *Record) View           { return View{Group: "g", Holder: r} }
 func known(s SessionState) View     { return View{Group: "g", Session: s} }
@@ -154,7 +156,8 @@ func TestDecide(t *testing.T) {
 		{"SES-02 Start after its Interim, by a clock of which nothing is known", online(foundByInterim), makeEvent(EventStart, hour, undelayed), Refreshed, nil, true, Open},
 		{"SES-12 newer Start of a session found by its Interim", online(foundByInterim), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
 		{"SES-02 Start again, from before its Interim, by a clock that was set", online(foundByInterim), makeEvent(EventStart, 5*time.Minute), Refreshed, nil, true, Open},
-		{"SES-02 Start again after its record was written back, by a clock that was set", online(foundByInterim, lostAndWrittenBack), makeEvent(EventStart, hour), Refreshed, nil, true, Open},
+		{"SES-12 newer Start of a session whose record was written before it", online(foundByInterim, written(30*time.Minute)), makeEvent(EventStart, hour), TookOver, []Reason{ReasonSuperseded}, true, Open},
+		{"SES-02 Start again after its record was written back, by a clock that was set", online(foundByInterim, written(2*hour)), makeEvent(EventStart, hour), Refreshed, nil, true, Open},
 		{"SES-02 Start again, after the session moved", online(movedTo(nil)), makeEvent(EventStart, 0, elsewhere), Stale, nil, false, Unknown},
 		{"SES-02 Start again with the address from before the move", online(movedTo(nil)), makeEvent(EventStart, time.Minute, elsewhere, unstamped, undelayed), Stale, nil, false, Unknown},
 		{"Start again after the Stop, nothing told of its time", known(closedAt(time.Minute, ReasonStop)), makeEvent(EventStart, 2*time.Minute, unstamped, undelayed), Ended, nil, false, Unknown},

@@ -318,7 +318,7 @@ func (s *evidence) stampedLater() bool {
 	case s.ev.Stamp.IsZero():
 		return false
 	case known.Stamp.IsZero():
-		if s.own != nil && (s.own.Unconfirmed || s.ev.At.Before(s.own.UpdatedAt)) {
+		if s.own != nil && (s.ev.At.Before(s.own.UpdatedAt) || s.ev.At.Before(VersionTime(s.own.Version))) {
 			return false
 		}
 		return s.ev.Told && s.ev.At.After(known.Start.Add(sessionTimeSlack))
