@@ -310,9 +310,9 @@ func (s *SessionState) otherUser(ev *Event) bool {
 // stampedLater reports whether the Start happened later than the known one, by
 // the clock of the NAS that stamped both. If the known one has no stamp, the
 // event time decides, less exactly; an arrival alone does not. The known start may
-// have been judged by another state of the clock: so a Start from before the
-// session was last heard is the one sent again, and so is that of a record that was
-// written back, as nothing tells when its session was last heard.
+// have been judged by another state of the clock, and so may the time of the last
+// report: so a Start from before its record was last written, by Redis's clock, is the
+// one sent again.
 func (s *evidence) stampedLater() bool {
 	switch known := &s.session; {
 	case s.ev.Stamp.IsZero():
