@@ -143,11 +143,11 @@ func (w *growthWatch) again(inside netip.Addr, after int) {
 func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	w.mu.RLock()
 	group, b, r, ok := w.life.Growths().Resizable(inside)
-	narrowed, busy := w.life.Growths().Narrowed(inside), w.life.Growths().Busy(inside)
+	narrowed := w.life.Growths().Narrowed(inside)
 	g := w.groups[group]
 	w.mu.RUnlock()
 	if !ok || g == nil {
-		return w.later(inside, busy)
+		return w.later(inside)
 	}
 	high := lifecycle.HighWater(r.Size())
 	sources := w.kernel.PortUse(inside).Largest()
@@ -170,10 +170,13 @@ func (w *growthWatch) look(ctx context.Context, inside netip.Addr) (again int) {
 	return w.read(ctx, inside)
 }
 
-// later has a subscriber looked at whose ports could not be counted: after some sessions, and, as it
-// may have no ports left to begin any, after a while too if that may help.
-func (w *growthWatch) later(inside netip.Addr, helps bool) (again int) {
-	if helps {
+// later has a subscriber looked at again after some sessions, and after a while too if only an
+// executor is in the way: it may have no port left to begin a session with.
+func (w *growthWatch) later(inside netip.Addr) (again int) {
+	w.mu.RLock()
+	busy := w.life.Growths().Busy(inside)
+	w.mu.RUnlock()
+	if busy {
 		w.refused.rest(inside)
 	}
 	return againAfter
@@ -183,10 +186,9 @@ func (w *growthWatch) later(inside netip.Addr, helps bool) (again int) {
 func (w *growthWatch) read(ctx context.Context, inside netip.Addr) (again int) {
 	w.mu.RLock()
 	_, b, _, ok := w.life.Growths().Resizable(inside)
-	busy := w.life.Growths().Busy(inside)
 	w.mu.RUnlock()
 	if !ok {
-		return w.later(inside, busy)
+		return w.later(inside)
 	}
 	began := time.Now()
 	u := lifecycle.NewPortUse(b)
@@ -196,7 +198,7 @@ func (w *growthWatch) read(ctx context.Context, inside netip.Addr) (again int) {
 	})
 	if err != nil {
 		w.log.Warn("count ports in use", "inside", inside, "error", err)
-		return w.later(inside, true)
+		return againAfter // not after a while: a failure that lasts would be logged four times a second
 	}
 	w.mu.Lock()
 	again, refused := w.life.Growths().Used(inside, u, w.now())

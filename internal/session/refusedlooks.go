@@ -8,7 +8,7 @@ import (
 )
 
 // refusedLooks bound the looks at subscribers that use most of their ports and get no further
-// block, or whose ports could not be counted: each rests after one, and all have a share of the
+// block, or for whom an executor works: each rests after one, and all have a share of the
 // time. Who is due earlier waits in a list. One goroutine uses it.
 type refusedLooks struct {
 	rests   map[netip.Addr]time.Time // until when, see refusedRest
