@@ -177,11 +177,7 @@ func (m *MappingTable) deleteSent(ctx context.Context, found []mapping, reaped [
 		return fmt.Errorf("refused pairs: %w", err)
 	}
 	owners = slices.Collect(maps.Keys(senders))
-	keys := make([][]byte, len(owners))
-	for i := range owners {
-		keys[i] = owners[i][:]
-	}
-	if err := deletePresent(ctx, m.known.conn, m.known.table, setSenders, keys, m.commit, count); err != nil {
+	if err := deletePresent(ctx, m.known.conn, m.known.table, setSenders, keysOf(owners), m.commit, count); err != nil {
 		return fmt.Errorf("senders of refused pairs: %w", err)
 	}
 	return nil

@@ -384,6 +384,15 @@ func deletePresent(ctx context.Context, conn *wire.Conn, table, set string, keys
 	})
 }
 
+// keysOf returns the keys of sets of inside addresses.
+func keysOf(list []address) [][]byte {
+	keys := make([][]byte, len(list))
+	for i := range list {
+		keys[i] = list[i][:]
+	}
+	return keys
+}
+
 // deleteTogether deletes all elements of the mappings, in one transaction.
 func (m *MappingTable) deleteTogether(ctx context.Context, found []mapping, of map[address]*nat.Reaped) error {
 	var b wire.Batch

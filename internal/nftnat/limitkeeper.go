@@ -106,10 +106,7 @@ func (x *boundKeeper) forgetLimits(ctx context.Context, reaped []address) error 
 	for l := range nat.LimitCount {
 		sets = append(sets, setRefused(l))
 	}
-	keys := make([][]byte, len(reaped))
-	for i := range reaped {
-		keys[i] = reaped[i][:]
-	}
+	keys := keysOf(reaped)
 	for _, name := range sets {
 		if err := deletePresent(ctx, k.conn, k.options.Table, name, keys, k.conn.Commit, func(int) {}); err != nil {
 			return fmt.Errorf("forget the limits of %d addresses: %w", len(reaped), err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -66,14 +65,16 @@ func (u *unreportedCounts) report(receipts []nat.Reaped) {
 // reap is the part of Reap that deletes conntrack entries.
 func (t *SessionTable) reap(ctx context.Context, inside []netip.Addr) ([]nat.Reaped, error) {
 	reaped, err := t.deleteEntries(ctx, inside)
-	proofs := slices.DeleteFunc(slices.Clone(reaped), func(r nat.Reaped) bool { return r.Proof == nat.NotProved })
 	if err != nil {
 		t.unreported.add(reaped...)
 		return nil, err
 	}
+	proofs := reaped[:0]
 	for _, r := range reaped {
 		if r.Proof == nat.NotProved {
 			t.unreported.add(r)
+		} else {
+			proofs = append(proofs, r)
 		}
 	}
 	return proofs, nil

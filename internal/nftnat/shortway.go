@@ -103,8 +103,8 @@ func (w *shortWay) due() bool { return !w.on() && time.Since(w.left) >= relabelP
 
 // markClosing marks those of the wanted changes that enter the closing set, or leave it. Of a few
 // cuts all enter it, of many those that have a session as far as the index knows: the proof that
-// follows finds the others. An address whose elements others deleted
-// enters it if it has sessions. If they are too many, the short way is given up.
+// follows finds the others. An address whose elements others deleted enters it if it has sessions.
+// If they are too many, the short way is given up.
 func (x *shortWayKeeper) markClosing(ctx context.Context, wanted []change) error {
 	k := x.kernel
 	w := &k.options.short
