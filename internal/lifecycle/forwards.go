@@ -12,8 +12,9 @@ import (
 
 // A mapping of a User-Name is where the subscriber is. Of several addresses that are online as
 // one user, the one whose session got its first block last has it: a session that was never
-// stopped keeps nobody from what is theirs, and does not take it back with another block. The kernel has the mapping while the gate of that address is
-// open. Where a mapping goes, the sessions through it end with it.
+// stopped keeps nobody from what is theirs, and does not take it back with another block. The
+// kernel has the mapping while the gate of that address is open. Where a mapping goes, the
+// sessions through it end with it.
 
 // slotForwards are the mappings of a slot.
 type slotForwards struct {
@@ -130,9 +131,9 @@ func (x Forwards) assign(s *Slot) {
 	x.assignSlot(g, s)
 }
 
-// assignUser gives the mappings of a user to the slot that [Forwards.newest] returns, and takes them from the one that
-// had them. A slot that has ended keeps them until another one has them, or its gate is closed:
-// its sessions go on while it drains.
+// assignUser gives the mappings of a user to the slot that [Forwards.newest] returns, and takes
+// them from the one that had them. A slot that has ended keeps them until another one has them, or
+// its gate is closed: its sessions go on while it drains.
 func (x Forwards) assignUser(g *Group, user string) {
 	before, had := g.users[user]
 	owns := g.Mappings.Owns(nat.Owner{UserName: user})

@@ -43,8 +43,8 @@ const fewDays = 7 * 24 * time.Hour
 // observed bindings that used more ports. It recommends the smallest size whose share is at
 // most the target. capacity returns the number of blocks of a size that the pools have.
 //
-// Numbers above the present block size are lower bounds: beyond it the kernel lets mappings
-// to different remote hosts share a port, and refuses flows for which there is none.
+// Numbers above the present block size are lower bounds: beyond that size the kernel
+// lets mappings to different remote hosts share a port, and refuses flows for which there is none.
 func Advise(o *Observation, target float64, capacity func(blockSize int) int) Advice {
 	var a Advice
 	if o.Bindings == 0 {
