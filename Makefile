@@ -10,9 +10,10 @@ GO ?= go
 ALIKE := CGO_ENABLED=0 GOFLAGS=-trimpath
 TOOL := $(ALIKE) $(GO) tool -modfile=tools/go.mod
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+DATE ?= $(shell git log -1 --format=%cs 2>/dev/null || date +%F)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test soak verify bench conformance e2e setup generate fuzz clean
+.PHONY: build demo test soak verify bench conformance e2e setup generate fuzz man clean
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build:
@@ -60,7 +61,13 @@ fuzz:
 setup:
 	@scripts/setup-debian.sh
 
-## generate: the Go code of api/proto
+## man: the manual pages, in bin/man
+man: build
+	mkdir -p bin/man
+	bin/sessionctl man --date '$(DATE)' >bin/man/sessionctl.1
+	$(GO) run ./internal/manpage/write --sessiond bin/sessiond --version '$(VERSION)' --date '$(DATE)' -o bin/man
+
+## generate: the Go code of api/proto, and docs/api.md
 generate:
 	$(TOOL) buf generate
 

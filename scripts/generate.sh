@@ -1,5 +1,5 @@
 #!/bin/sh
-# Generates the Go code of the API from its .proto files. With --baseline it also
+# Generates the Go code of the API, and docs/api.md, from its .proto files. With --baseline it also
 # makes the present API the one that later changes must not break; do that only
 # with a release.
 set -eu

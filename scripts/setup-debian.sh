@@ -43,6 +43,15 @@ needed=(
 	kamailio:kamailio
 	sipp:sip-tester
 	/usr/share/sip-tester/g711a.pcap:sip-tester # the caller's media
+	protoc:protobuf-compiler # for the examples of docs/integrators.md
+	/usr/bin/grpc_python_plugin:protobuf-compiler-grpc
+	/usr/include/google/protobuf/timestamp.proto:libprotobuf-dev
+	/usr/lib/python3/dist-packages/grpc:python3-grpcio
+	/usr/lib/python3/dist-packages/google/protobuf:python3-protobuf
+	mandoc:mandoc
+	/usr/share/bash-completion/bash_completion:bash-completion
+	zsh:zsh
+	fish:fish
 )
 
 # Most are loaded on demand where that is allowed. The sysctls of conntrack are there only

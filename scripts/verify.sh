@@ -33,7 +33,8 @@ formatted() {
 
 generated() {
 	tool buf generate --output "$temp/generated" || return 1
-	diff -r -x '*.proto' -x '*.binpb' "$temp/generated/api/proto" api/proto ||
+	diff -r -x '*.proto' -x '*.binpb' "$temp/generated/api/proto" api/proto &&
+		diff "$temp/generated/docs/api.md" docs/api.md ||
 		{ echo "run scripts/generate.sh"; return 1; }
 }
 

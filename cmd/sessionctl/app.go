@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,17 +19,34 @@ type app struct {
 	completer
 	stdin    io.Reader
 	terminal func() bool // whether a person can answer on stdin
+	utc      bool        // --utc
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
 	daemon := &connection{}
-	return &app{
+	a := &app{
 		connection: daemon,
-		printer:    printer{stdout: printed{stdout}, stderr: printed{stderr}, now: time.Now},
-		completer:  completer{daemon},
-		stdin:      stdin,
-		terminal:   func() bool { return isTerminal(stdin) },
+		printer: printer{
+			stdout: &printed{to: stdout, terminal: terminalOf(stdout)},
+			stderr: &printed{to: stderr, terminal: terminalOf(stderr)},
+			now:    time.Now, zone: time.Local,
+		},
+		completer: completer{daemon},
+		stdin:     stdin,
+		terminal:  func() bool { return isTerminal(stdin) },
 	}
+	a.showProgress()
+	return a
+}
+
+// showProgress has long work shown where stderr is a terminal.
+func (a *app) showProgress() {
+	if a.stderr.columns() == 0 {
+		return
+	}
+	a.progress = &progress{to: a.stderr, behind: a.stdout.columns() > 0, now: a.now}
+	a.waits = a.progress
+	a.stdout.before, a.stderr.before = a.progress.hide, a.progress.hide
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
@@ -36,15 +55,24 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	return a.report(errors.Join(root.ExecuteContext(ctx), a.close()))
+	a.progress.start()
+	err := errors.Join(root.ExecuteContext(ctx), a.close())
+	a.progress.stop()
+	return a.report(err)
 }
 
-const rootLong = `sessionctl shows and steers sessiond, which ties carrier-grade NAT to the life of
-subscribers: a deleted subscriber record ends that subscriber's NAT sessions.
+const rootLong = `sessionctl shows and steers sessiond, which ties carrier-grade NAT to the life
+of subscribers: a deleted subscriber record ends that subscriber's NAT sessions.
 
 Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 cannot reach the
-daemon, 4 (status) the daemon is not ready. With -o json every line of output is
-one JSON object.`
+daemon, 4 (status) the daemon is not ready.
+
+Formats of -o: table, which leaves columns out where the terminal is narrow;
+wide, with all of them; and for programs json, one object a line, yaml, one
+document an item, and csv, one record an item (a text that a spreadsheet would
+take for a formula has an apostrophe in front). Tables have local times, or UTC
+with --utc; the other formats UTC. Colours are for terminals, and NO_COLOR
+switches them off.`
 
 func (a *app) root() *cobra.Command {
 	root := group("sessionctl", "See and steer sessiond",
@@ -72,6 +100,8 @@ func (a *app) root() *cobra.Command {
 		return a.checkFlags()
 	}
 	a.globalFlags(root)
+	root.AddCommand(a.manCommand(root))
+	narrowHelp(root)
 	return root
 }
 
@@ -82,18 +112,24 @@ func (a *app) globalFlags(root *cobra.Command) {
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.address, "addr", address, "`address` of the daemon, host:port or unix:PATH; by itself "+defaultSocket+" where that can be opened (environment: "+addressVariable+")")
-	flags.StringVarP(&a.output, "output", "o", outputTable, "output `format`, table or json")
+	flags.StringVarP((*string)(&a.format), "output", "o", string(formatTable), "output `format`: table, wide, json, yaml or csv")
+	flags.BoolVar(&a.utc, "utc", false, "show times in UTC, not in local time")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "give up on an answer after this `time`; watch and session list wait on")
 	flags.StringVar(&a.tls.ca, "tls-ca", "", "use TLS; trust the certificates in this PEM `file` (system: the system's own)")
 	flags.StringVar(&a.tls.cert, "tls-cert", "", "use TLS; show this PEM certificate `file`")
 	flags.StringVar(&a.tls.key, "tls-key", "", "PEM key `file` of --tls-cert")
-	complete(root, "output", outputTable, outputJSON)
+	complete(root, "output", outputFormats...)
 	complete(root, "timeout")
 }
 
 func (a *app) checkFlags() error {
-	if a.output != outputTable && a.output != outputJSON {
-		return usagef("--output must be table or json, not %q", a.output)
+	if !slices.Contains(outputFormats, string(a.format)) {
+		return usagef("--output must be one of %s, not %q", strings.Join(outputFormats, ", "), a.format)
+	}
+	a.encoder = encoderOf(a.format)
+	a.stdout.wide = a.format == formatWide
+	if a.utc {
+		a.zone = time.UTC
 	}
 	if a.timeout <= 0 {
 		return usagef("--timeout must be above zero")

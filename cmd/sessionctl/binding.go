@@ -27,7 +27,7 @@ func (a bindingCommands) listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List the bindings, held ones included",
-		Example: "  sessionctl binding list --outside 198.51.100.7\n  sessionctl binding list --state held",
+		Example: "  sessionctl binding list --outside 198.51.100.1\n  sessionctl binding list --state held",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := prefix("--inside", req.GetInside()); err != nil {
@@ -50,11 +50,13 @@ func (a bindingCommands) listCommand() *cobra.Command {
 	flags.StringVar(&stateName, "state", "", "only this `state`: active, draining, cut or held")
 	a.completePicks(c)
 	complete(c, "state", "active", "draining", "cut", "held")
+	a.listFlags(c, bindingHeader)
 	return c
 }
 
 func (a bindingCommands) list(ctx context.Context, req *pb.ListBindingsRequest) error {
 	out := newList(&a.printer, bindingHeader, a.row)
+	out.leastImportant("GROUP", "RELEASED", "AGE", "SESSIONS", "HELD FOR")
 	out.nobody = "no such binding"
 	if err := a.each(ctx, req, out.addAll); err != nil {
 		return err
@@ -122,8 +124,8 @@ func (a bindingCommands) lookupCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "lookup OUTSIDE:PORT",
 		Short: "Tell who holds, or held at a given time, a public port",
-		Example: "  sessionctl binding lookup 198.51.100.7:5301\n" +
-			"  sessionctl binding lookup 198.51.100.7:5301 --at 2026-03-01T12:30:00Z",
+		Example: "  sessionctl binding lookup 198.51.100.1:1100\n" +
+			"  sessionctl binding lookup 198.51.100.1:1100 --at 2026-03-01T11:30:00Z",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, given []string) error {
@@ -188,10 +190,7 @@ func (a bindingCommands) lookup(ctx context.Context, req *pb.LookupOutsideReques
 }
 
 func (a bindingCommands) show(b *pb.Binding) error {
-	if a.output == outputJSON {
-		return a.json(b)
-	}
-	return a.fields([][2]string{
+	return a.details(b, [][2]string{
 		{"Outside address", b.GetOutsideAddress()},
 		{"Ports", ports(b)},
 		{"Inside address", b.GetInsideAddress()},

@@ -69,6 +69,7 @@ type connection struct {
 	timeout time.Duration // of one call
 	tls     tlsFiles
 	conn    *grpc.ClientConn // opened by the first call
+	waits   *progress        // of calls
 }
 
 // connect opens the connection on first use. It does not wait for the daemon.
@@ -118,7 +119,12 @@ func reachable(socket string) string {
 
 // bounded limits one call to --timeout.
 func (c *connection) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	end := c.waits.begin()
+	return ctx, func() {
+		cancel()
+		end()
+	}
 }
 
 func (c *connection) subscribers() (pb.SubscriberServiceClient, error) {

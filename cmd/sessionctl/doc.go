@@ -12,8 +12,13 @@
 //	arguments.go  addresses, ports and the like from the command line
 //	confirm.go    the question before a change
 //	pages.go      lists, page by page
-//	output.go     tables and JSON lines; human.go: values for people; json.go: messages
-//	printed.go    octets that could act on a terminal
+//	output.go     formats, and single answers; list.go: lists
+//	table.go      columns that fit the terminal; human.go: values for people
+//	sort.go       lists in another order; refresh.go: --watch
+//	json.go       messages for programs; yaml.go, csv.go: the other formats
+//	printed.go    octets that could act on a terminal; terminal.go: its size and colours
+//	progress.go   long work
+//	help.go       help of 80 columns; man.go: the manual page
 //	errors.go     exit codes, and advice for the daemon's errors
 //	complete.go   completion by the shell
 package main

@@ -14,8 +14,9 @@ type dropCommands struct{ *app }
 func (a dropCommands) command() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use:   "drops",
-		Short: "Count the packets that did not pass, by reason and direction",
+		Use:     "drops",
+		Example: "  sessionctl drops --watch",
+		Short:   "Count the packets that did not pass, by reason and direction",
 		Long: `Count the packets that did not pass since the counters began, by reason and
 direction: out, from a subscriber; in, to a subscriber or from elsewhere; local,
 to the machine itself; any, all of these. With -o json every reason is listed.`,
@@ -34,7 +35,7 @@ to the machine itself; any, all of these. With -o json every reason is listed.`,
 			out := newList(&a.printer, dropHeader, dropRow)
 			out.nobody = "no packet was dropped"
 			for _, d := range res.GetDrops() {
-				if d.GetPackets() == 0 && !all && a.output == outputTable {
+				if d.GetPackets() == 0 && !all && a.forPeople() {
 					continue
 				}
 				if err := out.add(d); err != nil {
@@ -45,6 +46,7 @@ to the machine itself; any, all of these. With -o json every reason is listed.`,
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "list the reasons without packets, too")
+	a.listFlags(c, dropHeader)
 	return c
 }
 

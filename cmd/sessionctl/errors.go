@@ -65,7 +65,7 @@ var hints = map[string]string{
 
 // report prints the error, if any, and returns the exit code.
 func (a *app) report(err error) int {
-	if err == nil {
+	if err == nil || errors.Is(err, errEnough) {
 		return exitDone
 	}
 	code, message, hint := a.explain(err)

@@ -71,11 +71,20 @@ func (p *printer) moment(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return none
 	}
-	text := t.AsTime().Format(time.RFC3339)
+	text := t.AsTime().In(p.zone).Format(time.RFC3339)
 	if distance := p.now().Sub(t.AsTime()); distance >= 0 {
 		return text + " (" + span(distance) + " ago)"
 	}
 	return text + " (in " + p.until(t) + ")"
+}
+
+// stamp writes a time in local time, or in UTC with a Z.
+func (p *printer) stamp(t time.Time) string {
+	text := t.In(p.zone).Format(time.DateTime)
+	if p.zone == time.UTC {
+		text += "Z"
+	}
+	return text
 }
 
 func or(text, absent string) string {

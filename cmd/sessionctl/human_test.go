@@ -71,7 +71,7 @@ func TestProtocol(t *testing.T) {
 func TestTableStreams(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	table := newTable(&out, []string{"A", "B"})
+	table := newTable(&printed{to: &out}, []string{"A", "B"})
 	for range sample {
 		if err := table.add([]string{"é", "x"}); err != nil {
 			t.Fatal(err)

@@ -98,6 +98,48 @@ func (e *jsonEncoder) fieldOf(d protoreflect.FieldDescriptor, place int) jsonFie
 	return f
 }
 
+// nested reports whether the field has messages with fields of their own, and not a time or
+// duration.
+func (f *jsonField) nested() bool {
+	return f.plan != nil && !f.IsMap() && f.Message().FullName().Parent() != "google.protobuf"
+}
+
+// unset reports whether the field is left out, as another one of its oneof may be set.
+func (f *jsonField) unset(m protoreflect.Message) bool {
+	one := f.ContainingOneof()
+	return one != nil && !one.IsSynthetic() && !m.Has(f.FieldDescriptor)
+}
+
+// appendValue appends a field's value as JSON, of every kind.
+func (f *jsonField) appendValue(to []byte, m protoreflect.Message) ([]byte, error) {
+	value, ok := to, false
+	switch {
+	case f.IsMap():
+	case f.list:
+		value, ok = f.appendList(to, m.Get(f.FieldDescriptor).List())
+	case f.absent && !m.Has(f.FieldDescriptor):
+		value, ok = append(to, "null"...), true
+	default:
+		value, ok = f.append(to, m.Get(f.FieldDescriptor))
+	}
+	if ok {
+		return value, nil
+	}
+	alone := m.New() // a message with this field only
+	if m.Has(f.FieldDescriptor) {
+		alone.Set(f.FieldDescriptor, m.Get(f.FieldDescriptor))
+	}
+	object, err := appendSlowJSON(nil, alone.Interface())
+	if err != nil {
+		return to, err
+	}
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(object, &values); err != nil {
+		return to, fmt.Errorf("encode answer: %w", err)
+	}
+	return append(to, values[f.TextName()]...), nil
+}
+
 // append appends a message, and reports whether that was possible.
 func (p *jsonPlan) append(to []byte, m protoreflect.Message) (line []byte, ok bool) {
 	if p.slow {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -19,7 +18,7 @@ import (
 func TestJSONIsThatOfProtojson(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
-	a := newApp(nil, io.Discard, io.Discard)
+	var a jsonEncoder
 	for _, kind := range []struct {
 		message proto.Message
 		slow    bool // rarely listed
@@ -130,7 +129,7 @@ func BenchmarkJSON(b *testing.B) {
 			State: pb.BindingState_BINDING_STATE_ACTIVE, UserName: "user-1000@example.net", AcctSessionId: "0000000012345678", AllocatedAt: at,
 		},
 	}
-	a := newApp(nil, io.Discard, io.Discard)
+	var a jsonEncoder
 	for name, write := range map[string]func([]byte, proto.Message) ([]byte, error){"plan": a.appendJSON, "protojson": appendSlowJSON} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -29,12 +29,13 @@ func (a mappingCommands) createCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create [INSIDE]:PORT [OUTSIDE:PORT] --protocol P [--owner USER]",
 		Short: "Give a subscriber a public port, of those that its group sets apart",
-		Long: "Give a subscriber a public port, of those that its group sets apart (static_ports): everybody\n" +
-			"reaches the subscriber's port there. With --owner it is the subscriber's wherever it is online,\n" +
-			"without it whoever's has the inside address. Without OUTSIDE:PORT a free one is chosen. It stays\n" +
-			"the same until it is deleted, or its lifetime is over.",
-		Example: "  sessionctl mapping create :22 --owner alice --protocol tcp\n" +
-			"  sessionctl mapping create 100.64.0.7:27015 198.51.100.1:60015 --protocol udp --lifetime 24h",
+		Long: "Give a subscriber a public port, of those that its group sets apart\n" +
+			"(static_ports): everybody reaches the subscriber's port there. With --owner it\n" +
+			"is the subscriber's wherever it is online, without it whoever's has the inside\n" +
+			"address. Without OUTSIDE:PORT a free one is chosen. It stays the same until it\n" +
+			"is deleted, or its lifetime is over.",
+		Example: "  sessionctl mapping create :22 --owner alice --protocol tcp --lifetime 24h\n" +
+			"  sessionctl mapping create 100.64.0.7:27015 198.51.100.1:60053 --protocol udp",
 		Args:              args(cobra.RangeArgs(1, 2)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, given []string) (err error) {
@@ -136,6 +137,7 @@ func (a mappingCommands) listCommand() *cobra.Command {
 	flags.StringVar(&req.Outside, "outside", "", "only this outside `address` or prefix")
 	a.completePicks(c)
 	complete(c, "owner")
+	a.listFlags(c, mappingHeader)
 	return c
 }
 
@@ -145,6 +147,7 @@ func (a mappingCommands) list(ctx context.Context, req *pb.ListMappingsRequest) 
 		return err
 	}
 	out := newList(&a.printer, mappingHeader, a.mappingRow)
+	out.leastImportant("GROUP", "AGE", "EXPIRES IN", "AT", "HELD FOR")
 	out.nobody = "no such mapping"
 	err = eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Mapping, string, error) {
 		ctx, cancel := a.bounded(ctx)

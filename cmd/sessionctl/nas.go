@@ -36,6 +36,7 @@ func (a nasCommands) listCommand() *cobra.Command {
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := newList(&a.printer, nasHeader, a.row)
+			out.leastImportant("SAME AS", "RESTARTED", "CLIENT")
 			out.nobody = "no such NAS is known"
 			if err := a.each(c.Context(), req, out.addAll); err != nil {
 				return err
@@ -46,6 +47,7 @@ func (a nasCommands) listCommand() *cobra.Command {
 	c.Flags().StringVar(&req.Client, "client", "", "only those of this RADIUS `client` or realm")
 	c.Flags().StringVar(&req.Name, "nas", "", "only this `NAS`")
 	a.completeNASFlags(c)
+	a.listFlags(c, nasHeader)
 	return c
 }
 
@@ -116,7 +118,7 @@ func (a nasCommands) getCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:               "get NAME",
 		Short:             "Show one NAS in full",
-		Example:           "  sessionctl nas get bng1.example\n  sessionctl nas get MikroTik --client site3",
+		Example:           "  sessionctl nas get bng1.example\n  sessionctl nas get MikroTik --client site2",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeNAS,
 		RunE: func(c *cobra.Command, given []string) error {
@@ -142,10 +144,7 @@ func (a nasCommands) getCommand() *cobra.Command {
 }
 
 func (a nasCommands) show(n *pb.Nas) error {
-	if a.output == outputJSON {
-		return a.json(n)
-	}
-	return a.fields([][2]string{
+	return a.details(n, [][2]string{
 		{"NAS", n.GetName()},
 		{"RADIUS client", n.GetClient()},
 		{"Same as", sameAs(n)},

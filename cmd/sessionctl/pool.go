@@ -23,9 +23,10 @@ func (a poolCommands) command() *cobra.Command {
 func (a poolCommands) listCommand() *cobra.Command {
 	req := &pb.ListPoolsRequest{}
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "Count the port blocks of every outside prefix",
-		Args:  args(cobra.NoArgs),
+		Use:     "list",
+		Short:   "Count the port blocks of every outside prefix",
+		Example: "  sessionctl pool list --sort -taken",
+		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := a.nat()
 			if err != nil {
@@ -38,6 +39,7 @@ func (a poolCommands) listCommand() *cobra.Command {
 				return err
 			}
 			out := newList(&a.printer, poolHeader, poolRow)
+			out.leastImportant(poolLeast...)
 			out.nobody = "no such pool"
 			if err := out.addAll(res.GetPools()); err != nil {
 				return err
@@ -47,6 +49,7 @@ func (a poolCommands) listCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&req.Group, "group", "", "only this `group`")
 	a.completeGroups(c)
+	a.listFlags(c, poolHeader)
 	return c
 }
 
@@ -56,7 +59,7 @@ func (a poolCommands) addCommand() *cobra.Command {
 		Use:   "add PREFIX [--group G]",
 		Short: "Give a group a public prefix, or put one back that drains or was removed",
 		Long: "Give a group a public prefix, or put one back that drains or was removed.\n\n" +
-			"The change is kept in Redis, across restarts. Write it into the configuration too:\nwhat stands there holds without Redis.",
+			"The change is kept in Redis, across restarts. Write it into the configuration\ntoo: what stands there holds without Redis.",
 		Example: "  sessionctl pool add 203.0.113.0/28 --group default",
 	}
 	return a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
@@ -70,7 +73,7 @@ func (a poolCommands) drainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "drain PREFIX [--group G]",
 		Short:   "Give no more blocks of a public prefix, or of a part of one; live bindings stay",
-		Example: "  sessionctl pool drain 203.0.113.0/28\n  sessionctl pool drain 203.0.113.7",
+		Example: "  sessionctl pool drain 198.51.100.0/28",
 	}
 	return a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
 		req.OutsidePrefix = outside
@@ -84,10 +87,10 @@ func (a poolCommands) removeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "remove PREFIX [--group G] [--allow-disruption]",
 		Short: "Take a public prefix, or a part of one, away from a group",
-		Long: "Take a public prefix, or a part of one, away from a group. It is refused while the prefix\n" +
-			"has live bindings. With --allow-disruption they are cut: their subscribers stay online, lose\n" +
-			"their sessions, and get blocks of other prefixes.",
-		Example: "  sessionctl pool remove 203.0.113.0/28\n  sessionctl pool remove 203.0.113.0/28 --allow-disruption --yes",
+		Long: "Take a public prefix, or a part of one, away from a group. It is refused while\n" +
+			"the prefix has live bindings. With --allow-disruption they are cut: their\n" +
+			"subscribers stay online, lose their sessions, and get blocks of other prefixes.",
+		Example: "  sessionctl pool remove 198.51.100.0/28 --allow-disruption",
 	}
 	a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
 		req.OutsidePrefix = outside
@@ -135,8 +138,8 @@ func (a poolCommands) changeCommand(c *cobra.Command, inGroup *string, change fu
 
 // showChange prints the pools after a change, and how many bindings it cuts.
 func (a poolCommands) showChange(answer poolAnswer) error {
-	if a.output == outputJSON {
-		return a.json(answer)
+	if !a.forPeople() {
+		return a.message(answer)
 	}
 	if removed, ok := answer.(*pb.RemovePoolResponse); ok {
 		text := "removed"
@@ -154,6 +157,7 @@ func (a poolCommands) showChange(answer poolAnswer) error {
 		return nil
 	}
 	out := newList(&a.printer, poolHeader, poolRow)
+	out.leastImportant(poolLeast...)
 	if err := out.addAll(answer.GetPools()); err != nil {
 		return err
 	}
@@ -161,6 +165,9 @@ func (a poolCommands) showChange(answer poolAnswer) error {
 }
 
 var poolHeader = []string{"GROUP", "OUTSIDE", "BLOCKS", "USED", "HELD", "FREE", "TAKEN", "DRAINING", "PORTS", "PEAK", "P50", "P99", "MAX", "ORIGIN", "CHANGE"}
+
+// poolLeast are the columns that go first where there is no room.
+var poolLeast = []string{"P50", "P99", "MAX", "ORIGIN", "CHANGE", "PEAK", "PORTS", "GROUP"}
 
 func poolRow(p *pb.Pool) []string {
 	return []string{
@@ -191,8 +198,9 @@ func (a poolCommands) adviseCommand() *cobra.Command {
 	req := &pb.AdviseBlockSizeRequest{}
 	target := 0.1
 	c := &cobra.Command{
-		Use:   "advise",
-		Short: "Say which block size to take, by the ports that subscribers used",
+		Use:     "advise",
+		Short:   "Say which block size to take, by the ports that subscribers used",
+		Example: "  sessionctl pool advise --target 0.2",
 		Long: `Says for each block size which share of the bindings would have overflowed: used
 more ports of a protocol at a time than a block has. Recommended is the smallest
 size with at most the target share. The figures are of the time since sessiond
@@ -227,8 +235,8 @@ refused in full blocks are not counted.`,
 // printAdvice prints each group's advice, as a table with its notes behind it.
 func (a poolCommands) printAdvice(groups []*pb.BlockSizeAdvice) error {
 	for i, g := range groups {
-		if a.output == outputJSON {
-			if err := a.json(g); err != nil {
+		if !a.forPeople() {
+			if err := a.message(g); err != nil {
 				return err
 			}
 			continue
@@ -264,7 +272,7 @@ func (a poolCommands) printAdvice(groups []*pb.BlockSizeAdvice) error {
 				return err
 			}
 		}
-		if err := table.flush(); err != nil {
+		if err := table.end(); err != nil {
 			return err
 		}
 		for _, n := range g.GetNotes() {

@@ -58,7 +58,7 @@ func TestPrinted(t *testing.T) {
 		"a\tb\n": "a\tb\n", "Zoë €\n": "Zoë €\n", "\x1b]0;x\x07": "%1B]0;x%07", "\u009b\u202e": "%C2%9B%E2%80%AE", "\xff": "%FF", "\ufffd": "\ufffd",
 	} {
 		var out bytes.Buffer
-		n, err := printed{&out}.Write([]byte(text))
+		n, err := (&printed{to: &out}).Write([]byte(text))
 		if n != len(text) || err != nil || out.String() != want || !utf8.Valid(out.Bytes()) {
 			t.Errorf("%q is printed as %q (%d, %v)", text, out.String(), n, err)
 		}

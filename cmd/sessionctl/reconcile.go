@@ -11,9 +11,10 @@ import (
 func (a daemonCommands) reconcileCommand() *cobra.Command {
 	req := &pb.ReconcileRequest{}
 	c := &cobra.Command{
-		Use:   "reconcile",
-		Short: "Compare Redis, engine and kernel, and mend what differs",
-		Args:  args(cobra.NoArgs),
+		Use:     "reconcile",
+		Example: "  sessionctl reconcile --dry-run",
+		Short:   "Compare Redis, engine and kernel, and mend what differs",
+		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.reconcile(c.Context(), req)
 		},

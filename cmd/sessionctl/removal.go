@@ -84,6 +84,7 @@ func (a removalCommands) listCommand() *cobra.Command {
 				return err
 			}
 			out := newList(&a.printer, removalHeader, a.row)
+			out.leastImportant("GROUP", "SESSIONS", "NAS")
 			out.nobody = "no such removal"
 			if err := a.each(c.Context(), filter, kind, out.addAll); err != nil {
 				return err
@@ -94,6 +95,7 @@ func (a removalCommands) listCommand() *cobra.Command {
 	c.Flags().StringVar(&kindName, "kind", "", "only this `kind`: held, grace or observed")
 	pick.register(a.completer, c)
 	complete(c, "kind", "held", "grace", "observed")
+	a.listFlags(c, removalHeader)
 	return c
 }
 
@@ -147,7 +149,7 @@ func (a removalCommands) refuseCommand() *cobra.Command {
 	return a.decisionCommand(&cobra.Command{
 		Use:   "refuse {--group G | --nas N | --inside PREFIX | --reason R}",
 		Short: "Drop held removals: the subscribers stay online for another record_ttl",
-		Example: "  sessionctl removal refuse --nas bng1\n" +
+		Example: "  sessionctl removal refuse --nas bng1.example\n" +
 			"  sessionctl removal refuse --inside 0.0.0.0/0 --yes",
 	}, "Drop %s and keep the subscribers online?", a.refuseHeld)
 }
@@ -201,8 +203,8 @@ func (a removalCommands) confirmHeld(ctx context.Context, f *pb.RemovalFilter) e
 	if res.GetConfirmed() == 0 {
 		return errNoneHeld
 	}
-	if a.output == outputJSON {
-		return a.json(res)
+	if !a.forPeople() {
+		return a.message(res)
 	}
 	_, err = fmt.Fprintln(a.stdout, "carried out", plural(res.GetConfirmed(), "removal"))
 	return err
@@ -222,8 +224,8 @@ func (a removalCommands) refuseHeld(ctx context.Context, f *pb.RemovalFilter) er
 	if res.GetRefused() == 0 {
 		return errNoneHeld
 	}
-	if a.output == outputJSON {
-		return a.json(res)
+	if !a.forPeople() {
+		return a.message(res)
 	}
 	_, err = fmt.Fprintln(a.stdout, "dropped", plural(res.GetRefused(), "removal"))
 	return err

@@ -70,6 +70,7 @@ func (a sessionCommands) listCommand() *cobra.Command {
 		},
 	}
 	pick.register(a.completer, c)
+	a.listFlags(c, sessionHeader)
 	return c
 }
 
@@ -85,7 +86,9 @@ func (a sessionCommands) list(ctx context.Context, filter *pb.SessionFilter) err
 		return err
 	}
 	out := newList(&a.printer, sessionHeader, sessionRow)
+	out.leastImportant("PACKETS", "BEGUN BY", "EXPIRES", "BYTES")
 	out.nobody = "no such session"
+	defer a.progress.begin()()
 	for {
 		res, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -143,9 +146,10 @@ func beginner(d pb.Direction) string {
 func (a sessionCommands) countCommand() *cobra.Command {
 	var pick sessionFlags
 	c := &cobra.Command{
-		Use:   "count",
-		Short: "Count the NAT sessions",
-		Args:  args(cobra.NoArgs),
+		Use:     "count",
+		Short:   "Count the NAT sessions",
+		Example: "  sessionctl session count --inside 100.64.0.7 --protocol tcp",
+		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			filter, err := pick.filter()
 			if err != nil {

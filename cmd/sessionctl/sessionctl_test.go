@@ -33,7 +33,7 @@ func ctl(t *testing.T, address, answer string, arguments ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	a := newApp(strings.NewReader(answer), &stdout, &stderr)
-	a.now = func() time.Time { return controltest.Now }
+	a.now, a.zone = func() time.Time { return controltest.Now }, time.UTC
 	a.terminal = func() bool { return answer != "" }
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -245,7 +245,11 @@ func TestExitCodes(t *testing.T) {
 		"settings set subscriber_session_removal=maybe":           exitUsage,
 		"settings set idle_timeouts.udp=1.5s":                     exitUsage,
 		"settings set idle_timeouts.udp=9s idle_timeouts.udp=9s":  exitUsage,
-		"status -o yaml":                                          exitUsage,
+		"status -o xml":                                           exitUsage,
+		"status --watch=0s":                                       exitUsage,
+		"status --watch -o json":                                  exitUsage,
+		"subscriber list --sort odd":                              exitUsage,
+		"subscriber list --limit -1":                              exitUsage,
 		"status --timeout 0s":                                     exitUsage,
 		"status --tls-cert x":                                     exitUsage,
 		"status --tls-ca /nonexistent":                            exitUsage,

@@ -117,9 +117,10 @@ func (a settingsCommands) command() *cobra.Command {
 
 func (a settingsCommands) getCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "get",
-		Short: "Show the live settings",
-		Args:  args(cobra.NoArgs),
+		Use:     "get",
+		Short:   "Show the live settings",
+		Example: "  sessionctl settings get",
+		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			client, err := a.control()
 			if err != nil {
@@ -137,8 +138,8 @@ func (a settingsCommands) getCommand() *cobra.Command {
 }
 
 func (a settingsCommands) show(s *pb.Settings) error {
-	if a.output == outputJSON {
-		return a.json(s)
+	if !a.forPeople() {
+		return a.message(s)
 	}
 	t := newTable(a.stdout, []string{"SETTING", "VALUE"})
 	for _, one := range settings {
@@ -146,7 +147,7 @@ func (a settingsCommands) show(s *pb.Settings) error {
 			return err
 		}
 	}
-	return t.flush()
+	return t.end()
 }
 
 func (a settingsCommands) setCommand() *cobra.Command {

@@ -12,9 +12,10 @@ import (
 type daemonCommands struct{ *app }
 
 func (a daemonCommands) statusCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "Show the daemon at a glance",
+	c := &cobra.Command{
+		Use:     "status",
+		Short:   "Show the daemon at a glance",
+		Example: "  sessionctl status\n  sessionctl status --watch",
 		Long: `status shows the daemon at a glance. The exit code is 4 while the daemon is not
 ready, which is when it does not answer accounting: until it has restored and
 reconciled everything at its start, and while it cannot use Redis. So it serves
@@ -41,11 +42,13 @@ as a health check.`,
 			return nil
 		},
 	}
+	a.watchFlag(c)
+	return c
 }
 
 func (a daemonCommands) showStatus(s *pb.Status) error {
-	if a.output == outputJSON {
-		return a.json(s)
+	if !a.forPeople() {
+		return a.message(s)
 	}
 	err := a.fields([][2]string{
 		{"Node", s.GetNode()},
@@ -67,7 +70,7 @@ func (a daemonCommands) showStatus(s *pb.Status) error {
 			return err
 		}
 	}
-	if err := t.flush(); err != nil {
+	if err := t.end(); err != nil {
 		return err
 	}
 	for _, g := range s.GetGroups() {

@@ -29,13 +29,14 @@ func (a subscriberCommands) listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List the subscribers online",
-		Example: "  sessionctl subscriber list --nas bng1\n  sessionctl subscriber list --inside 100.64.3.0/24 -o json",
+		Example: "  sessionctl subscriber list --nas bng1.example --sort -down --limit 20\n  sessionctl subscriber list --inside 100.64.3.0/24 -o csv\n  sessionctl subscriber list --watch=5s",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := prefix("--inside", pick.inside); err != nil {
 				return err
 			}
 			out := newList(&a.printer, subscriberHeader, a.row)
+			out.leastImportant("GROUP", "SEEN", "PORTS", "NAS", "ONLINE", "DOWN", "UP")
 			out.nobody = "no such subscriber is online"
 			if err := a.each(c.Context(), pick, out.addAll); err != nil {
 				return err
@@ -45,6 +46,7 @@ func (a subscriberCommands) listCommand() *cobra.Command {
 	}
 	pick.register(c.Flags())
 	a.completePicks(c)
+	a.listFlags(c, subscriberHeader)
 	return c
 }
 
@@ -66,7 +68,7 @@ func (a subscriberCommands) each(ctx context.Context, pick subscriberFlags, show
 	}, show)
 }
 
-var subscriberHeader = []string{"GROUP", "INSIDE", "USER", "NAS", "OUTSIDE", "PORTS", "STATE", "SESSIONS", "ONLINE", "SEEN", "IN", "OUT"}
+var subscriberHeader = []string{"GROUP", "INSIDE", "USER", "NAS", "OUTSIDE", "PORTS", "STATE", "SESSIONS", "ONLINE", "SEEN", "UP", "DOWN"}
 
 func (a subscriberCommands) row(s *pb.Subscriber) []string {
 	b := s.GetBinding()
@@ -82,6 +84,7 @@ func (a subscriberCommands) getCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:               "get ADDRESS",
 		Short:             "Show one subscriber in full",
+		Example:           "  sessionctl subscriber get 100.64.0.7\n  sessionctl subscriber get 100.64.0.7 -o yaml",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeInside,
 		RunE: func(c *cobra.Command, given []string) error {
@@ -113,11 +116,8 @@ func (a subscriberCommands) one(ctx context.Context, inside, group string) (*pb.
 }
 
 func (a subscriberCommands) show(s *pb.Subscriber) error {
-	if a.output == outputJSON {
-		return a.json(s)
-	}
 	b := s.GetBinding()
-	return a.fields([][2]string{
+	return a.details(s, [][2]string{
 		{"Inside address", s.GetInsideAddress()},
 		{"Group", s.GetGroup()},
 		{"User", or(s.GetUserName(), none)},
@@ -130,7 +130,7 @@ func (a subscriberCommands) show(s *pb.Subscriber) error {
 		{"Last heard of", a.moment(s.GetUpdatedAt())},
 		{"Expires", a.expiry(s.GetExpiresAt())},
 		{"IPv6", or(ipv6(s), none)},
-		{"Traffic", octets(s.GetInputOctets()) + " in, " + octets(s.GetOutputOctets()) + " out"},
+		{"Traffic", octets(s.GetInputOctets()) + " up, " + octets(s.GetOutputOctets()) + " down"},
 		{"State", state(s)},
 		{"Outside address", or(b.GetOutsideAddress(), none)},
 		{"Ports", ports(b)},

@@ -18,7 +18,7 @@ func (a subscriberCommands) deleteCommand() *cobra.Command {
 		Use:   "delete {ADDRESS | --user U | --nas N | --inside PREFIX}",
 		Short: "Delete subscriber records: ends their NAT sessions and frees their ports",
 		Example: "  sessionctl subscriber delete 100.64.0.7\n" +
-			"  sessionctl subscriber delete --nas bng1 --yes",
+			"  sessionctl subscriber delete --nas bng1.example --yes",
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: a.completeInside,
 		RunE: func(c *cobra.Command, given []string) error {
@@ -100,7 +100,7 @@ func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags) er
 }
 
 func (a subscriberCommands) showDeleted(res *pb.DeleteSubscribersResponse) error {
-	if a.output == outputJSON {
+	if !a.forPeople() {
 		return newList(&a.printer, subscriberHeader, a.row).addAll(res.GetSubscribers())
 	}
 	for _, s := range res.GetSubscribers() {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +16,7 @@ func (a subscriberCommands) watchCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "watch",
 		Short:   "Show events as they happen, until interrupted",
-		Example: "  sessionctl watch --nas bng1\n  sessionctl watch -o json | jq .kind",
+		Example: "  sessionctl watch --nas bng1.example\n  sessionctl watch -o json | jq .kind",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := prefix("--inside", pick.inside); err != nil {
@@ -49,11 +48,12 @@ func (a subscriberCommands) watch(ctx context.Context, pick subscriberFlags) err
 	if err != nil {
 		return err
 	}
-	out := newList(&a.printer, []string{"TIME", "EVENT", "REASON", "GROUP", "INSIDE", "USER", "OUTSIDE", "PORTS", "SESSIONS"}, eventRow)
+	out := newList(&a.printer, []string{"TIME", "EVENT", "REASON", "GROUP", "INSIDE", "USER", "OUTSIDE", "PORTS", "SESSIONS"}, a.eventRow)
+	out.leastImportant("GROUP", "SESSIONS", "PORTS", "OUTSIDE")
 	if _, err := stream.Header(); err != nil {
 		return err
 	}
-	if a.output == outputTable {
+	if a.forPeople() {
 		if err := out.table.stream(watchWidths...); err != nil {
 			return err
 		}
@@ -72,10 +72,10 @@ func (a subscriberCommands) watch(ctx context.Context, pick subscriberFlags) err
 	}
 }
 
-func eventRow(e *pb.SubscriberEvent) []string {
+func (p *printer) eventRow(e *pb.SubscriberEvent) []string {
 	s := e.GetSubscriber()
 	return []string{
-		e.GetAt().AsTime().Format(time.RFC3339),
+		p.stamp(e.GetAt().AsTime()),
 		strings.TrimPrefix(e.GetKind().String(), "EVENT_KIND_"), whyText(e),
 		s.GetGroup(), s.GetInsideAddress(), or(s.GetUserName(), none),
 		or(s.GetBinding().GetOutsideAddress(), none), ports(s.GetBinding()), sessionsText(e),

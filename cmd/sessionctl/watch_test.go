@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -25,6 +26,7 @@ func follow(t *testing.T, b *controltest.Backend, lines int, publish func(), arg
 	code := make(chan int, 1)
 	go func() {
 		a := newApp(strings.NewReader(""), write, &stderr)
+		a.zone = time.UTC
 		defer write.Close()
 		code <- a.run(ctx, append([]string{"watch", "--addr", server.Address}, arguments...))
 	}()

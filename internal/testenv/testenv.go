@@ -38,6 +38,9 @@ const (
 	Scapy                        // the scapy library of Debian's own Python
 	FTP                          // the vsftpd command, with its user ftp, and curl as its client
 	SIP                          // the kamailio and sipp commands
+	Protoc                       // the protoc command with its gRPC plugin, and gRPC of Debian's own Python
+	Mandoc                       // the mandoc command
+	Completions                  // the bash, zsh and fish shells, with bash's completions
 )
 
 // A thing is a command, or a file by its absolute path, with its origin.
@@ -66,6 +69,13 @@ var things = []thing{
 	{Scapy, "/usr/lib/python3/dist-packages/scapy", "package python3-scapy"},
 	{FTP, "vsftpd", ""}, {FTP, "curl", ""},
 	{SIP, "kamailio", ""}, {SIP, "sipp", ""}, {SIP, "/usr/share/sip-tester/g711a.pcap", "package sip-tester"},
+	{Protoc, "protoc", "package protobuf-compiler"}, {Protoc, "/usr/bin/grpc_python_plugin", "package protobuf-compiler-grpc"},
+	{Protoc, "/usr/include/google/protobuf/timestamp.proto", "package libprotobuf-dev"},
+	{Protoc, "/usr/lib/python3/dist-packages/grpc", "package python3-grpcio"},
+	{Protoc, "/usr/lib/python3/dist-packages/google/protobuf", "package python3-protobuf"},
+	{Mandoc, "mandoc", ""},
+	{Completions, "bash", ""}, {Completions, "/usr/share/bash-completion/bash_completion", "package bash-completion"},
+	{Completions, "zsh", ""}, {Completions, "fish", ""},
 }
 
 // Require skips the test if the machine lacks one of the needs. With CI set it

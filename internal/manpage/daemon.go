@@ -1,0 +1,71 @@
+package manpage
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Daemon returns sessiond(8), from the answer of sessiond --help.
+func Daemon(version, date, help string) *Page {
+	p := New(Head{Name: "sessiond", Section: 8, Summary: "carrier-grade NAT tied to the life of the subscriber", Version: version, Date: date})
+	p.Section("SYNOPSIS")
+	p.Text("sessiond --config FILE [--check | --barrier | --deterministic INSIDE|OUTSIDE:PORT] [--discard-unconfigured]")
+	p.Section("DESCRIPTION")
+	p.Text(daemonText)
+	p.Section("OPTIONS")
+	WriteFlags(p, help)
+	p.Section("SIGNALS")
+	p.Item([]string{"SIGHUP"}, "Read the configuration again, and take its RADIUS clients and groups. No session is lost. A configuration with mistakes changes nothing, and is named in the log.")
+	p.Item([]string{"SIGTERM", "SIGINT"}, "Answer no more, write all that is under way, leave NAT in place, and exit.")
+	p.Section("EXIT STATUS")
+	p.Item([]string{"0"}, "Done: stopped by a signal, or the configuration is good.")
+	p.Item([]string{"1"}, "It could not start, or could not go on. The log says why.")
+	p.Item([]string{"2"}, "Wrong usage, or a mistake in the configuration, named with file, line and key.")
+	p.Section("FILES")
+	p.Item([]string{"/etc/sessiond.yaml"}, "The usual place of the configuration, sessiond.yaml(5).")
+	p.Item([]string{"/run/sessiond/grpc.sock"}, "The socket of sessionctl(1), unless the configuration says otherwise.")
+	p.Section("SEE ALSO")
+	p.Text("sessionctl(1), sessiond.yaml(5), nft(8), conntrack(8), redis-server(1)")
+	return p
+}
+
+const daemonText = `sessiond is told by RADIUS accounting which subscribers are online, keeps one record of each in
+Redis, and gives each a block of ports of a public address, by nftables. When the record is
+deleted, by whatever path, the subscriber's NAT sessions end and its ports are free again.
+
+It logs to standard error, and tells systemd when it is ready. Metrics and health are at
+http.listen, its control plane is gRPC at grpc.listen and grpc.socket.`
+
+var flagLine = regexp.MustCompile(`^  -([a-z-]+)(?: (\S+))?$`)
+
+// WriteFlags writes the flags that a program of Go's package flag explains.
+func WriteFlags(p *Page, help string) {
+	var terms []string
+	var text []string
+	flush := func() {
+		if terms != nil {
+			p.Item(terms, strings.Join(text, "\n"))
+		}
+		terms, text = nil, nil
+	}
+	for line := range strings.Lines(help) {
+		line = strings.TrimRight(line, "\n")
+		if m := flagLine.FindStringSubmatch(line); m != nil {
+			flush()
+			terms = []string{strings.TrimSpace("--" + m[1] + " " + m[2])}
+		} else if terms != nil {
+			text = append(text, strings.TrimSpace(line))
+		}
+	}
+	flush()
+}
+
+// Configuration returns sessiond.yaml(5), from the reference configuration.
+func Configuration(version, date, reference string) *Page {
+	p := New(Head{Name: "sessiond.yaml", Section: 5, Summary: "configuration of sessiond", Version: version, Date: date})
+	p.Section("DESCRIPTION")
+	WriteReference(p, reference)
+	p.Section("SEE ALSO")
+	p.Text("sessiond(8), sessionctl(1)")
+	return p
+}
