@@ -48,6 +48,7 @@ needed=(
 	/usr/include/google/protobuf/timestamp.proto:libprotobuf-dev
 	/usr/lib/python3/dist-packages/grpc:python3-grpcio
 	/usr/lib/python3/dist-packages/google/protobuf:python3-protobuf
+	/usr/lib/python3/dist-packages/yaml:python3-yaml
 	mandoc:mandoc
 	/usr/share/bash-completion/bash_completion:bash-completion
 	zsh:zsh

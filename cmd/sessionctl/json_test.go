@@ -98,6 +98,8 @@ func scalar(r *rand.Rand, f protoreflect.FieldDescriptor) protoreflect.Value {
 		return protoreflect.ValueOfUint32(uint32(n))
 	case protoreflect.Uint64Kind:
 		return protoreflect.ValueOfUint64(n)
+	case protoreflect.DoubleKind:
+		return protoreflect.ValueOfFloat64(float64(n) / 1000)
 	case protoreflect.EnumKind:
 		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(r.IntN(20) - 1))
 	}

@@ -68,6 +68,7 @@ func commandItems(p *manpage.Page, c *cobra.Command) {
 	p.Text(text)
 	flagItems(p, c.NonInheritedFlags())
 	if c.Example != "" {
+		p.Text("For example:")
 		p.Lines(strings.Split(c.Example, "\n")...)
 	}
 }

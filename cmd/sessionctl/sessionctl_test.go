@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -32,13 +33,19 @@ type result struct {
 func ctl(t *testing.T, address, answer string, arguments ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	a := newApp(strings.NewReader(answer), &stdout, &stderr)
-	a.now, a.zone = func() time.Time { return controltest.Now }, time.UTC
-	a.terminal = func() bool { return answer != "" }
+	a := sceneApp(answer, &stdout, &stderr)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	code := a.run(ctx, append([]string{"--addr", address}, arguments...))
 	return result{code, stdout.String(), stderr.String()}
+}
+
+// sceneApp returns the command at the time of the scene, in UTC.
+func sceneApp(answer string, stdout, stderr io.Writer) *app {
+	a := newApp(strings.NewReader(answer), stdout, stderr)
+	a.now, a.zone = func() time.Time { return controltest.Now }, time.UTC
+	a.terminal = func() bool { return answer != "" }
+	return a
 }
 
 // TestGolden: each golden file holds the output of one command line.
@@ -397,9 +404,12 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// TestMain unsets the address variable: the golden help contains the default
-// address.
+// TestMain is the program for tests of a process, or runs the tests without the address variable:
+// the golden help contains the default address.
 func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	_ = os.Unsetenv(addressVariable)
 	os.Exit(m.Run())
 }

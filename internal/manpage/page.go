@@ -15,25 +15,48 @@ type Head struct {
 }
 
 // Page is a manual page as it is written. Text is plain: all of it is shown as it is.
-type Page struct{ text strings.Builder }
+type Page struct {
+	text strings.Builder
+	at   place
+}
+
+// place is the kind of the last thing written. It decides how a paragraph begins.
+type place int
+
+const (
+	afterHeading place = iota
+	afterText
+	inItem
+)
 
 // New returns a page with its name.
 func New(h Head) *Page {
 	p := &Page{}
-	fmt.Fprintf(&p.text, ".TH %s %d %s %s sessiond\n", quoted(strings.ToUpper(h.Name)), h.Section, quoted(h.Date), quoted("sessiond "+h.Version))
+	fmt.Fprintf(&p.text, ".TH %s %d %q %s sessiond\n", quoted(strings.ToUpper(h.Name)), h.Section, h.Date, quoted("sessiond "+h.Version))
 	p.Section("NAME")
 	fmt.Fprintf(&p.text, "%s \\- %s\n", escaped(h.Name), escaped(h.Summary))
 	return p
 }
 
 // Section begins a section.
-func (p *Page) Section(title string) { fmt.Fprintf(&p.text, ".SH %s\n", quoted(title)) }
+func (p *Page) Section(title string) {
+	fmt.Fprintf(&p.text, ".SH %s\n", quoted(title))
+	p.at = afterHeading
+}
 
 // Subsection begins a part of a section.
-func (p *Page) Subsection(title string) { fmt.Fprintf(&p.text, ".SS %s\n", quoted(title)) }
+func (p *Page) Subsection(title string) {
+	fmt.Fprintf(&p.text, ".SS %s\n", quoted(title))
+	p.at = afterHeading
+}
 
 // Text writes paragraphs, which empty lines separate. Lines that are indented stay as they are.
-func (p *Page) Text(text string) { p.paragraphs(text, true) }
+func (p *Page) Text(text string) {
+	if p.at == inItem {
+		p.at = afterText
+	}
+	p.paragraphs(text, p.at == afterText)
+}
 
 // Item writes a term of several forms, one a line, and its explanation.
 func (p *Page) Item(terms []string, explanation string) {
@@ -48,12 +71,17 @@ func (p *Page) Item(terms []string, explanation string) {
 		}
 		fmt.Fprintf(&p.text, "%s\n\\fB%s\\fR%s\n", request, escaped(name), escaped(rest))
 	}
+	p.at = inItem
 	p.paragraphs(explanation, false)
 }
 
 // Lines writes lines as they are.
 func (p *Page) Lines(lines ...string) {
-	p.text.WriteString(".PP\n.RS 4\n.nf\n")
+	if p.at != afterHeading {
+		p.text.WriteString(".PP\n")
+	}
+	p.at = afterText
+	p.text.WriteString(".RS 4\n.nf\n")
 	for _, line := range lines {
 		p.text.WriteString(lineOf(line))
 	}
@@ -73,12 +101,14 @@ func (p *Page) paragraphs(text string, begin bool) {
 		case strings.TrimSpace(line) == "":
 			begin = true
 			continue
-		case begin && p.inItem():
+		case begin && p.at == inItem:
 			p.text.WriteString(".IP\n")
 		case begin:
 			p.text.WriteString(".PP\n")
 		}
-		begin = false
+		if begin = false; p.at == afterHeading {
+			p.at = afterText
+		}
 		if indented != verbatim {
 			verbatim = indented
 			p.text.WriteString(map[bool]string{true: ".nf\n", false: ".fi\n"}[verbatim])
@@ -88,13 +118,6 @@ func (p *Page) paragraphs(text string, begin bool) {
 	if verbatim {
 		p.text.WriteString(".fi\n")
 	}
-}
-
-// inItem reports whether the last heading was that of an item.
-func (p *Page) inItem() bool {
-	text := p.text.String()
-	item := max(strings.LastIndex(text, "\n.TP\n"), strings.LastIndex(text, "\n.TQ\n"))
-	return item > max(strings.LastIndex(text, "\n.SH "), strings.LastIndex(text, "\n.SS "), strings.LastIndex(text, "\n.PP\n"))
 }
 
 // lineOf writes a line of text, which is no request whatever it begins with.

@@ -7,8 +7,9 @@ import (
 
 // referenceEntry is a key of the reference configuration, or several with one explanation.
 type referenceEntry struct {
-	terms []string
-	text  string
+	parent string
+	terms  []string
+	text   string
 }
 
 // referenceReader reads the reference configuration line by line.
@@ -104,20 +105,20 @@ func (r *referenceReader) leave(indent int) {
 // addKey takes a key with the comment in front of it. Without one the comment of the key before
 // is about both.
 func (r *referenceReader) addKey(name, value, words string) {
-	path := ""
+	parent := ""
 	for _, k := range r.keys {
-		path += "." + k.name
+		parent += "." + k.name
 	}
-	term := strings.ReplaceAll(strings.TrimPrefix(path+"."+name, "."), ".[]", "[]") + ":"
+	term := strings.ReplaceAll(strings.TrimPrefix(parent+"."+name, "."), ".[]", "[]") + ":"
 	if value != "" {
 		term += " " + value
 	}
 	if words != "" {
 		term += " (" + words + ")"
 	}
-	if len(r.comment) > 0 {
+	if len(r.comment) > 0 || r.entry.parent != parent {
 		r.flush()
-		r.entry.text = strings.Join(r.comment, "\n")
+		r.entry = referenceEntry{parent: parent, text: strings.Join(r.comment, "\n")}
 		r.comment = nil
 	}
 	r.entry.terms = append(r.entry.terms, term)

@@ -39,6 +39,7 @@ const (
 	FTP                          // the vsftpd command, with its user ftp, and curl as its client
 	SIP                          // the kamailio and sipp commands
 	Protoc                       // the protoc command with its gRPC plugin, and gRPC of Debian's own Python
+	Yaml                         // the yaml library of Debian's own Python
 	Mandoc                       // the mandoc command
 	Completions                  // the bash, zsh and fish shells, with bash's completions
 )
@@ -73,6 +74,7 @@ var things = []thing{
 	{Protoc, "/usr/include/google/protobuf/timestamp.proto", "package libprotobuf-dev"},
 	{Protoc, "/usr/lib/python3/dist-packages/grpc", "package python3-grpcio"},
 	{Protoc, "/usr/lib/python3/dist-packages/google/protobuf", "package python3-protobuf"},
+	{Yaml, "/usr/lib/python3/dist-packages/yaml", "package python3-yaml"},
 	{Mandoc, "mandoc", ""},
 	{Completions, "bash", ""}, {Completions, "/usr/share/bash-completion/bash_completion", "package bash-completion"},
 	{Completions, "zsh", ""}, {Completions, "fish", ""},
