@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/compiler/protogen"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
@@ -36,6 +37,9 @@ func apiPage(files []*protogen.File) string {
 	p := &pageWriter{}
 	p.WriteString(head)
 	for _, f := range files {
+		p.WriteString(conventions(f))
+	}
+	for _, f := range files {
 		for _, s := range f.Services {
 			p.service(s)
 		}
@@ -53,6 +57,35 @@ func apiPage(files []*protogen.File) string {
 		}
 	}
 	return p.String()
+}
+
+// syntaxPath is the place of a file's first statement, whose comment is about the file.
+var syntaxPath = protoreflect.SourcePath{12}
+
+// conventions is the comment at the beginning of a file, without its first paragraph, which says
+// what the file has.
+func conventions(f *protogen.File) string {
+	comment := f.Desc.SourceLocations().ByPath(syntaxPath).LeadingComments
+	_, comment, _ = strings.Cut(comment, "\n\n")
+	if comment == "" {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteByte('\n')
+	table, empty := false, true
+	for line := range strings.Lines(comment) {
+		line = strings.TrimPrefix(strings.TrimRight(line, "\n"), " ")
+		begins := empty && strings.HasPrefix(line, "    ")
+		if empty = line == ""; begins != table && (begins || empty) {
+			table = begins
+			b.WriteString("```\n")
+		}
+		b.WriteString(line + "\n")
+	}
+	if table {
+		b.WriteString("```\n")
+	}
+	return b.String()
 }
 
 type pageWriter struct{ strings.Builder }
