@@ -76,7 +76,7 @@ var things = []thing{
 	{Protoc, "/usr/lib/python3/dist-packages/google/protobuf", "package python3-protobuf"},
 	{Yaml, "/usr/lib/python3/dist-packages/yaml", "package python3-yaml"},
 	{Mandoc, "mandoc", ""},
-	{Completions, "bash", ""}, {Completions, "/usr/share/bash-completion/bash_completion", "package bash-completion"},
+	{Completions, "/usr/share/bash-completion/bash_completion", "package bash-completion"},
 	{Completions, "zsh", ""}, {Completions, "fish", ""},
 }
 
