@@ -23,7 +23,7 @@ type jsonEncoder struct {
 }
 
 // appendJSON appends one message as JSON without white space. The result equals
-// protojson's, in a tenth of its time (BenchmarkJSON), which is most of the
+// protojson's, in a tenth of its time (BenchmarkFormats), which is most of the
 // time of a list of all subscribers.
 func (e *jsonEncoder) appendJSON(to []byte, m proto.Message) ([]byte, error) {
 	reflected := m.ProtoReflect()

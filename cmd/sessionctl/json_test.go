@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/goccy/go-yaml"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -120,8 +121,9 @@ func text(r *rand.Rand) string {
 	return s
 }
 
-// BenchmarkJSON writes one subscriber, by the plan and by protojson.
-func BenchmarkJSON(b *testing.B) {
+// BenchmarkFormats writes one subscriber in each format for programs; JSON also by protojson, and
+// YAML by a library.
+func BenchmarkFormats(b *testing.B) {
 	at := timestamppb.Now()
 	m := &pb.Subscriber{
 		Group: "default", InsideAddress: "100.64.3.7", UserName: "user-1000@example.net", Nas: "bng-1.example.net", Client: "bng1",
@@ -131,8 +133,10 @@ func BenchmarkJSON(b *testing.B) {
 			State: pb.BindingState_BINDING_STATE_ACTIVE, UserName: "user-1000@example.net", AcctSessionId: "0000000012345678", AllocatedAt: at,
 		},
 	}
-	var a jsonEncoder
-	for name, write := range map[string]func([]byte, proto.Message) ([]byte, error){"plan": a.appendJSON, "protojson": appendSlowJSON} {
+	for name, write := range map[string]func([]byte, proto.Message) ([]byte, error){
+		"json": (&jsonLines{}).append, "yaml": (&yamlDocuments{}).append, "csv": (&csvRecords{}).append,
+		"protojson": appendSlowJSON, "go-yaml": appendLibraryYAML,
+	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			var line []byte
@@ -144,4 +148,14 @@ func BenchmarkJSON(b *testing.B) {
 			}
 		})
 	}
+}
+
+// appendLibraryYAML appends a message by goccy/go-yaml, from its JSON.
+func appendLibraryYAML(to []byte, m proto.Message) ([]byte, error) {
+	line, err := (&jsonLines{}).append(nil, m)
+	if err != nil {
+		return to, err
+	}
+	document, err := yaml.JSONToYAML(line)
+	return append(to, document...), err
 }

@@ -51,10 +51,10 @@ func TestIntegratorsExamples(t *testing.T) {
 }
 
 // example runs commands in the sources and returns their output. They see the sessiond of the test
-// at the address that the document has.
+// at the socket that the document has.
 func (w *world) example(folder, commands string) string {
 	w.t.Helper()
-	cmd := exec.CommandContext(w.ctx, "bash", "-euc", strings.ReplaceAll(commands, "127.0.0.1:7900", w.Daemon.GRPC))
+	cmd := exec.CommandContext(w.ctx, "bash", "-euc", strings.ReplaceAll(commands, "/run/sessiond/grpc.sock", filepath.Join(w.Dir, "grpc.sock")))
 	cmd.Dir = sources
 	cmd.Env = append(os.Environ(),
 		"OUT="+folder, "PATH="+filepath.Dir(grpcurl(w.ctx, w.t))+":/usr/bin:/bin") // Debian's own Python
