@@ -27,8 +27,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
 	a := &app{
 		connection: daemon,
 		printer: printer{
-			stdout: &printed{to: stdout, terminal: terminalOf(stdout)},
-			stderr: &printed{to: stderr, terminal: terminalOf(stderr)},
+			stdout: &printed{to: stdout, terminalScreen: terminalOf(stdout)},
+			stderr: &printed{to: stderr, terminalScreen: terminalOf(stderr)},
 			now:    time.Now, zone: time.Local,
 		},
 		completer: completer{daemon},
@@ -44,7 +44,7 @@ func (a *app) showProgress() {
 	if a.stderr.columns() == 0 {
 		return
 	}
-	a.progress = &progress{to: a.stderr, behind: a.stdout.columns() > 0, now: a.now}
+	a.progress = &progressLine{to: a.stderr, behind: a.stdout.columns() > 0, now: a.now}
 	a.waits = a.progress
 	a.stdout.before, a.stderr.before = a.progress.hide, a.progress.hide
 }

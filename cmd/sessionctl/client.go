@@ -69,7 +69,7 @@ type connection struct {
 	timeout time.Duration // of one call
 	tls     tlsFiles
 	conn    *grpc.ClientConn // opened by the first call
-	waits   *progress        // of calls
+	waits   *progressLine    // of calls
 }
 
 // connect opens the connection on first use. It does not wait for the daemon.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"strings"
@@ -69,32 +68,25 @@ func TestExamplesWork(t *testing.T) {
 }
 
 // runExample runs a command with an answer to its question. One that goes on for ever is
-// interrupted after its first line.
+// interrupted when it watches, or has shown its first view.
 func runExample(t *testing.T, arguments []string) (code int, stderr string) {
 	t.Helper()
 	backend := controltest.Scene()
 	server := controltest.Serve(t, backend, nil)
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	var errors bytes.Buffer
-	a := newApp(strings.NewReader("y\n"), &firstLine{interrupt}, &errors)
+	var out, errors lockedBuffer
+	a := newApp(strings.NewReader("y\n"), &out, &errors)
 	a.terminal = func() bool { return true }
-	if !strings.HasPrefix(strings.Join(arguments, " "), "watch") && !strings.Contains(strings.Join(arguments, " "), "--watch") {
-		a.stdout.to = io.Discard
+	done := make(chan int, 1)
+	go func() { done <- a.run(ctx, append([]string{"--addr", server.Address}, arguments...)) }()
+	switch line := strings.Join(arguments, " "); {
+	case arguments[0] == "watch":
+		testenv.Eventually(t, "a watch", backend.Watched)
+		interrupt()
+	case strings.Contains(line, "--watch"):
+		testenv.Eventually(t, "a view", func() bool { return out.String() != "" })
+		interrupt()
 	}
-	if arguments[0] == "watch" {
-		go func() {
-			testenv.Eventually(t, "a watch", backend.Watched)
-			interrupt()
-		}()
-	}
-	return a.run(ctx, append([]string{"--addr", server.Address}, arguments...)), errors.String()
-}
-
-// firstLine interrupts who writes to it.
-type firstLine struct{ interrupt func() }
-
-func (f *firstLine) Write(text []byte) (int, error) {
-	f.interrupt()
-	return len(text), nil
+	return <-done, errors.String()
 }

@@ -36,7 +36,7 @@ func (a nasCommands) listCommand() *cobra.Command {
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := newList(&a.printer, nasHeader, a.row)
-			out.leastImportant("SAME AS", "RESTARTED", "CLIENT", "HEARD")
+			out.leastImportant("SAME AS", "RESTARTED", "HEARD", "CLIENT")
 			out.nobody = "no such NAS is known"
 			if err := a.each(c.Context(), req, out.addAll); err != nil {
 				return err

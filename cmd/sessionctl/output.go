@@ -70,7 +70,7 @@ type printer struct {
 	encoder        messageEncoder // of the format, once the flags are read
 	headed         protoreflect.FullName
 	order          rowOrder
-	progress       *progress
+	progress       *progressLine
 }
 
 // forPeople reports whether answers are tables and lines of text.

@@ -14,7 +14,7 @@ import (
 // address, with any text.
 type printed struct {
 	to io.Writer
-	terminal
+	terminalScreen
 	wide   bool   // tables have all columns
 	before func() // called before each write, if set
 }

@@ -12,9 +12,9 @@ const (
 	progressGap   = time.Second            // work that begins so soon after other work goes on
 )
 
-// progress shows on a terminal that long work goes on: in one line, which every other output
-// replaces. A nil progress shows nothing.
-type progress struct {
+// progressLine shows on a terminal that long work goes on: in one line, which every other output
+// replaces. A nil one shows nothing.
+type progressLine struct {
 	to     *printed
 	behind bool // rows are printed on a terminal as they come, and show by themselves that it goes on
 	now    func() time.Time
@@ -30,7 +30,7 @@ type progress struct {
 }
 
 // start shows the progress from now on, until stop.
-func (p *progress) start() {
+func (p *progressLine) start() {
 	if p == nil {
 		return
 	}
@@ -51,7 +51,7 @@ func (p *progress) start() {
 }
 
 // stop ends the showing. Nothing of it is left on the terminal.
-func (p *progress) stop() {
+func (p *progressLine) stop() {
 	if p == nil {
 		return
 	}
@@ -61,7 +61,7 @@ func (p *progress) stop() {
 }
 
 // begin says that work begins; the returned function, that it is over.
-func (p *progress) begin() (end func()) {
+func (p *progressLine) begin() (end func()) {
 	if p == nil {
 		return func() {}
 	}
@@ -80,7 +80,7 @@ func (p *progress) begin() (end func()) {
 }
 
 // count adds to the number of rows that have come.
-func (p *progress) count(rows int) {
+func (p *progressLine) count(rows int) {
 	if p == nil {
 		return
 	}
@@ -89,7 +89,7 @@ func (p *progress) count(rows int) {
 	p.rows += rows
 }
 
-func (p *progress) show() {
+func (p *progressLine) show() {
 	p.lock.Lock()
 	defer p.lock.Unlock()
 	lasts := p.now().Sub(p.since)
@@ -105,7 +105,7 @@ func (p *progress) show() {
 }
 
 // hide takes the line away, so that something else can be printed in its place.
-func (p *progress) hide() {
+func (p *progressLine) hide() {
 	if p == nil {
 		return
 	}

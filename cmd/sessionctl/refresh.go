@@ -80,7 +80,10 @@ func (v *refreshedView) showOnce(ctx context.Context, run func() error) error {
 			return err
 		}
 		_, message, hint := v.explain(err)
-		fmt.Fprintf(&page, "\nsessionctl: %s\n  %s\n", cleanCell(message), hint)
+		fmt.Fprintf(&page, "\nsessionctl: %s\n", cleanCell(message))
+		if hint != "" {
+			fmt.Fprintf(&page, "  %s\n", hint)
+		}
 	}
 	v.begun = true
 	if columns == 0 || rows == 0 {

@@ -16,8 +16,8 @@ const (
 	// moves the rest of its row: one long name must not take the room of everybody's columns.
 	usualWidth = 24
 
-	// textColumn is the least width of a last column whose values are broken into lines.
-	textColumn = 30
+	// textColumn is the least room for a last column whose values are broken into lines.
+	textColumn = 16
 )
 
 // table prints rows in aligned columns. At a terminal those columns that find no room are left
@@ -138,6 +138,9 @@ func (t *table) arrange(given []int) {
 		for i, cell := range row {
 			natural[i] = max(natural[i], t.bounded(textWidth(cell)))
 		}
+	}
+	if last := len(natural) - 1; t.total > 0 {
+		natural[last] = min(natural[last], textColumn)
 	}
 	t.shown = fittingColumns(natural, t.leastFirst(), t.total)
 	for _, column := range t.shown {

@@ -7,21 +7,21 @@ import (
 	"golang.org/x/term"
 )
 
-// terminal is the terminal that a stream leads to. The zero terminal is none.
-type terminal struct {
+// terminalScreen is the terminal that a stream leads to. The zero one is none.
+type terminalScreen struct {
 	size     func() (columns, rows int) // nil: none
 	coloured bool
 }
 
 // terminalOf returns the terminal that a stream is, if it is one. A person who sets NO_COLOR, and
 // a terminal that has no colours, gets none.
-func terminalOf(w io.Writer) terminal {
+func terminalOf(w io.Writer) terminalScreen {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return terminal{}
+		return terminalScreen{}
 	}
 	name := os.Getenv("TERM")
-	return terminal{
+	return terminalScreen{
 		size: func() (columns, rows int) {
 			columns, rows, err := term.GetSize(int(f.Fd()))
 			if err != nil {
@@ -34,7 +34,7 @@ func terminalOf(w io.Writer) terminal {
 }
 
 // columns returns the width of the terminal; 0 if there is none, or it does not say.
-func (t terminal) columns() int {
+func (t terminalScreen) columns() int {
 	if t.size == nil {
 		return 0
 	}
@@ -57,7 +57,7 @@ const (
 )
 
 // appendStyled appends a clean text in a style, where the terminal has colours.
-func (t terminal) appendStyled(to []byte, style textStyle, text string) []byte {
+func (t terminalScreen) appendStyled(to []byte, style textStyle, text string) []byte {
 	if !t.coloured || style == stylePlain {
 		return append(to, text...)
 	}

@@ -17,14 +17,14 @@ type Head struct {
 // Page is a manual page as it is written. Text is plain: all of it is shown as it is.
 type Page struct {
 	text strings.Builder
-	at   place
+	at   pagePlace
 }
 
-// place is the kind of the last thing written. It decides how a paragraph begins.
-type place int
+// pagePlace is the kind of the last thing written. It decides how a paragraph begins.
+type pagePlace int
 
 const (
-	afterHeading place = iota
+	afterHeading pagePlace = iota
 	afterText
 	inItem
 )

@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +21,10 @@ var programName = regexp.MustCompile(`\A# ([a-z]+\.py)\n`)
 
 // TestIntegratorsExamples runs the examples of docs/integrators.md, in their order, against a sessiond.
 func TestIntegratorsExamples(t *testing.T) {
-	w := start(t, testenv.Root|testenv.Protoc)
+	testenv.Require(t, testenv.Redis|testenv.Protoc)
+	curl := grpcurl(t)
+	w := start(t, testenv.Protoc)
+	w.must(w.Until(w.ctx, "gRPC health", func() (bool, error) { return w.Daemon.Serving(w.ctx) }))
 	text, err := os.ReadFile(filepath.Join(sources, "docs/integrators.md"))
 	w.must(err)
 	folder, printed, commands := t.TempDir(), "", 0
@@ -36,7 +38,7 @@ func TestIntegratorsExamples(t *testing.T) {
 			w.must(os.WriteFile(filepath.Join(folder, name[1]), []byte(content), 0o600))
 		case "sh":
 			commands++
-			printed = w.example(folder, content)
+			printed = w.example(folder, filepath.Dir(curl), content)
 		case "text":
 			for line := range strings.Lines(content) {
 				if !strings.Contains(printed, strings.TrimSpace(line)) {
@@ -52,12 +54,12 @@ func TestIntegratorsExamples(t *testing.T) {
 
 // example runs commands in the sources and returns their output. They see the sessiond of the test
 // at the socket that the document has.
-func (w *world) example(folder, commands string) string {
+func (w *world) example(folder, programs, commands string) string {
 	w.t.Helper()
 	cmd := exec.CommandContext(w.ctx, "bash", "-euc", strings.ReplaceAll(commands, "/run/sessiond/grpc.sock", filepath.Join(w.Dir, "grpc.sock")))
 	cmd.Dir = sources
 	cmd.Env = append(os.Environ(),
-		"OUT="+folder, "PATH="+filepath.Dir(grpcurl(w.ctx, w.t))+":/usr/bin:/bin") // Debian's own Python
+		"OUT="+folder, "PATH="+programs+":/usr/bin:/bin") // Debian's own Python
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		w.t.Fatalf("%v:\n%s%s", err, commands, out)
@@ -66,9 +68,9 @@ func (w *world) example(folder, commands string) string {
 }
 
 // grpcurl builds grpcurl, once for all, and returns its path.
-func grpcurl(ctx context.Context, t *testing.T) string {
+func grpcurl(t *testing.T) string {
 	t.Helper()
-	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=tools/go.mod", "-n", "grpcurl")
+	cmd := exec.Command("go", "tool", "-modfile=tools/go.mod", "-n", "grpcurl")
 	cmd.Dir = sources
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath")
 	out, err := cmd.Output()
