@@ -29,7 +29,7 @@ func TestManualPage(t *testing.T) {
 			t.Errorf("no %s", name)
 		}
 	})
-	for _, want := range []string{`\-\-allow\-disruption`, `\-\-output format`, "SESSIONCTL_ADDR"} {
+	for _, want := range []string{`\-\-calling\-station\-id`, `\-\-output format`, "SESSIONCTL_ADDR"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("no %s", want)
 		}

@@ -57,25 +57,28 @@ func cleaned(text []byte) []byte {
 
 // cleanCell is cleaned for one value, which has no lines.
 func cleanCell(text string) string {
-	clean := []byte(nil)
+	if printableASCII(text) {
+		return text
+	}
+	clean := make([]byte, 0, 2*len(text))
 	for i, size := 0, 0; i < len(text); i += size {
 		var r rune
-		r, size = utf8.DecodeRuneInString(text[i:])
-		switch {
-		case verbatim(r, size) && clean == nil:
-		case verbatim(r, size):
+		if r, size = utf8.DecodeRuneInString(text[i:]); verbatim(r, size) {
 			clean = append(clean, text[i:i+size]...)
-		default:
-			if clean == nil {
-				clean = append(clean, text[:i]...)
-			}
+		} else {
 			clean = appendPercent(clean, []byte(text[i:i+size]))
 		}
 	}
-	if clean == nil {
-		return text
-	}
 	return string(clean)
+}
+
+func printableASCII(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func appendPercent(to, octets []byte) []byte {

@@ -86,13 +86,7 @@ func TestFirstRowsOfAMillion(t *testing.T) {
 // it shows.
 func TestSortAndLimit(t *testing.T) {
 	t.Parallel()
-	b := controltest.Scene()
-	sub := b.Online[1]
-	b.Online = nil
-	for i := range 3000 {
-		sub.Inside = netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})
-		b.Online = append(b.Online, sub)
-	}
+	b := crowd(3000)
 	server := controltest.Serve(t, b, nil)
 	for _, c := range []struct {
 		line  string
@@ -114,6 +108,18 @@ func TestSortAndLimit(t *testing.T) {
 			t.Errorf("%s: exit %d, %d lines in %d pages, the first %s %s", c.line, r.code, n, b.Pages, head, r.stderr)
 		}
 	}
+}
+
+// crowd returns a backend with this many subscribers.
+func crowd(n int) *controltest.Backend {
+	b := controltest.Scene()
+	sub := b.Online[1]
+	b.Online = nil
+	for i := range n {
+		sub.Inside = netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)})
+		b.Online = append(b.Online, sub)
+	}
+	return b
 }
 
 // FuzzSortKey: keys have one order, whatever cells say.

@@ -89,11 +89,7 @@ func TestAtATerminal(t *testing.T) {
 // programs.
 func TestClosedPipe(t *testing.T) {
 	t.Parallel()
-	b := controltest.Scene()
-	for range 16 {
-		b.Online = append(b.Online, b.Online...)
-	}
-	server := controltest.Serve(t, b, nil)
+	server := controltest.Serve(t, crowd(50_000), nil)
 	for _, format := range []string{"table", "json", "yaml", "csv"} {
 		read, write, err := os.Pipe()
 		if err != nil {
