@@ -33,10 +33,15 @@ func register(c *cobra.Command, flag string, f cobra.CompletionFunc) {
 // completePicks adds completions to the filter flags that the command has.
 func (k completer) completePicks(c *cobra.Command) {
 	k.completeGroups(c)
-	for _, flag := range []string{"user", "outside"} {
+	for _, flag := range []string{"user", "owner"} {
 		if c.Flags().Lookup(flag) != nil {
-			complete(c, flag)
+			k.completeUserFlag(c, flag)
 		}
+	}
+	if c.Flags().Lookup("outside") != nil {
+		register(c, "outside", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+			return k.completePools(c, nil, typed)
+		})
 	}
 	if c.Flags().Lookup("nas") != nil {
 		k.completeNASFlag(c)
@@ -126,6 +131,32 @@ func (k completer) completeInside(c *cobra.Command, given []string, typed string
 		}
 	}
 	return words, directive
+}
+
+// completeUserFlag completes the User-Names of the first subscribers, with their addresses as
+// descriptions.
+func (k completer) completeUserFlag(c *cobra.Command, flag string) {
+	register(c, flag, func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		const directive = cobra.ShellCompDirectiveNoFileComp
+		client, err := k.subscribers()
+		if err != nil {
+			return nil, directive
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), completionTimeout)
+		defer cancel()
+		res, err := client.ListSubscribers(ctx, &pb.ListSubscribersRequest{PageSize: pageSize})
+		if err != nil {
+			return nil, directive
+		}
+		var words []string
+		for _, s := range res.GetSubscribers() {
+			if s.GetUserName() != "" && strings.HasPrefix(s.GetUserName(), typed) {
+				words = append(words, s.GetUserName()+"\t"+s.GetInsideAddress())
+			}
+		}
+		slices.Sort(words)
+		return slices.Compact(words), directive
+	})
 }
 
 // completeNASFlags adds completions to the flags of commands about NASes.

@@ -171,6 +171,10 @@ func TestCompletion(t *testing.T) {
 		"nas get MikroTik --client s":              "site1\nsite2\n:4\n",
 		"nas list --nas M":                         "MikroTik\tsite1\n:4\n",
 		"subscriber list --nas bng2":               "bng2.example\tcore\n:4\n",
+		"subscriber delete --user a":               "alice\t100.64.0.7\n:4\n",
+		"mapping create --owner b":                 "bob\t100.64.0.8\n:4\n",
+		"binding list --outside 198":               "198.51.100.0/28\tdefault\n:4\n",
+		"subscriber list --sort=-se":               "-group\n-inside\n-user\n-nas\n-outside\n-ports\n-state\n-sessions\n-online\n-seen\n-up\n-down\n:4\n",
 	} {
 		fields := strings.Fields(line)
 		if strings.HasSuffix(line, " ") {

@@ -59,8 +59,7 @@ func (a mappingCommands) createCommand() *cobra.Command {
 	flags.StringVar(&req.UserName, "owner", "", "the `User-Name` of the subscriber, in the place of an inside address")
 	flags.StringVar(&protocolName, "protocol", "", "`protocol`: tcp or udp")
 	flags.DurationVar(&lifetime, "lifetime", 0, "delete it after this `time`; 0 for never")
-	a.completeGroups(c)
-	complete(c, "owner")
+	a.completePicks(c)
 	complete(c, "lifetime")
 	complete(c, "protocol", "tcp", "udp")
 	return c
@@ -136,7 +135,6 @@ func (a mappingCommands) listCommand() *cobra.Command {
 	flags.StringVar(&req.Inside, "inside", "", "only those of inside addresses in this `prefix`")
 	flags.StringVar(&req.Outside, "outside", "", "only this outside `address` or prefix")
 	a.completePicks(c)
-	complete(c, "owner")
 	a.listFlags(c, mappingHeader)
 	return c
 }
