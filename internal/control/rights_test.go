@@ -3,7 +3,6 @@ package control_test
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"net"
 	"net/url"
 	"os"
@@ -24,8 +23,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/access"
@@ -75,34 +72,13 @@ func dialAs(t *testing.T, user, group int, address string, creds credentials.Tra
 		}))
 }
 
-// fullName returns the name of a method as gRPC has it.
-func fullName(m protoreflect.MethodDescriptor) string {
-	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
-}
-
-// everyMethod returns all methods of the services that sessiond serves, from the
-// registry of all protos in the program.
-func everyMethod() (methods []protoreflect.MethodDescriptor) {
-	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
-		served := slices.Contains([]protoreflect.FullName{"sessiond.v1", "grpc.health.v1", "grpc.reflection.v1", "grpc.reflection.v1alpha"}, f.Package())
-		for i := 0; served && i < f.Services().Len(); i++ {
-			all := f.Services().Get(i).Methods()
-			for j := range all.Len() {
-				methods = append(methods, all.Get(j))
-			}
-		}
-		return true
-	})
-	return methods
-}
-
 // TestEveryMethodHasARole: the one table has each method of the API, and no
 // other. A new method fails here until it has a role.
 func TestEveryMethodHasARole(t *testing.T) {
 	t.Parallel()
 	var names []string
-	for _, m := range everyMethod() {
-		names = append(names, fullName(m))
+	for _, m := range controltest.Methods() {
+		names = append(names, controltest.FullName(m))
 	}
 	listed := access.Methods()
 	slices.Sort(names)
@@ -120,37 +96,6 @@ func TestEveryMethodHasARole(t *testing.T) {
 	if len(names) < 30 {
 		t.Errorf("only %d methods were found", len(names))
 	}
-}
-
-// call makes a call with an empty request, and returns the error of its answer;
-// nil as soon as a stream is open.
-func call(ctx context.Context, conn *grpc.ClientConn, m protoreflect.MethodDescriptor, request proto.Message) error {
-	answer := newMessage(m.Output())
-	if !m.IsStreamingServer() {
-		return conn.Invoke(ctx, fullName(m), request, answer)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: m.IsStreamingClient()}, fullName(m))
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(stream.SendMsg(request), stream.CloseSend()); err != nil {
-		return err
-	}
-	if header, err := stream.Header(); err != nil || header != nil {
-		return err
-	}
-	return stream.RecvMsg(answer)
-}
-
-// newMessage returns an empty message.
-func newMessage(d protoreflect.MessageDescriptor) proto.Message {
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
-	if err != nil {
-		panic(err)
-	}
-	return kind.New().Interface()
 }
 
 // bearing is a context whose calls show a token.
@@ -276,10 +221,10 @@ func TestEveryMethodByRole(t *testing.T) {
 			if tt.token != "" {
 				ctx = bearing(ctx, tt.token)
 			}
-			for _, m := range everyMethod() {
-				err := call(ctx, conn, m, newMessage(m.Input()))
+			for _, m := range controltest.Methods() {
+				err := controltest.Call(ctx, conn, m, controltest.NewMessage(m.Input()))
 				s := status.Convert(err)
-				needed, _ := access.Needed(fullName(m), nil)
+				needed, _ := access.Needed(controltest.FullName(m), nil)
 				if s.Code() == codes.Unauthenticated || (s.Code() == codes.PermissionDenied) != (tt.role < needed) {
 					t.Errorf("%s, which needs %v: %v", m.Name(), needed, err)
 				}
@@ -287,7 +232,7 @@ func TestEveryMethodByRole(t *testing.T) {
 					continue
 				}
 				info := detail[*errdetails.ErrorInfo](s)
-				if d := info.GetMetadata(); d["method"] != fullName(m) || d["role"] != tt.role.String() || d["needed"] != needed.String() {
+				if d := info.GetMetadata(); d["method"] != controltest.FullName(m) || d["role"] != tt.role.String() || d["needed"] != needed.String() {
 					t.Errorf("%s: details %v", m.Name(), info)
 				}
 				if want := map[access.Role]string{access.None: "NO_ROLE", access.Viewer: "READ_ONLY", access.Operator: "ROLE_TOO_LOW"}[tt.role]; info.GetReason() != want {
@@ -379,7 +324,9 @@ func TestTokenIsAllOrNothing(t *testing.T) {
 func await(t *testing.T, within time.Duration, want codes.Code, call func() error) {
 	t.Helper()
 	deadline := time.Now().Add(within)
-	for {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
 		err := call()
 		if status.Code(err) == want {
 			return
