@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -50,7 +51,7 @@ func NewMessage(d protoreflect.MessageDescriptor) proto.Message {
 }
 
 // Call makes a call, and returns the error of its answer; nil as soon as a
-// stream is open.
+// stream is open, or has ended well.
 func Call(ctx context.Context, conn *grpc.ClientConn, m protoreflect.MethodDescriptor, request any, options ...grpc.CallOption) error {
 	answer := NewMessage(m.Output())
 	if !m.IsStreamingServer() {
@@ -68,7 +69,10 @@ func Call(ctx context.Context, conn *grpc.ClientConn, m protoreflect.MethodDescr
 	if header, err := stream.Header(); err != nil || header != nil {
 		return err
 	}
-	return stream.RecvMsg(answer)
+	if err := stream.RecvMsg(answer); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }
 
 // Random returns a message with random values in some of its fields: what is
