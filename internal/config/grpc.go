@@ -40,7 +40,7 @@ func (l *loader) grpc(v value) {
 	if !local(c.Listen) {
 		v.checkReach(c)
 	}
-	v.checkRoles(c, keys)
+	checkRoles(v, c, keys)
 }
 
 // checkReach reports a listener that other machines can reach without

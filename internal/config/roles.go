@@ -15,9 +15,9 @@ func (l *loader) roles(v value) {
 		var r GRPCRole
 		keys := e.mapping(fields{
 			"role":       func(v value) { v.oneOf(&r.Role, "viewer", "operator", "admin") },
-			"san":        func(v value) { v.san(&r.SAN) },
+			"san":        func(v value) { readSAN(v, &r.SAN) },
 			"unix_group": func(v value) { v.name(&r.UnixGroup) },
-			"token_file": func(v value) { v.tokenFile(l.dir, &r) },
+			"token_file": func(v value) { readTokenFile(v, l.dir, &r) },
 			"name":       func(v value) { v.name(&r.Name) },
 		})
 		e.require(keys, "role")
@@ -43,8 +43,8 @@ func knownBy(keys map[string]bool) (known []string) {
 	return known
 }
 
-// san reads a name in certificates.
-func (v value) san(to *string) {
+// readSAN reads a name in certificates.
+func readSAN(v value, to *string) {
 	s, ok := v.scalar()
 	if !ok {
 		return
@@ -57,9 +57,9 @@ func (v value) san(to *string) {
 	*to = san
 }
 
-// tokenFile reads the path of a file of tokens, and checks the file. Its name
+// readTokenFile reads the path of a file of tokens, and checks the file. Its name
 // without extension is the name of the tokens' holder by default.
-func (v value) tokenFile(dir string, r *GRPCRole) {
+func readTokenFile(v value, dir string, r *GRPCRole) {
 	data := v.privateFile(dir, &r.TokenFile)
 	if r.TokenFile == "" {
 		v.errorf("is empty; write the path of a file that has the token")
@@ -78,7 +78,7 @@ func (v value) tokenFile(dir string, r *GRPCRole) {
 }
 
 // checkRoles reports roles that nobody can have, and callers that have none.
-func (v value) checkRoles(c *GRPC, keys map[string]bool) {
+func checkRoles(v value, c *GRPC, keys map[string]bool) {
 	certified := c.TLS.ClientCAFile != ""
 	if len(c.Roles) == 0 {
 		if certified {

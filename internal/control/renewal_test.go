@@ -164,12 +164,14 @@ func TestCAIsWithdrawn(t *testing.T) {
 	r.awaitLine(t, "changed files are in force", 1)
 	old, next := r.client(t, r.old), r.client(t, r.next)
 	old.ClientSessionCache = tls.NewLRUClientSessionCache(8)
-	leaving, err := watch(t.Context(), dial(t, r.Address, grpc.WithTransportCredentials(credentials.NewTLS(old))))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	leaving, err := watch(ctx, dial(t, r.Address, grpc.WithTransportCredentials(credentials.NewTLS(old))))
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn := dial(t, r.Address, grpc.WithTransportCredentials(credentials.NewTLS(next)))
-	staying, err := watch(t.Context(), conn)
+	staying, err := watch(ctx, conn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +201,9 @@ func TestExpiredCertificateLosesItsConnection(t *testing.T) {
 	r := serveRenewed(t)
 	short := r.old
 	short.Client, short.ClientKey = short.Issue(t, x509.Certificate{NotAfter: time.Now().Add(4 * time.Second)})
-	stream, err := watch(t.Context(), dial(t, r.Address, grpc.WithTransportCredentials(credentials.NewTLS(r.client(t, short)))))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := watch(ctx, dial(t, r.Address, grpc.WithTransportCredentials(credentials.NewTLS(r.client(t, short)))))
 	if err != nil {
 		t.Fatal(err)
 	}

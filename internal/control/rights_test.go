@@ -345,7 +345,9 @@ func TestRightsAreTaken(t *testing.T) {
 	granted := []control.Grant{{Role: access.Viewer, Name: "v", TokenFile: file}, {Role: access.Viewer, Name: "o", TokenFile: tokenFile(t, operatorToken)}}
 	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) { o.Grants = granted })
 	conn := dial(t, server.Address)
-	withdrawn, kept := bearing(t.Context(), viewerToken), bearing(t.Context(), operatorToken)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	withdrawn, kept := bearing(ctx, viewerToken), bearing(ctx, operatorToken)
 	first, err := watch(withdrawn, conn)
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +364,7 @@ func TestRightsAreTaken(t *testing.T) {
 	}
 	writeFile(t, file, "") // as a program that writes the file leaves it for a moment
 	writeFile(t, file, viewerToken+"\n"+adminToken+"\n")
-	await(t, 5*time.Second, codes.OK, status1(bearing(t.Context(), adminToken)))
+	await(t, 5*time.Second, codes.OK, status1(bearing(ctx, adminToken)))
 	if err := status1(withdrawn)(); err != nil {
 		t.Errorf("while another token comes: %v", err)
 	}
