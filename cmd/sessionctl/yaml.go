@@ -24,8 +24,9 @@ func (e *yamlDocuments) append(to []byte, m proto.Message) ([]byte, error) {
 
 // appendMessage appends the fields of a message, one a line.
 func (e *yamlDocuments) appendMessage(to []byte, m protoreflect.Message, indent string) (lines []byte, err error) {
-	for i := range e.planOf(m.Descriptor()).fields {
-		f := &e.planOf(m.Descriptor()).fields[i]
+	fields := e.planOf(m.Descriptor()).fields
+	for i := range fields {
+		f := &fields[i]
 		if f.unset(m) {
 			continue
 		}
