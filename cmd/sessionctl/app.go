@@ -44,7 +44,7 @@ func (a *app) showProgress() {
 	if a.stderr.columns() == 0 {
 		return
 	}
-	a.progress = &progressLine{to: a.stderr, behind: a.stdout.columns() > 0, now: a.now}
+	a.progress = &progressLine{to: a.stderr.to, behind: a.stdout.columns() > 0, now: a.now}
 	a.waits = a.progress
 	a.stdout.before, a.stderr.before = a.progress.hide, a.progress.hide
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"sync"
 	"time"
 )
@@ -15,8 +16,8 @@ const (
 // progressLine shows on a terminal that long work goes on: in one line, which every other output
 // replaces. A nil one shows nothing.
 type progressLine struct {
-	to     *printed
-	behind bool // rows are printed on a terminal as they come, and show by themselves that it goes on
+	to     io.Writer // the terminal itself
+	behind bool      // rows are printed on a terminal as they come, and show by themselves that it goes on
 	now    func() time.Time
 
 	lock  sync.Mutex
@@ -101,7 +102,7 @@ func (p *progressLine) show() {
 		text = fmt.Sprintf("%d rows, %s", p.rows, span(lasts))
 	}
 	p.shown = true
-	_, _ = fmt.Fprintf(p.to.to, "\r%s\x1b[K", text)
+	_, _ = fmt.Fprintf(p.to, "\r%s\x1b[K", text)
 }
 
 // hide takes the line away, so that something else can be printed in its place.
@@ -113,6 +114,6 @@ func (p *progressLine) hide() {
 	defer p.lock.Unlock()
 	if p.shown {
 		p.shown = false
-		_, _ = fmt.Fprint(p.to.to, "\r\x1b[K")
+		_, _ = fmt.Fprint(p.to, "\r\x1b[K")
 	}
 }

@@ -155,7 +155,7 @@ func TestProgress(t *testing.T) {
 	t.Parallel()
 	var out lockedBuffer
 	now := time.Unix(0, 0)
-	p := &progressLine{to: &printed{to: &out}, now: func() time.Time { return now }}
+	p := &progressLine{to: &out, now: func() time.Time { return now }}
 	p.show()
 	end := p.begin()
 	p.show()
