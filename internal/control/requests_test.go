@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -112,15 +113,17 @@ func (s slowControls) Status(ctx context.Context) (inspect.Status, error) {
 	return inspect.Status{}, ctx.Err()
 }
 
-// TestCallsEnd_I10: a call that has no deadline of its caller's has one of the
-// server's.
+// TestCallsEnd_I10: a call ends at the server's deadline, where its caller's is
+// later.
 func TestCallsEnd_I10(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) {
 		o.Controls, o.Limits = slowControls{controltest.Scene()}, control.Limits{CallTimeout: 100 * time.Millisecond}
 	})
-	_, err := pb.NewControlServiceClient(dial(t, server.Address)).GetStatus(context.Background(), &pb.GetStatusRequest{})
-	if status.Code(err) != codes.DeadlineExceeded {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := pb.NewControlServiceClient(dial(t, server.Address)).GetStatus(ctx, &pb.GetStatusRequest{})
+	if s := status.Convert(err); s.Code() != codes.DeadlineExceeded || detail[*errdetails.ErrorInfo](s).GetReason() != "DEADLINE_EXCEEDED" {
 		t.Errorf("the call ended with %v", err)
 	}
 }

@@ -79,16 +79,16 @@ func Call(ctx context.Context, conn *grpc.ClientConn, m protoreflect.MethodDescr
 // likely to be meant, and what nobody means.
 func Random(r *rand.Rand, d protoreflect.MessageDescriptor) proto.Message {
 	m := NewMessage(d)
-	fill(r, m.ProtoReflect(), 4)
+	fill(r, m.ProtoReflect(), 1+r.IntN(4), 4)
 	return m
 }
 
-// fill sets fields, of messages within to a depth.
-func fill(r *rand.Rand, m protoreflect.Message, depth int) {
+// fill sets so many quarters of the fields, of messages within to a depth.
+func fill(r *rand.Rand, m protoreflect.Message, quarters, depth int) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if r.IntN(3) == 0 || depth == 0 && f.Message() != nil {
+		if r.IntN(4) >= quarters || depth == 0 && f.Message() != nil {
 			continue
 		}
 		switch {
@@ -96,14 +96,14 @@ func fill(r *rand.Rand, m protoreflect.Message, depth int) {
 			list := m.Mutable(f).List()
 			for range r.IntN(4) {
 				if f.Message() != nil {
-					fill(r, list.AppendMutable().Message(), depth-1)
+					fill(r, list.AppendMutable().Message(), quarters, depth-1)
 				} else {
 					list.Append(value(r, f))
 				}
 			}
 		case f.IsMap(): // none of the API has one
 		case f.Message() != nil:
-			fill(r, m.Mutable(f).Message(), depth-1)
+			fill(r, m.Mutable(f).Message(), quarters, depth-1)
 		default:
 			m.Set(f, value(r, f))
 		}
