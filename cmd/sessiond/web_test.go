@@ -18,7 +18,7 @@ func TestIdleCallersOfMetricsAreBounded_I10(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWeb(l, http.NotFoundHandler(), func() error { return nil }, slog.New(slog.DiscardHandler))
+	w := newWeb(l, http.NotFoundHandler(), nil, func() error { return nil }, slog.New(slog.DiscardHandler))
 	if s := w.server; s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 {
 		t.Errorf("a time is unbounded: %+v", s)
 	}
