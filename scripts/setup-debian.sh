@@ -43,6 +43,8 @@ needed=(
 	kamailio:kamailio
 	sipp:sip-tester
 	/usr/share/sip-tester/g711a.pcap:sip-tester # the caller's media
+	chromium:chromium
+	promtool:prometheus
 )
 
 # Most are loaded on demand where that is allowed. The sysctls of conntrack are there only

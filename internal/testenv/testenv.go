@@ -38,6 +38,8 @@ const (
 	Scapy                        // the scapy library of Debian's own Python
 	FTP                          // the vsftpd command, with its user ftp, and curl as its client
 	SIP                          // the kamailio and sipp commands
+	Browser                      // the chromium command
+	Promtool                     // the promtool command (package prometheus)
 )
 
 // A thing is a command, or a file by its absolute path, with its origin.
@@ -64,6 +66,7 @@ var things = []thing{
 	{Iperf3, "iperf3", ""},
 	{Hping3, "hping3", ""},
 	{Scapy, "/usr/lib/python3/dist-packages/scapy", "package python3-scapy"},
+	{Browser, "chromium", ""}, {Promtool, "promtool", "package prometheus"},
 	{FTP, "vsftpd", ""}, {FTP, "curl", ""},
 	{SIP, "kamailio", ""}, {SIP, "sipp", ""}, {SIP, "/usr/share/sip-tester/g711a.pcap", "package sip-tester"},
 }
