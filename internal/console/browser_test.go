@@ -188,6 +188,10 @@ func TestBrowserPages(t *testing.T) {
 			w.picture(w.ctx, mode+"-"+p.name)
 		}
 	}
+	w.do(w.ctx, emulation.SetScriptExecutionDisabled(false))
+	w.open(w.ctx, "")
+	w.sees(w.ctx, `performance.getEntriesByName("first-contentful-paint").length === 1`)
+	t.Logf("the overview is painted after %.0f ms", value[float64](w, w.ctx, `performance.getEntriesByName("first-contentful-paint")[0].startTime`))
 }
 
 // text returns the text of an element, without a script.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"iter"
 	"net"
 	"net/http"
 	"sync"
@@ -52,7 +53,13 @@ func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) {
 	defer watch.Wait()
 	defer stop()
 	waiting := &waitingEvents{}
-	watch.Go(func() { waiting.gather(ctx, c.Subscribers); stop() })
+	events := c.watch(ctx) // from before the first message on
+	watch.Go(func() {
+		for waiting.gather(events) {
+			events = c.watch(ctx)
+		}
+		stop()
+	})
 	c.feed(ctx, s, waiting)
 }
 
@@ -119,22 +126,23 @@ type waitingEvents struct {
 	eventsMessage
 }
 
-// gather adds events until ctx or the daemon ends.
-func (e *waitingEvents) gather(ctx context.Context, from Subscribers) {
-	for lagged := true; lagged && ctx.Err() == nil; {
-		lagged = false
-		for n, err := range from.Watch(ctx, inspect.SubscriberFilter{}) {
-			if lagged = errors.Is(err, inspect.ErrLagging); err != nil {
-				break
-			}
-			e.add(&n.Event)
+func (c *Console) watch(ctx context.Context) iter.Seq2[*inspect.Notice, error] {
+	return c.Subscribers.Watch(ctx, inspect.SubscriberFilter{})
+}
+
+// gather adds the events of a watch until it ends, and reports whether it ended because there were too
+// many.
+func (e *waitingEvents) gather(events iter.Seq2[*inspect.Notice, error]) (lagged bool) {
+	for n, err := range events {
+		if lagged = errors.Is(err, inspect.ErrLagging); err != nil {
+			break
 		}
-		if lagged {
-			e.mu.Lock()
-			e.Missed = true
-			e.mu.Unlock()
-		}
+		e.add(&n.Event)
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.Missed = e.Missed || lagged
+	return lagged
 }
 
 func (e *waitingEvents) add(event *inspect.Event) {
