@@ -39,13 +39,6 @@ func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.streams.Leave(peer)
 	s := &liveStream{w: w, control: http.NewResponseController(w)}
-	// The deadlines of the server are those of a page. That for reading would end the stream, since
-	// the server reads on, to see the browser leave.
-	if err := s.control.SetReadDeadline(time.Time{}); err != nil {
-		c.failed(err)
-		http.Error(w, "this connection cannot stream", http.StatusInternalServerError)
-		return
-	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep events back
 	ctx, stop := context.WithCancel(r.Context())
@@ -91,7 +84,7 @@ type liveStream struct {
 	control *http.ResponseController
 }
 
-// send writes one message, whose data has no line breaks.
+// send writes one message, whose data has no line breaks. The server's own deadline is that of a page.
 func (s *liveStream) send(event string, data []byte) error {
 	if err := s.control.SetWriteDeadline(time.Now().Add(liveWithin)); err != nil {
 		return err
