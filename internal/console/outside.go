@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/sessiond/sessiond/internal/addrrange"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -144,19 +143,6 @@ func (c *Console) poolOf(ctx context.Context, outside netip.Addr) (inspect.Pool,
 		return inspect.Pool{}, fmt.Errorf("%s is in no outside prefix: %w", outside, inspect.ErrNotFound)
 	}
 	return pools[i], nil
-}
-
-// Last returns the last address that the row lists.
-func (r *prefixRow) Last() netip.Addr { return r.Addresses[len(r.Addresses)-1] }
-
-// Size returns the number of addresses of the prefix.
-func (r *prefixRow) Size() int {
-	return int(addrrange.Number(lastOf(r.Outside))-addrrange.Number(r.Outside.Masked().Addr())) + 1
-}
-
-func lastOf(p netip.Prefix) netip.Addr {
-	first := addrrange.Number(p.Masked().Addr())
-	return addrrange.Address(first | uint32(1<<(32-p.Bits())-1))
 }
 
 // shownBlock is one block of an outside address, with its binding if it has one.
