@@ -12,7 +12,7 @@ func (l *loader) http(v value) {
 	keys := v.mapping(fields{
 		"listen":  func(v value) { v.listen(&c.Listen) },
 		"console": func(v value) { v.boolean(&c.Console) },
-		"hosts":   func(v value) { v.hosts(&c.Hosts) },
+		"hosts":   func(v value) { c.Hosts = hostsOf(v) },
 	})
 	switch {
 	case local(c.Listen):
@@ -25,8 +25,8 @@ func (l *loader) http(v value) {
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 
-// hosts reads host names and addresses, as browsers write them without a port.
-func (v value) hosts(to *[]string) {
+// hostsOf reads host names and addresses, as browsers write them without a port.
+func hostsOf(v value) (hosts []string) {
 	for _, e := range v.list() {
 		name, ok := e.scalar()
 		_, notAddress := netip.ParseAddr(name)
@@ -35,7 +35,8 @@ func (v value) hosts(to *[]string) {
 		case notAddress != nil && !hostName.MatchString(name):
 			e.errorf("%q is no host name; write it without scheme, port and path, such as cgn1.noc.example", name)
 		default:
-			*to = append(*to, name)
+			hosts = append(hosts, name)
 		}
 	}
+	return hosts
 }

@@ -141,12 +141,12 @@ func bindingTimes(b *inspect.Binding, add func(at time.Time, format string, args
 	add(b.GraceUntil, "The grace time ends")
 	if r := b.Receipt; r != nil {
 		add(r.CutAt, "Cut: the gate was closed, and no packet passed from then on")
-		add(r.ReapedAt, "Reaped: %s sessions were deleted, and %s proved that none was left", measure.Count(r.Deleted), proofTexts[r.Proof])
+		add(r.ReapedAt, "Reaped: %s sessions were deleted, and %s proved that none was left", measure.Count(r.Deleted), absenceTexts[r.Proof])
 	}
 	add(b.HoldUntil, "The quarantine of ports %s ends", b.Ports())
 }
 
-var proofTexts = map[nat.Proof]string{
+var absenceTexts = map[nat.Proof]string{
 	nat.NotProved:  "nothing yet",
 	nat.ProofIndex: "the index",
 	nat.ProofTable: "a walk through the table",
