@@ -53,6 +53,8 @@ needed=(
 	/usr/share/bash-completion/bash_completion:bash-completion
 	zsh:zsh
 	fish:fish
+	chromium:chromium
+	promtool:prometheus
 )
 
 # Most are loaded on demand where that is allowed. The sysctls of conntrack are there only

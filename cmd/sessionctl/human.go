@@ -1,54 +1,22 @@
 package main
 
 import (
-	"fmt"
 	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/sessiond/sessiond/internal/measure"
 )
 
 // none marks an absent value in tables.
 const none = "-"
 
 // span writes a duration with its two largest units: "45s", "2h4m", "3d7h".
-func span(d time.Duration) string {
-	d = d.Round(time.Second)
-	if d < 0 {
-		return "0s"
-	}
-	days, rest := d/(24*time.Hour), d%(24*time.Hour)
-	hours, minutes, seconds := rest/time.Hour, rest%time.Hour/time.Minute, rest%time.Minute/time.Second
-	switch {
-	case days > 0:
-		return pair(int64(days), "d", int64(hours), "h")
-	case hours > 0:
-		return pair(int64(hours), "h", int64(minutes), "m")
-	case minutes > 0:
-		return pair(int64(minutes), "m", int64(seconds), "s")
-	}
-	return strconv.FormatInt(int64(seconds), 10) + "s"
-}
-
-func pair(large int64, largeUnit string, small int64, smallUnit string) string {
-	if small == 0 {
-		return strconv.FormatInt(large, 10) + largeUnit
-	}
-	return fmt.Sprintf("%d%s%d%s", large, largeUnit, small, smallUnit)
-}
+func span(d time.Duration) string { return measure.Span(d) }
 
 // octets writes octets in units of 1024: "512 B", "1.2 GiB".
-func octets(n uint64) string {
-	if n < 1024 {
-		return strconv.FormatUint(n, 10) + " B"
-	}
-	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
-	value, unit := float64(n)/1024, 0
-	for value >= 1023.95 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	return fmt.Sprintf("%.1f %s", value, units[unit])
-}
+func octets(n uint64) string { return measure.Octets(n) }
 
 // age writes the time since t; none for an absent one.
 func (p *printer) age(t *timestamppb.Timestamp) string {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -11,30 +10,6 @@ import (
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
-
-func TestSpan(t *testing.T) {
-	t.Parallel()
-	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 0: "0s", 400 * time.Millisecond: "0s", 45 * time.Second: "45s",
-		60 * time.Second: "1m", 61 * time.Second: "1m1s", 7440 * time.Second: "2h4m",
-		24 * time.Hour: "1d", 79 * time.Hour: "3d7h", 59*time.Second + 900*time.Millisecond: "1m",
-	} {
-		if got := span(d); got != want {
-			t.Errorf("span(%v) = %s, want %s", d, got, want)
-		}
-	}
-}
-
-func TestOctets(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[uint64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1<<20 - 1: "1.0 MiB", 5 << 30: "5.0 GiB", math.MaxUint64: "16.0 EiB",
-	} {
-		if got := octets(n); got != want {
-			t.Errorf("octets(%d) = %s, want %s", n, got, want)
-		}
-	}
-}
 
 func TestTypedPrefix(t *testing.T) {
 	t.Parallel()

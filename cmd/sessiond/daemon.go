@@ -18,6 +18,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/console"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -59,6 +60,7 @@ type daemon struct {
 	radius  *radiusacct.Server
 	control *control.Server
 	web     *web
+	console *console.Console // nil for none
 	metrics *metrics.Metrics
 	closers []io.Closer
 	discard bool // end the subscribers of groups, prefixes and blocks that are not configured
@@ -190,11 +192,15 @@ func (d *daemon) openControl(context.Context) (err error) {
 }
 
 func (d *daemon) openWeb(context.Context) error {
+	pages, err := d.openConsole()
+	if err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", d.config.HTTP.Listen)
 	if err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	d.web = newWeb(l, d.metrics.Handler(), d.manager.NotReady, d.log)
+	d.web = newWeb(l, d.metrics.Handler(), pages, d.manager.NotReady, d.log)
 	d.logListening("http", l.Addr().String())
 	return nil
 }
@@ -236,7 +242,11 @@ func (d *daemon) run(ctx context.Context, reload func(context.Context) (config.C
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	back, backCtx := errgroup.WithContext(background)
-	for _, task := range []func(context.Context) error{d.nat.Run, d.sweepRestarts, d.db.TrimFeeds, d.db.KeepKeyTypes, d.db.KeepNASes, d.manager.Run, d.web.run, newGCTuner(d.manager.Ready()).run} {
+	tasks := []func(context.Context) error{d.nat.Run, d.sweepRestarts, d.db.TrimFeeds, d.db.KeepKeyTypes, d.db.KeepNASes, d.manager.Run, d.web.run, newGCTuner(d.manager.Ready()).run}
+	if d.console != nil {
+		tasks = append(tasks, d.console.Run)
+	}
+	for _, task := range tasks {
 		back.Go(func() error { return uncanceled(task(backCtx)) })
 	}
 	front, frontCtx := errgroup.WithContext(ctx)

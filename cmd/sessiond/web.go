@@ -12,17 +12,18 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/console"
 	"github.com/sessiond/sessiond/internal/quota"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
-// web serves /metrics, /healthz and /readyz.
+// web serves /metrics, /healthz and /readyz, and the pages of the console where there is one.
 type web struct {
 	listener net.Listener
 	server   *http.Server
 }
 
-func newWeb(l net.Listener, metrics http.Handler, notReady func() error, log *slog.Logger) *web {
+func newWeb(l net.Listener, metrics, pages http.Handler, notReady func() error, log *slog.Logger) *web {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -35,6 +36,10 @@ func newWeb(l net.Listener, metrics http.Handler, notReady func() error, log *sl
 		}
 		fmt.Fprintln(w, "ready")
 	})
+	if pages != nil {
+		mux.Handle(console.Path, pages)
+		mux.Handle("GET /{$}", http.RedirectHandler(console.Path, http.StatusFound))
+	}
 	return &web{
 		listener: &webListener{l, quota.New(webConnections, webConnectionsPerPeer)},
 		server: &http.Server{

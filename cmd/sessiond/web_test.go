@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 )
@@ -18,7 +19,7 @@ func TestIdleCallersOfMetricsAreBounded_I10(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWeb(l, http.NotFoundHandler(), func() error { return nil }, slog.New(slog.DiscardHandler))
+	w := newWeb(l, http.NotFoundHandler(), nil, func() error { return nil }, slog.New(slog.DiscardHandler))
 	if s := w.server; s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 {
 		t.Errorf("a time is unbounded: %+v", s)
 	}
@@ -72,4 +73,43 @@ func answered(c net.Conn) bool {
 	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, resp.Body)
 	return err == nil && resp.StatusCode == http.StatusOK
+}
+
+// TestConsoleBesideMetrics: the root leads to the console where there is one, and to nothing
+// elsewhere. Metrics are served to callers by any name, as scrapers use.
+func TestConsoleBesideMetrics(t *testing.T) {
+	ok := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.Path) })
+	for _, c := range []struct {
+		pages  http.Handler
+		path   string
+		code   int
+		answer string // location, or body
+	}{
+		{ok, "/", http.StatusFound, "/console/"},
+		{ok, "/console/", http.StatusOK, "/console/"},
+		{ok, "/console/subscribers", http.StatusOK, "/console/subscribers"},
+		{ok, "/other", http.StatusNotFound, ""},
+		{ok, "/metrics", http.StatusOK, "/metrics"},
+		{nil, "/", http.StatusNotFound, ""},
+		{nil, "/console/", http.StatusNotFound, ""},
+		{nil, "/metrics", http.StatusOK, "/metrics"},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = l.Close()
+		w := newWeb(l, ok, c.pages, func() error { return nil }, slog.New(slog.DiscardHandler))
+		r := httptest.NewRequest("GET", c.path, nil)
+		r.Host = "cgn1"
+		got := httptest.NewRecorder()
+		w.server.Handler.ServeHTTP(got, r)
+		answer := got.Body.String()
+		if got.Code/100 == 3 {
+			answer = got.Header().Get("Location")
+		}
+		if got.Code != c.code || c.answer != "" && answer != c.answer {
+			t.Errorf("%s, console %v: status %d, %q", c.path, c.pages != nil, got.Code, answer)
+		}
+	}
 }

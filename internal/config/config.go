@@ -127,9 +127,11 @@ type TLS struct {
 	CertFile, KeyFile, ClientCAFile string
 }
 
-// HTTP serves metrics and health.
+// HTTP serves metrics, health and the console.
 type HTTP struct {
-	Listen string // host:port
+	Listen  string   // host:port
+	Console bool     // serve the console beside metrics and health
+	Hosts   []string // names of this server in browsers, beside those of loopback and its addresses
 }
 
 // NAT is the kernel side: backend, namespace, table and interfaces.

@@ -305,6 +305,26 @@ func TestWarnsOfOpenControl(t *testing.T) {
 	}
 }
 
+// TestConsole: off loopback there is a console only where it is written, with a warning.
+func TestConsole(t *testing.T) {
+	for text, want := range map[string]struct{ on, warned bool }{
+		"":                                          {on: true},
+		"http: {listen: 'localhost:1'}\n":           {on: true},
+		"http: {listen: '[::1]:1'}\n":               {on: true},
+		"http: {console: false}\n":                  {},
+		"http: {listen: ':7901'}\n":                 {},
+		"http: {listen: '192.0.2.1:7901'}\n":        {},
+		"http: {listen: ':7901', console: false}\n": {},
+		"http: {listen: ':7901', console: true, hosts: [cgn1, '::1']}\n": {on: true, warned: true},
+	} {
+		c, warnings := mustParse(t, edit("", text))
+		warned := len(warnings) == 1 && strings.HasPrefix(warnings[0], "test.yaml:14: http.console: whoever reaches :7901 reads who is online")
+		if c.HTTP.Console != want.on || warned != want.warned || len(warnings) > 1 {
+			t.Errorf("%q: console %v, warnings %q", text, c.HTTP.Console, warnings)
+		}
+	}
+}
+
 // TestWarnsOfInferredRealms: a warning appears if a client could report another
 // one's NAS, and infer_realms is not set.
 func TestWarnsOfInferredRealms(t *testing.T) {

@@ -104,6 +104,9 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"radius listen", "radius:", "radius:\n  listen: ['1.2.3.4']", ":3: radius.listen[0]: \"1.2.3.4\" is not host:port"},
 		{"radius listen twice", "radius:", "radius:\n  listen: [':1', ':1']", ":3: radius.listen[1]: :1 is there twice"},
 		{"listen host", "", "http: {listen: 'a.b:1'}\n", ":14: http.listen: \"a.b\" is not an address"},
+		{"console neither on nor off", "", "http: {console: maybe}\n", ":14: http.console: \"maybe\" is neither true nor false"},
+		{"host with a scheme", "", "http: {hosts: ['http://cgn1/']}\n", ":14: http.hosts[0]: \"http://cgn1/\" is no host name; write it without scheme, port and path, such as cgn1.noc.example"},
+		{"host with a port", "", "http: {hosts: ['cgn1:7901']}\n", ":14: http.hosts[0]: \"cgn1:7901\" is no host name"},
 		{"listen port", "", "http: {listen: ':65536'}\n", ":14: http.listen: \"65536\" is not a port"},
 
 		{"grpc in the open", "", "grpc: {listen: 0.0.0.0:7900}\n", ":14: grpc.listen: 0.0.0.0:7900 can be reached from elsewhere in plain text"},

@@ -42,6 +42,8 @@ var readAtStart = map[string]func(*Config) any{
 	"grpc.call_timeout":                   func(c *Config) any { return c.GRPC.CallTimeout },
 	"grpc.stall_timeout":                  func(c *Config) any { return c.GRPC.StallTimeout },
 	"http.listen":                         func(c *Config) any { return c.HTTP.Listen },
+	"http.console":                        func(c *Config) any { return c.HTTP.Console },
+	"http.hosts":                          func(c *Config) any { return c.HTTP.Hosts },
 	"nat.backend":                         func(c *Config) any { return c.NAT.Backend },
 	"nat.netns":                           func(c *Config) any { return c.NAT.NetNS },
 	"nat.table":                           func(c *Config) any { return c.NAT.Table },

@@ -42,6 +42,8 @@ const (
 	Yaml                         // the yaml library of Debian's own Python
 	Mandoc                       // the mandoc command
 	Completions                  // the bash, zsh and fish shells, with bash's completions
+	Browser                      // the chromium command
+	Promtool                     // the promtool command (package prometheus)
 )
 
 // A thing is a command, or a file by its absolute path, with its origin.
@@ -68,6 +70,7 @@ var things = []thing{
 	{Iperf3, "iperf3", ""},
 	{Hping3, "hping3", ""},
 	{Scapy, "/usr/lib/python3/dist-packages/scapy", "package python3-scapy"},
+	{Browser, "chromium", ""}, {Promtool, "promtool", "package prometheus"},
 	{FTP, "vsftpd", ""}, {FTP, "curl", ""},
 	{SIP, "kamailio", ""}, {SIP, "sipp", ""}, {SIP, "/usr/share/sip-tester/g711a.pcap", "package sip-tester"},
 	{Protoc, "protoc", "package protobuf-compiler"}, {Protoc, "/usr/bin/grpc_python_plugin", "package protobuf-compiler-grpc"},

@@ -49,6 +49,21 @@ func (b *Backend) State() string {
 	return fmt.Sprintf("%+v", []any{b.Online, b.Leases, b.Flows, b.Blocks, b.Live, b.Waiting, b.Routers, b.Mapped})
 }
 
+// SetOnline replaces the online subscribers, while the backend is served.
+func (b *Backend) SetOnline(online ...inspect.Subscriber) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Online = online
+}
+
+// SetStatus changes the status, while the backend is served.
+func (b *Backend) SetStatus(change func(*inspect.Status)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Glance.Groups = slices.Clone(b.Glance.Groups)
+	change(&b.Glance)
+}
+
 // Subscriber implements control.Subscribers.
 func (b *Backend) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
 	b.mu.Lock()

@@ -1,4 +1,4 @@
-package control
+package rawtext
 
 import (
 	"strings"
@@ -24,14 +24,14 @@ func TestText_ACCT23(t *testing.T) {
 		{"\u202egnp", "%E2%80%AEgnp"},
 		{"\ufffd", "\ufffd"},
 	} {
-		if got := toText(c.octets); got != c.text {
-			t.Errorf("toText(%q) = %q, want %q", c.octets, got, c.text)
+		if got := Of(c.octets); got != c.text {
+			t.Errorf("Of(%q) = %q, want %q", c.octets, got, c.text)
 		}
-		if got := toOctets(c.text); got != c.octets {
-			t.Errorf("toOctets(%q) = %q, want %q", c.text, got, c.octets)
+		if got := Octets(c.text); got != c.octets {
+			t.Errorf("Octets(%q) = %q, want %q", c.text, got, c.octets)
 		}
 	}
-	if got := toOctets("%4a%zz"); got != "J%zz" {
+	if got := Octets("%4a%zz"); got != "J%zz" {
 		t.Errorf("lower-case digits: got %q", got)
 	}
 }
@@ -41,14 +41,14 @@ func FuzzText(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, octets string) {
-		text := toText(octets)
+		text := Of(octets)
 		if !utf8.ValidString(text) {
-			t.Errorf("toText(%q) = %q is no UTF-8", octets, text)
+			t.Errorf("Of(%q) = %q is no UTF-8", octets, text)
 		}
 		if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			t.Errorf("toText(%q) = %q is not printable", octets, text)
+			t.Errorf("Of(%q) = %q is not printable", octets, text)
 		}
-		if got := toOctets(text); got != octets {
+		if got := Octets(text); got != octets {
 			t.Errorf("%q became %q became %q", octets, text, got)
 		}
 	})

@@ -1,0 +1,199 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/quota"
+)
+
+// Times of the stream.
+const (
+	liveTick   = 250 * time.Millisecond // between two messages with events
+	factsEvery = 2 * time.Second
+	liveWithin = 10 * time.Second // for a reader to take a message
+)
+
+// eventsPerTick is the most events that a message has. A person reads no more, and a restart of all
+// subscribers makes thousands a second.
+const eventsPerTick = 50
+
+// serveLive sends facts and events until the browser leaves. A browser needs one stream for all of
+// its tabs: the script shares it.
+func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) {
+	peer := r.RemoteAddr
+	if a, err := net.ResolveTCPAddr("tcp", peer); err == nil {
+		peer = quota.PeerOf(a)
+	}
+	if c.streams.Enter(peer) != "" {
+		w.Header().Set("Retry-After", "30")
+		http.Error(w, "too many event streams are open; close some pages", http.StatusServiceUnavailable)
+		return
+	}
+	defer c.streams.Leave(peer)
+	s := &liveStream{w: w, control: http.NewResponseController(w)}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep events back
+	ctx, stop := context.WithCancel(r.Context())
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer stop()
+	waiting := &waitingEvents{}
+	events := c.watch(ctx) // from before the first message on
+	watch.Go(func() {
+		for waiting.gather(events) {
+			events = c.watch(ctx)
+		}
+		stop()
+	})
+	c.feed(ctx, s, waiting)
+}
+
+// feed sends what there is at each tick.
+func (c *Console) feed(ctx context.Context, s *liveStream, waiting *waitingEvents) {
+	tick := time.NewTicker(liveTick)
+	defer tick.Stop()
+	for due := time.Now(); ; {
+		if now := time.Now(); !now.Before(due) {
+			due = now.Add(factsEvery)
+			if s.send("facts", c.facts.encoded(ctx, c)) != nil {
+				return
+			}
+		}
+		if message, ok := waiting.next(); ok && s.sendJSON("events", message) != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// liveStream writes messages to one browser.
+type liveStream struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+// send writes one message, whose data has no line breaks. The server's own deadline is that of a page.
+func (s *liveStream) send(event string, data []byte) error {
+	if err := s.control.SetWriteDeadline(time.Now().Add(liveWithin)); err != nil {
+		return err
+	}
+	message := make([]byte, 0, len(event)+len(data)+16)
+	message = append(append(message, "event: "...), event...)
+	message = append(append(append(message, "\ndata: "...), data...), "\n\n"...)
+	if _, err := s.w.Write(message); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}
+
+func (s *liveStream) sendJSON(event string, message any) error {
+	data, err := json.Marshal(message)
+	if err != nil {
+		return err
+	}
+	return s.send(event, data)
+}
+
+// eventsMessage is a message with events.
+type eventsMessage struct {
+	Rows    []eventRow `json:"rows"`
+	LeftOut int        `json:"leftOut"` // further events
+	Missed  bool       `json:"missed"`  // more events, of unknown number
+}
+
+// waitingEvents are the events since the last message.
+type waitingEvents struct {
+	mu sync.Mutex
+	eventsMessage
+}
+
+func (c *Console) watch(ctx context.Context) iter.Seq2[*inspect.Notice, error] {
+	return c.Subscribers.Watch(ctx, inspect.SubscriberFilter{})
+}
+
+// gather adds the events of a watch until it ends, and reports whether it ended because there were too
+// many.
+func (e *waitingEvents) gather(events iter.Seq2[*inspect.Notice, error]) (lagged bool) {
+	for n, err := range events {
+		if lagged = errors.Is(err, inspect.ErrLagging); err != nil {
+			break
+		}
+		e.add(&n.Event)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.Missed = e.Missed || lagged
+	return lagged
+}
+
+func (e *waitingEvents) add(event *inspect.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.Rows) == eventsPerTick {
+		e.LeftOut++
+		return
+	}
+	e.Rows = append(e.Rows, eventRowOf(event))
+}
+
+// next returns the message that is due; false for none.
+func (e *waitingEvents) next() (eventsMessage, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	message := e.eventsMessage
+	e.eventsMessage = eventsMessage{}
+	return message, len(message.Rows) > 0 || message.Missed
+}
+
+// factsMessage is the message with the facts of the overview, made once for all streams.
+type factsMessage struct {
+	mu   sync.Mutex
+	made time.Time
+	data []byte
+}
+
+// encoded returns the message, which is not much older than factsEvery.
+func (m *factsMessage) encoded(ctx context.Context, c *Console) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := time.Now(); now.Sub(m.made) >= factsEvery/2 {
+		m.made, m.data = now, c.encodeFacts(ctx)
+	}
+	return m.data
+}
+
+// encodeFacts returns the facts as JSON; those that cannot be read now are left out.
+func (c *Console) encodeFacts(ctx context.Context) []byte {
+	var message struct {
+		Facts []shownFact `json:"facts"`
+		Curve *ratesCurve `json:"curve,omitempty"`
+	}
+	cards, err := c.cards(ctx)
+	if err != nil {
+		c.failed(err)
+	}
+	for _, card := range cards {
+		message.Facts = append(message.Facts, card.Facts...)
+		if card.Curve != nil {
+			message.Curve = card.Curve
+		}
+	}
+	data, err := json.Marshal(message)
+	if err != nil {
+		c.failed(err)
+		return []byte("{}")
+	}
+	return data
+}

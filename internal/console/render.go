@@ -1,0 +1,165 @@
+package console
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/measure"
+	"github.com/sessiond/sessiond/internal/rawtext"
+)
+
+//go:embed templates/*.html
+var templateFiles embed.FS
+
+//go:embed assets
+var assetFiles embed.FS
+
+// pageTemplates are the templates of pages, by name, each with the layout.
+type pageTemplates map[string]*template.Template
+
+const layoutFile = "layout.html"
+
+func parseTemplates(now func() time.Time) (pageTemplates, error) {
+	functions := template.FuncMap{
+		"count": measure.Count, "octets": measure.Octets, "raw": rawtext.Of,
+		"age":      func(t time.Time) string { return measure.Span(now().Sub(t)) },
+		"in":       func(t time.Time) string { return measure.Span(t.Sub(now())) },
+		"protocol": protocolName, "side": sideName,
+	}
+	names, err := fs.Glob(templateFiles, "templates/*.html")
+	if err != nil {
+		return nil, err
+	}
+	all := pageTemplates{}
+	for _, name := range names {
+		if name = path.Base(name); name == layoutFile {
+			continue
+		}
+		t, err := template.New(layoutFile).Funcs(functions).ParseFS(templateFiles, "templates/"+layoutFile, "templates/"+name)
+		if err != nil {
+			return nil, err
+		}
+		all[name] = t
+	}
+	return all, nil
+}
+
+// shownPage is the outcome of a request: a page, or another address to go to.
+type shownPage struct {
+	template string // name of its file
+	Title    string
+	Section  string // of the navigation
+	Query    string // in the search field
+	Body     any
+	code     int    // status code, 0: 200
+	redirect string // path of the page to go to instead
+}
+
+// pageFunc makes one page.
+type pageFunc func(r *http.Request) (shownPage, error)
+
+func (c *Console) serve(page pageFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, err := page(r)
+		if err != nil {
+			p = c.errorPage(err)
+		}
+		if p.redirect != "" {
+			http.Redirect(w, r, p.redirect, http.StatusSeeOther)
+			return
+		}
+		var body bytes.Buffer
+		if err := c.templates[p.template].Execute(&body, p); err != nil {
+			c.failed(err)
+			http.Error(w, "the page cannot be made; the log has the reason", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		if p.code != 0 {
+			w.WriteHeader(p.code)
+		}
+		_, _ = body.WriteTo(w)
+	})
+}
+
+// inputError is a mistake in a request.
+type inputError struct{ text string }
+
+// Error implements error.
+func (e *inputError) Error() string { return e.text }
+
+func badInput(format string, args ...any) error { return &inputError{fmt.Sprintf(format, args...)} }
+
+// errorPage tells what went wrong, and what to do.
+func (c *Console) errorPage(err error) shownPage {
+	page := func(code int, title, text string) shownPage {
+		return shownPage{template: "error.html", Title: title, Body: text, code: code}
+	}
+	var wrong *inputError
+	switch {
+	case errors.As(err, &wrong):
+		return page(http.StatusBadRequest, "This cannot be read", wrong.text)
+	case errors.Is(err, errNoPage):
+		return page(http.StatusNotFound, "There is no such page", "The pages are in the navigation.")
+	case errors.Is(err, inspect.ErrNotFound), errors.Is(err, inspect.ErrNoGroup), errors.Is(err, inspect.ErrNotCovered):
+		return page(http.StatusNotFound, "Not found", err.Error())
+	case errors.Is(err, inspect.ErrNotReady):
+		return page(http.StatusServiceUnavailable, "Not ready yet", err.Error()+". Reload this page shortly.")
+	case errors.Is(err, inspect.ErrUnavailable):
+		return page(http.StatusServiceUnavailable, "The database cannot be reached", err.Error())
+	}
+	c.failed(err)
+	return page(http.StatusInternalServerError, "The page cannot be made", "The log of sessiond has the reason.")
+}
+
+// failed logs a failure, at a bounded rate.
+func (c *Console) failed(err error) {
+	if suppressed, ok := c.failures.Allow(time.Now()); ok {
+		c.Logger.Warn("console page failed", "error", err, "suppressed", suppressed)
+	}
+}
+
+// embeddedFile is a script, style sheet or picture.
+type embeddedFile struct {
+	content []byte
+	tag     string // ETag
+}
+
+func readAssets() (map[string]embeddedFile, error) {
+	files, err := fs.ReadDir(assetFiles, "assets")
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]embeddedFile{}
+	for _, f := range files {
+		content, err := fs.ReadFile(assetFiles, "assets/"+f.Name())
+		if err != nil {
+			return nil, err
+		}
+		sum := sha256.Sum256(content)
+		all[f.Name()] = embeddedFile{content, `"` + hex.EncodeToString(sum[:8]) + `"`}
+	}
+	return all, nil
+}
+
+func (c *Console) serveAsset(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	f, ok := c.assets[name]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-cache") // asked for again with its tag, so that a new version is seen
+	w.Header().Set("ETag", f.tag)
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(f.content))
+}
