@@ -251,6 +251,9 @@ func rawCall(t *testing.T, address, method string) (*http2.Framer, []byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = raw.Close() })
+	if err := raw.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := io.WriteString(raw, http2.ClientPreface); err != nil {
 		t.Fatal(err)
 	}
