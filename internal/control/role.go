@@ -62,6 +62,7 @@ func (d *door) restrict(c net.Conn) *viewerError {
 var reading = []string{
 	"GetSubscriber", "ListSubscribers", "WatchSubscribers", "ListBindings", "LookupOutside", "ListPools", "ListDrops", "AdviseBlockSize",
 	"ListSessions", "CountSessions", "GetSettings", "GetStatus", "ListRemovals", "GetNas", "ListNases", "ListMappings",
+	"ExplainSubscriber", "ListEndings", "ListTopSubscribers",
 	"Check", "List", "Watch", "ServerReflectionInfo", // of gRPC health and reflection
 }
 

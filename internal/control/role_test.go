@@ -164,7 +164,7 @@ func TestEveryMethodIsReadOrChange(t *testing.T) {
 	var changes []string
 	for _, service := range []grpc.ServiceDesc{
 		pb.SubscriberService_ServiceDesc, pb.NatService_ServiceDesc, pb.SessionService_ServiceDesc,
-		pb.ControlService_ServiceDesc, pb.RemovalService_ServiceDesc, pb.NasService_ServiceDesc, pb.MappingService_ServiceDesc,
+		pb.ControlService_ServiceDesc, pb.RemovalService_ServiceDesc, pb.NasService_ServiceDesc, pb.MappingService_ServiceDesc, pb.DeskService_ServiceDesc,
 	} {
 		for _, m := range service.Methods {
 			if control.Changes("/"+service.ServiceName+"/"+m.MethodName, nil) {

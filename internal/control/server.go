@@ -66,6 +66,7 @@ type Options struct {
 	Removals    Removals    // required
 	NASes       NASes       // required
 	Mappings    Mappings    // required
+	Desk        Desk        // required
 
 	Logger *slog.Logger     // required
 	Now    func() time.Time // optional; time.Now
@@ -89,6 +90,8 @@ func (o *Options) check() error {
 		return errors.New("control: NASes is required")
 	case o.Mappings == nil:
 		return errors.New("control: Mappings is required")
+	case o.Desk == nil:
+		return errors.New("control: Desk is required")
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
@@ -187,6 +190,7 @@ func (s *Server) register(o *Options) {
 	pb.RegisterRemovalServiceServer(services, &removalService{backend: o.Removals})
 	pb.RegisterNasServiceServer(services, &nasService{backend: o.NASes})
 	pb.RegisterMappingServiceServer(services, &mappingService{backend: o.Mappings})
+	pb.RegisterDeskServiceServer(services, &deskService{backend: o.Desk, now: s.now})
 	healthpb.RegisterHealthServer(services, s.health)
 	reflection.Register(services)
 }
@@ -219,6 +223,7 @@ func (s *Server) SetReady(ready bool) {
 		pb.RemovalService_ServiceDesc.ServiceName,
 		pb.NasService_ServiceDesc.ServiceName,
 		pb.MappingService_ServiceDesc.ServiceName,
+		pb.DeskService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, state)
 	}
