@@ -168,7 +168,7 @@ func (d *daemon) openControl(context.Context) (err error) {
 		Listen: g.Listen, TLS: control.TLS(g.TLS), LocalRole: control.LocalRole(g.LocalRole),
 		Socket: g.Socket, SocketGroup: g.SocketGroup,
 		Subscribers: served, Nat: served, Sessions: served,
-		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()}, Removals: served, NASes: served, Mappings: served, Desk: served,
+		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()}, Removals: served, NASes: served, Mappings: served, Desk: d.manager.Desk(),
 		Logger: d.log, Limits: grpcLimits(d.config.GRPC), Observer: d.metrics.Calls(),
 	}
 	if g.Socket == config.DefaultSocket {

@@ -16,7 +16,7 @@ import (
 func TestCounts(t *testing.T) {
 	table := &Table{index: newIndex(testSpans(t))}
 	x := table.index
-	add := func(addr uint32, proto uint8, port uint16, inbound bool) {
+	add := func(addr uint32, proto uint16, port uint16, inbound bool) {
 		outer := uint32(198<<24 + 7)
 		f := flow{
 			orig:  key{src: addr, dst: outer, sport: port, dport: 53, proto: proto},
@@ -35,8 +35,10 @@ func TestCounts(t *testing.T) {
 	add(alice, unix.IPPROTO_GRE, 5, false)
 	add(alice, unix.IPPROTO_UDP, 6, true)
 	add(bob, unix.IPPROTO_UDP, 7, false)
-	want := nat.SessionCounts{TCP: 2, UDP: 2, ICMP: 1, Other: 1, Began: 5}
-	if got := table.Counts(addrrange.Address(alice)); got != want || got.Total() != 6 {
+	plain := key{src: alice, dst: 198<<24 + 9, sport: 8, dport: 53, proto: unix.IPPROTO_UDP} // to the machine itself
+	x.createdLocked(&flow{orig: plain, reply: key{src: plain.dst, dst: plain.src, sport: plain.dport, dport: plain.sport, proto: plain.proto}, id: 8})
+	want := nat.SessionCounts{TCP: 2, UDP: 2, ICMP: 1, Other: 2, Began: 6}
+	if got := table.Counts(addrrange.Address(alice)); got != want || got.Total() != 7 {
 		t.Errorf("alice has %+v, want %+v", got, want)
 	}
 	if got := table.Counts(netip.MustParseAddr("100.64.9.9")); got != (nat.SessionCounts{}) {
@@ -53,7 +55,7 @@ func TestCounts(t *testing.T) {
 		}
 	})
 	a, b := addrrange.Address(alice), addrrange.Address(bob)
-	if len(found) != 2 || found[a] != (AddressCount{a, 5, 5}) || found[b] != (AddressCount{b, 1, 1}) {
+	if len(found) != 2 || found[a] != (AddressCount{a, 6, 6}) || found[b] != (AddressCount{b, 1, 1}) {
 		t.Errorf("found %+v", found)
 	}
 	for addr := range uint32(3 * countStep) {

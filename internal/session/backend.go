@@ -57,9 +57,6 @@ type Backend struct {
 	ports      *portWatch
 	mappings   *mappingKeeper
 	configured func() []lsn.GroupConfig
-
-	walks       chan struct{} // has the turn of a walk over all subscribers
-	maxSessions int           // nat.max_sessions_per_subscriber; 0 for no bound
 }
 
 // Backend returns the Manager's Backend.

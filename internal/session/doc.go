@@ -34,7 +34,8 @@
 //	alarms.go      the state that alarms depend on
 //	status.go      whether everything is served, and if not, why
 //	backend.go     answers to gRPC callers, in subscribers.go, bindings.go, removals.go,
-//	               sessions.go, nases.go, mappinglists.go, status.go, explain.go, top.go; lists.go
+//	               sessions.go, nases.go, mappinglists.go, status.go; lists.go
+//	explain.go     the Desk: everything about one customer; top.go: the busiest ones
 //	endings.go     the newest ends of sessions; refusals.go: who was refused sessions lately
 //
 // Package reconcile compares database, life cycle and kernel, and decides about

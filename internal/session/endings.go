@@ -281,7 +281,7 @@ func (r *reports) seedEndings(ctx context.Context) error {
 
 // Endings returns up to limit endings that match, the latest first, with numbers below before; 0
 // for all.
-func (v *Backend) Endings(_ context.Context, f inspect.EndingFilter, before uint64, limit int) (inspect.Endings, error) {
+func (v *Desk) Endings(_ context.Context, f inspect.EndingFilter, before uint64, limit int) (inspect.Endings, error) {
 	v.shared.mu.RLock()
 	err := v.readiness.restoredRLocked()
 	v.shared.mu.RUnlock()

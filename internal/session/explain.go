@@ -11,6 +11,18 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
+// A Desk answers the questions of a NOC's desk about a Manager: it explains customers, lists ends,
+// and finds the busiest subscribers. It implements control.Desk. All methods may be called
+// concurrently.
+type Desk struct {
+	*Backend
+	maxSessions int           // nat.max_sessions_per_subscriber; 0 for no bound
+	walks       chan struct{} // has the turn of a walk over all subscribers
+}
+
+// Desk returns the Manager's Desk.
+func (m *Manager) Desk() *Desk { return m.desk }
+
 // Bounds of an explanation.
 const (
 	explainedMost = 10 // addresses of one user
@@ -19,7 +31,7 @@ const (
 
 // Explain returns everything about a customer, for each of its inside addresses. What cannot be read
 // now, as while Redis is away, is left out.
-func (v *Backend) Explain(ctx context.Context, who inspect.Customer) ([]inspect.Explanation, error) {
+func (v *Desk) Explain(ctx context.Context, who inspect.Customer) ([]inspect.Explanation, error) {
 	list, err := v.explained(who)
 	if err != nil {
 		return nil, err
@@ -47,7 +59,7 @@ func (v *Backend) Explain(ctx context.Context, who inspect.Customer) ([]inspect.
 
 // explained returns an explanation of each address of the customer, with the data that the life
 // cycle and the index of sessions have.
-func (v *Backend) explained(who inspect.Customer) (list []inspect.Explanation, err error) {
+func (v *Desk) explained(who inspect.Customer) (list []inspect.Explanation, err error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
 	if err := v.readiness.restoredRLocked(); err != nil {
@@ -78,7 +90,7 @@ func (v *Backend) explained(who inspect.Customer) (list []inspect.Explanation, e
 }
 
 // explainRLocked explains an address; of a user, "" for whoever is there.
-func (v *Backend) explainRLocked(key subscriber.Key, user string) inspect.Explanation {
+func (v *Desk) explainRLocked(key subscriber.Key, user string) inspect.Explanation {
 	e := inspect.Explanation{Key: key}
 	b, bound := v.shared.life.Engine().Live(key.Group, key.Inside)
 	s := v.shared.life.Slot(key.Inside)
@@ -99,7 +111,7 @@ func (v *Backend) explainRLocked(key subscriber.Key, user string) inspect.Explan
 }
 
 // limitsRLocked returns the limits of an address, with their use.
-func (v *Backend) limitsRLocked(e *inspect.Explanation) (list []inspect.LimitUse) {
+func (v *Desk) limitsRLocked(e *inspect.Explanation) (list []inspect.LimitUse) {
 	now := v.shared.now()
 	since := now.Add(-refusedFor)
 	if e.Subscriber != nil && e.Subscriber.StartedAt.After(since) {
@@ -131,7 +143,7 @@ func (v *Backend) limitsRLocked(e *inspect.Explanation) (list []inspect.LimitUse
 }
 
 // addEnding adds the last end at the address, or of the user.
-func (v *Backend) addEnding(e *inspect.Explanation, who inspect.Customer) {
+func (v *Desk) addEnding(e *inspect.Explanation, who inspect.Customer) {
 	f := inspect.EndingFilter{Group: e.Group, Inside: netip.PrefixFrom(e.Inside, e.Inside.BitLen())}
 	if who.UserName != "" {
 		f = inspect.EndingFilter{Group: who.Group, UserName: who.UserName}
@@ -144,7 +156,7 @@ func (v *Backend) addEnding(e *inspect.Explanation, who inspect.Customer) {
 }
 
 // addMappings adds the static mappings of the address, and of its user.
-func (v *Backend) addMappings(ctx context.Context, e *inspect.Explanation) {
+func (v *Desk) addMappings(ctx context.Context, e *inspect.Explanation) {
 	filters := []inspect.MappingFilter{{Group: e.Group, Inside: netip.PrefixFrom(e.Inside, e.Inside.BitLen())}}
 	if e.Subscriber != nil && e.Subscriber.UserName != "" {
 		filters = append(filters, inspect.MappingFilter{Group: e.Group, UserName: e.Subscriber.UserName})
@@ -161,7 +173,7 @@ func (v *Backend) addMappings(ctx context.Context, e *inspect.Explanation) {
 }
 
 // addNAS adds the NAS of the subscriber, or of the last one, if the database tells.
-func (v *Backend) addNAS(ctx context.Context, e *inspect.Explanation) {
+func (v *Desk) addNAS(ctx context.Context, e *inspect.Explanation) {
 	var id subscriber.SessionID
 	switch {
 	case e.Subscriber != nil:

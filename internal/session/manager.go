@@ -70,6 +70,7 @@ type Manager struct {
 	follower   *feedFollower
 	reconciler *reconcile.Reconciler
 	backend    *Backend
+	desk       *Desk
 
 	tasks    *errgroup.Group
 	tasksCtx context.Context
@@ -148,8 +149,9 @@ func New(o Options) (*Manager, error) {
 	m.backend = &Backend{
 		shared: s, store: o.Store, kernel: o.Kernel, node: o.Node, readiness: m.readiness,
 		reports: m.reports, settings: m.settings, follower: m.follower, served: m.served, reconciler: m.reconciler,
-		ports: m.ports, mappings: m.mappings, configured: m.served.configured, maxSessions: o.MaxSessions, walks: make(chan struct{}, 1),
+		ports: m.ports, mappings: m.mappings, configured: m.served.configured,
 	}
+	m.desk = &Desk{Backend: m.backend, maxSessions: o.MaxSessions, walks: make(chan struct{}, 1)}
 	for _, c := range o.Groups {
 		s.addGroupLocked(c, o.Guards[c.Name])
 	}

@@ -14,7 +14,7 @@ import (
 
 // Top returns the busiest subscribers, the busiest first. It looks at all once, and holds no lock
 // meanwhile but for steps of under 1 ms.
-func (v *Backend) Top(ctx context.Context, q inspect.TopQuery) ([]inspect.Top, error) {
+func (v *Desk) Top(ctx context.Context, q inspect.TopQuery) ([]inspect.Top, error) {
 	v.shared.mu.RLock()
 	err := v.readiness.restoredRLocked()
 	v.shared.mu.RUnlock()
@@ -54,7 +54,7 @@ func (v *Backend) Top(ctx context.Context, q inspect.TopQuery) ([]inspect.Top, e
 
 // inTurn walks over all subscribers, after the walks of other callers: one at a time takes one
 // processor.
-func (v *Backend) inTurn(ctx context.Context, walk func()) error {
+func (v *Desk) inTurn(ctx context.Context, walk func()) error {
 	select {
 	case v.walks <- struct{}{}:
 	case <-ctx.Done():
@@ -67,7 +67,7 @@ func (v *Backend) inTurn(ctx context.Context, walk func()) error {
 
 // busiestSubscribers gathers the subscribers with the largest values.
 type busiestSubscribers struct {
-	v     *Backend
+	v     *Desk
 	query inspect.TopQuery
 	top   topN[inspect.Top]
 }
