@@ -126,7 +126,7 @@ func defaults() Config {
 		},
 		GRPC: GRPC{
 			Listen: defaultListen, Socket: DefaultSocket, MaxConnections: 256, MaxConnectionsPerPeer: 32, MaxStreams: 128, MaxStreamsPerPeer: 32,
-			StallTimeout: 30 * time.Second,
+			StallTimeout: 30 * time.Second, CallTimeout: 10 * time.Minute, LocalRole: "viewer",
 		},
 		HTTP: HTTP{Listen: "127.0.0.1:7901"},
 		NAT:  NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", Flowtables: "refuse", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},

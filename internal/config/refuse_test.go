@@ -111,7 +111,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"grpc by TLS for everybody, said to be insecure", "", "grpc: {listen: ':7900', insecure: true, tls: {cert_file: full, key_file: full}}\n", "grpc.tls.client_ca_file: is missing"},
 		{"grpc socket", "", "grpc: {socket: grpc.sock}\n", ":14: grpc.socket: \"grpc.sock\" is not an absolute path"},
 		{"grpc socket too long", "", "grpc: {socket: /" + strings.Repeat("x", 107) + "}\n", "longer than the 107 octets"},
-		{"local role", "", "grpc: {local_role: root}\n", ":14: grpc.local_role: \"root\" is not known; write one of: viewer, admin"},
+		{"local role", "", "grpc: {local_role: root}\n", ":14: grpc.local_role: \"root\" is not known; write one of: none, viewer, operator, admin"},
 		{"no streams", "", "grpc: {max_streams: 0}\n", ":14: grpc.max_streams: 0 is too small"},
 		{"no time to stall", "", "grpc: {stall_timeout: 0s}\n", ":14: grpc.stall_timeout: 0s is too short"},
 		{"grpc everywhere", "", "grpc: {listen: ':7900'}\n", "can be reached from elsewhere"},
