@@ -88,6 +88,8 @@ func (a *app) root() *cobra.Command {
 		removalCommands{a}.command(),
 		nasCommands{a}.command(),
 		mappingCommands{a}.command(),
+		deskCommands{a}.topCommand(),
+		deskCommands{a}.explainCommand(),
 	)
 	root.Long = rootLong
 	root.Version = version

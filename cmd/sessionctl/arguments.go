@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -73,12 +74,88 @@ func protocolName(p pb.Protocol) string {
 	return strconv.Itoa(int(p))
 }
 
-// subscriberFlags are the flags that select subscribers.
-type subscriberFlags struct{ group, nas, user, inside string }
+// timeForms are the forms of times in arguments, for help.
+const timeForms = "RFC 3339, local 2026-03-01 14:30, 14:30 (today), or -90m (ago)"
 
+// localForms are the forms of local times, besides times of the day.
+var localForms = []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"}
+
+// moment reads a time: in RFC 3339, in local time, a time of this day, or a time before now, as
+// -90m or -2d.
+func moment(flag, text string, now time.Time) (time.Time, error) {
+	if ago, found := strings.CutPrefix(text, "-"); found {
+		if days, whole := strings.CutSuffix(ago, "d"); whole {
+			if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+				return now.AddDate(0, 0, -int(n)), nil
+			}
+		} else if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
+			return now.Add(-d), nil
+		}
+		return time.Time{}, usagef("%s: %q is no time ago such as -30s, -90m, -1h30m or -2d", flag, text)
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	for _, form := range localForms {
+		if t, err := time.ParseInLocation(form, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	for _, form := range []string{"15:04:05", "15:04"} {
+		if t, err := time.Parse(form, text); err == nil {
+			return time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
+		}
+	}
+	return time.Time{}, usagef("%s: %q is no time; write %s", flag, text, timeForms)
+}
+
+// subscriberFlags are the flags that select subscribers.
+type subscriberFlags struct {
+	group, nas, user, inside, userPrefix, station, session string
+
+	outside, state string // of what NAT does for them
+}
+
+// register registers the flags that select by records.
 func (f *subscriberFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.group, "group", "", "only this `group`")
 	flags.StringVar(&f.nas, "nas", "", "only subscribers of this `NAS`")
 	flags.StringVar(&f.user, "user", "", "only this `User-Name`")
+	flags.StringVar(&f.userPrefix, "user-prefix", "", "only User-Names that begin with this `text`")
+	flags.StringVar(&f.station, "calling-station-id", "", "only this `Calling-Station-Id`; of a MAC address, any notation")
+	flags.StringVar(&f.session, "session-id", "", "only this `Acct-Session-Id`")
 	flags.StringVar(&f.inside, "inside", "", "only inside addresses in this `prefix`")
+}
+
+// registerAll registers the flags that select by what NAT does, too.
+func (f *subscriberFlags) registerAll(flags *pflag.FlagSet) {
+	f.register(flags)
+	flags.StringVar(&f.outside, "outside", "", "only those with this outside `address`, prefix, or address:port")
+	flags.StringVar(&f.state, "state", "", "only in this `state`: "+strings.Join(subscriberStates(), ", "))
+}
+
+// check checks the flags, and returns the values of those that are no texts.
+func (f *subscriberFlags) check() (outside string, port uint32, state pb.SubscriberState, err error) {
+	if err = prefix("--inside", f.inside); err != nil {
+		return "", 0, 0, err
+	}
+	if outside, port, err = endpoint("--outside", f.outside); err != nil {
+		return "", 0, 0, err
+	}
+	if f.state == "" {
+		return outside, port, 0, nil
+	}
+	n, known := pb.SubscriberState_value["SUBSCRIBER_STATE_"+strings.ToUpper(strings.ReplaceAll(f.state, "-", "_"))]
+	if !known || n == 0 {
+		return "", 0, 0, usagef("--state: %q is none of %s", f.state, strings.Join(subscriberStates(), ", "))
+	}
+	return outside, port, pb.SubscriberState(n), nil
+}
+
+// subscriberStates are the values of --state.
+func subscriberStates() (names []string) {
+	for n := int32(1); pb.SubscriberState_name[n] != ""; n++ {
+		names = append(names, strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(pb.SubscriberState_name[n], "SUBSCRIBER_STATE_")), "_", "-"))
+	}
+	return names
 }

@@ -23,7 +23,7 @@ func (a bindingCommands) command() *cobra.Command {
 
 func (a bindingCommands) listCommand() *cobra.Command {
 	req := &pb.ListBindingsRequest{PageSize: pageSize}
-	var stateName string
+	var stateName, outside string
 	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List the bindings, held ones included",
@@ -33,10 +33,10 @@ func (a bindingCommands) listCommand() *cobra.Command {
 			if err := prefix("--inside", req.GetInside()); err != nil {
 				return err
 			}
-			if err := prefix("--outside", req.GetOutside()); err != nil {
+			var err error
+			if req.Outside, req.OutsidePort, err = endpoint("--outside", outside); err != nil {
 				return err
 			}
-			var err error
 			if req.State, err = stateOf(stateName); err != nil {
 				return err
 			}
@@ -46,7 +46,10 @@ func (a bindingCommands) listCommand() *cobra.Command {
 	flags := c.Flags()
 	flags.StringVar(&req.Group, "group", "", "only this `group`")
 	flags.StringVar(&req.Inside, "inside", "", "only this inside `address` or prefix")
-	flags.StringVar(&req.Outside, "outside", "", "only this outside `address` or prefix")
+	flags.StringVar(&outside, "outside", "", "only this outside `address`, prefix, or address:port")
+	flags.StringVar(&req.UserName, "user", "", "only holders with this `User-Name`")
+	flags.StringVar(&req.UserNamePrefix, "user-prefix", "", "only holders whose User-Name begins with this `text`")
+	flags.StringVar(&req.AcctSessionId, "session-id", "", "only holders with this `Acct-Session-Id`")
 	flags.StringVar(&stateName, "state", "", "only this `state`: active, draining, cut or held")
 	a.completePicks(c)
 	complete(c, "state", "active", "draining", "cut", "held")
@@ -129,19 +132,19 @@ func (a bindingCommands) lookupCommand() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, given []string) error {
-			req, err := lookupRequest(given[0], at)
+			req, err := lookupRequest(given[0], at, a.now())
 			if err != nil {
 				return err
 			}
 			return a.lookup(c.Context(), req)
 		},
 	}
-	c.Flags().StringVar(&at, "at", "", "the `time`, RFC 3339; default now")
+	c.Flags().StringVar(&at, "at", "", "the `time`: "+timeForms+"; default now")
 	complete(c, "at")
 	return c
 }
 
-func lookupRequest(target, at string) (*pb.LookupOutsideRequest, error) {
+func lookupRequest(target, at string, now time.Time) (*pb.LookupOutsideRequest, error) {
 	outside, port, err := outsideEndpoint(target)
 	if err != nil {
 		return nil, err
@@ -150,9 +153,9 @@ func lookupRequest(target, at string) (*pb.LookupOutsideRequest, error) {
 	if at == "" {
 		return req, nil
 	}
-	t, err := time.Parse(time.RFC3339, at)
+	t, err := moment("--at", at, now)
 	if err != nil {
-		return nil, usagef("--at: %q is no RFC 3339 time such as 2026-03-01T12:30:00Z", at)
+		return nil, err
 	}
 	req.At = timestamppb.New(t)
 	return req, nil
@@ -200,6 +203,7 @@ func (a bindingCommands) show(b *pb.Binding) error {
 		{"State", bindingState(b)},
 		{"Allocated", a.moment(b.GetAllocatedAt())},
 		{"Released", a.moment(b.GetReleasedAt())},
+		{"Reason", endReason(b.GetReason(), b.GetTerminateCause())},
 		{"Grace until", a.moment(b.GetGraceUntil())},
 		{"Cut", a.moment(b.GetReceipt().GetCutAt())},
 		{"Proved gone", a.proof(b.GetReceipt())},

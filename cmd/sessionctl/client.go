@@ -168,3 +168,8 @@ func (c *connection) nases() (pb.NasServiceClient, error) {
 	conn, err := c.connect()
 	return pb.NewNasServiceClient(conn), err
 }
+
+func (c *connection) desk() (pb.DeskServiceClient, error) {
+	conn, err := c.connect()
+	return pb.NewDeskServiceClient(conn), err
+}

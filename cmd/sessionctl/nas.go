@@ -66,13 +66,21 @@ func (a nasCommands) each(ctx context.Context, req *pb.ListNasesRequest, show fu
 	}, show)
 }
 
-var nasHeader = []string{"CLIENT", "NAS", "SUBSCRIBERS", "CLOCK", "HEARD", "RESTARTED", "SAME AS", "REFUSED"}
+var nasHeader = []string{"CLIENT", "NAS", "SUBSCRIBERS", "CLOCK", "HEARD", "RESTARTED", "ENDED", "SAME AS", "REFUSED"}
 
 func (a nasCommands) row(n *pb.Nas) []string {
 	return []string{
 		n.GetClient(), n.GetName(), number(n.GetSubscribers()), clock(n),
-		a.age(n.GetLastHeardAt()), a.age(n.GetLastRestartAt()), sameAs(n), refused(n),
+		a.age(n.GetLastHeardAt()), a.age(n.GetLastRestartAt()), endedBy(n), sameAs(n), refused(n),
 	}
+}
+
+// endedBy is the number of subscribers that the last restart ended.
+func endedBy(n *pb.Nas) string {
+	if n.GetRestartEndings() == nil {
+		return none
+	}
+	return number(n.GetRestartEndings().GetSubscribers())
 }
 
 // clock describes the state of a NAS's clock.
@@ -152,6 +160,17 @@ func (a nasCommands) show(n *pb.Nas) error {
 		{"Clock", clock(n)},
 		{"Last heard", a.moment(n.GetLastHeardAt())},
 		{"Last restart", a.moment(n.GetLastRestartAt())},
+		{"It ended", a.restartEndings(n)},
 		{"Refused events", refused(n)},
 	})
+}
+
+// restartEndings tells whom the last restart of a NAS ended, as far as the daemon knows.
+func (a nasCommands) restartEndings(n *pb.Nas) string {
+	e := n.GetRestartEndings()
+	if e == nil {
+		return "nobody since the daemon started"
+	}
+	return plural(e.GetSubscribers(), "subscriber") + ", the last " + a.moment(e.GetLastEndTime()) +
+		"; `sessionctl subscriber history --nas " + n.GetName() + " --reason nas-restart` names them"
 }

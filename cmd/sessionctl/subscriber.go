@@ -19,45 +19,54 @@ type subscriberCommands struct{ *app }
 
 func (a subscriberCommands) command() *cobra.Command {
 	c := group("subscriber", "Who is online",
-		a.listCommand(), a.getCommand(), a.deleteCommand(), a.putCommand())
+		a.listCommand(), a.getCommand(), a.deleteCommand(), a.putCommand(), a.historyCommand())
 	c.Aliases = []string{"subscribers", "sub"}
 	return c
 }
 
 func (a subscriberCommands) listCommand() *cobra.Command {
 	var pick subscriberFlags
+	var order string
 	c := &cobra.Command{
-		Use:     "list",
-		Short:   "List the subscribers online",
-		Example: "  sessionctl subscriber list --nas bng1.example --sort -down --limit 20\n  sessionctl subscriber list --inside 100.64.3.0/24 -o csv\n  sessionctl subscriber list --watch=5s",
-		Args:    args(cobra.NoArgs),
+		Use:   "list",
+		Short: "List the subscribers online",
+		Example: "  sessionctl subscriber list --nas bng1.example --sort -down --limit 20\n" +
+			"  sessionctl subscriber list --inside 100.64.3.0/24 -o csv\n" +
+			"  sessionctl subscriber list --watch=5s\n" +
+			"  sessionctl subscriber list --user-prefix ali --order-by user_name",
+		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := prefix("--inside", pick.inside); err != nil {
-				return err
-			}
 			out := newList(&a.printer, subscriberHeader, a.row)
 			out.leastImportant("GROUP", "SEEN", "PORTS", "NAS", "ONLINE", "DOWN", "UP")
 			out.nobody = "no such subscriber is online"
-			if err := a.each(c.Context(), pick, out.addAll); err != nil {
+			if err := a.each(c.Context(), pick, order, out.addAll); err != nil {
 				return err
 			}
 			return out.end()
 		},
 	}
-	pick.register(c.Flags())
+	pick.registerAll(c.Flags())
+	c.Flags().StringVar(&order, "order-by", "", "the `order`: inside_address (default) or user_name")
 	a.completePicks(c)
 	a.listFlags(c, subscriberHeader)
+	complete(c, "order-by", "inside_address", "user_name")
 	return c
 }
 
 // eachSubscriber pages through all subscribers that the flags select.
-func (a subscriberCommands) each(ctx context.Context, pick subscriberFlags, show func([]*pb.Subscriber) error) error {
+func (a subscriberCommands) each(ctx context.Context, pick subscriberFlags, order string, show func([]*pb.Subscriber) error) error {
+	outside, port, state, err := pick.check()
+	if err != nil {
+		return err
+	}
 	client, err := a.subscribers()
 	if err != nil {
 		return err
 	}
 	req := &pb.ListSubscribersRequest{
 		PageSize: pageSize, Group: pick.group, Nas: pick.nas, UserName: pick.user, Inside: pick.inside,
+		UserNamePrefix: pick.userPrefix, CallingStationId: pick.station, AcctSessionId: pick.session,
+		Outside: outside, OutsidePort: port, State: state, OrderBy: order,
 	}
 	return eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Subscriber, string, error) {
 		ctx, cancel := a.bounded(ctx)

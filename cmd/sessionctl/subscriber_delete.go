@@ -32,7 +32,7 @@ func (a subscriberCommands) deleteCommand() *cobra.Command {
 			return a.delete(c.Context(), pick)
 		},
 	}
-	pick.register(c.Flags())
+	pick.registerAll(c.Flags())
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	a.completePicks(c)
 	return c
@@ -51,15 +51,16 @@ func (f *subscriberFlags) narrow(given []string) error {
 		}
 		f.inside = inside
 	}
-	if f.inside == "" && f.user == "" && f.nas == "" {
-		return usagef("say whom to delete: ADDRESS, --user, --nas or --inside")
+	if *f == (subscriberFlags{group: f.group}) {
+		return usagef("say whom to delete: ADDRESS, --user, --nas, --inside or another flag")
 	}
-	return prefix("--inside", f.inside)
+	_, _, _, err := f.check()
+	return err
 }
 
 func (a subscriberCommands) deleteQuestion(ctx context.Context, pick subscriberFlags) (string, error) {
 	n, first := 0, (*pb.Subscriber)(nil)
-	err := a.each(ctx, pick, func(page []*pb.Subscriber) error {
+	err := a.each(ctx, pick, "", func(page []*pb.Subscriber) error {
 		if n == 0 && len(page) > 0 {
 			first = page[0]
 		}
@@ -81,6 +82,10 @@ func (a subscriberCommands) deleteQuestion(ctx context.Context, pick subscriberF
 var errNobody = errors.New("no such subscriber is online; see `sessionctl subscriber list`")
 
 func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags) error {
+	outside, port, state, err := pick.check()
+	if err != nil {
+		return err
+	}
 	client, err := a.subscribers()
 	if err != nil {
 		return err
@@ -89,6 +94,8 @@ func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags) er
 	defer cancel()
 	res, err := client.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{
 		Group: pick.group, Inside: pick.inside, Nas: pick.nas, UserName: pick.user,
+		UserNamePrefix: pick.userPrefix, CallingStationId: pick.station, AcctSessionId: pick.session,
+		Outside: outside, OutsidePort: port, State: state,
 	})
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ func (a subscriberCommands) watch(ctx context.Context, pick subscriberFlags) err
 	}
 	stream, err := client.WatchSubscribers(ctx, &pb.WatchSubscribersRequest{
 		Group: pick.group, Nas: pick.nas, UserName: pick.user, Inside: pick.inside,
+		UserNamePrefix: pick.userPrefix, CallingStationId: pick.station, AcctSessionId: pick.session,
 	})
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@ func TestWatchTable(t *testing.T) {
 	lines, code := follow(t, b, 4, func() {
 		b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventPending, Subscriber: b.Online[1]})
 		b.Publish(inspect.Event{
-			At: controltest.Now, Kind: inspect.EventReaped, Reason: subscriber.ReasonNASRestart,
+			At: controltest.Now, Kind: inspect.EventReaped, End: subscriber.End{Reason: subscriber.ReasonNASRestart},
 			Subscriber: b.Online[0], SessionsEnded: 2,
 		})
 		b.Publish(inspect.Event{
@@ -68,7 +68,7 @@ func TestWatchJSON(t *testing.T) {
 	b := controltest.Scene()
 	lines, code := follow(t, b, 1, func() {
 		b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventCreated, Subscriber: b.Online[1]})
-		b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventDeleted, Reason: subscriber.ReasonAdmin, Subscriber: b.Online[0]})
+		b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventDeleted, End: subscriber.End{Reason: subscriber.ReasonAdmin}, Subscriber: b.Online[0]})
 	}, "-o", "json", "--user", "alice")
 	golden(t, "watch_json", strings.Join(lines, "\n")+"\n", result{code: code})
 }

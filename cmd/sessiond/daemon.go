@@ -136,7 +136,7 @@ func (d *daemon) programNAT(ctx context.Context) error {
 func (d *daemon) openManager(context.Context) (err error) {
 	d.manager, err = session.New(session.Options{
 		Store: d.db, Kernel: d.nat, Groups: lsnGroups(d.config.Groups), Node: d.config.Node,
-		Owner: d.claim, By: servedBy(d.config), MaxMappings: d.config.NAT.MaxMappings, Discard: d.discard,
+		Owner: d.claim, By: servedBy(d.config), MaxMappings: d.config.NAT.MaxMappings, MaxSessions: d.config.NAT.MaxSessionsPerSubscriber, Discard: d.discard,
 		Settings: firstSettings(d.config.Settings), Guards: guards(d.config.Groups), Observer: d.metrics, Logger: d.log,
 	})
 	if err == nil {
@@ -170,7 +170,7 @@ func (d *daemon) openControl(context.Context) (err error) {
 		Listen: g.Listen, TLS: control.TLS(g.TLS), LocalRole: role(g.LocalRole), Grants: grants(g.Roles),
 		Socket: g.Socket, SocketGroup: g.SocketGroup,
 		Subscribers: served, Nat: served, Sessions: served,
-		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()}, Removals: served, NASes: served, Mappings: served,
+		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()}, Removals: served, NASes: served, Mappings: served, Desk: d.manager.Desk(),
 		Logger: d.log, Limits: grpcLimits(d.config.GRPC), Observer: d.metrics.Calls(),
 	}
 	if g.Socket == config.DefaultSocket {

@@ -43,6 +43,10 @@ var leastRoles = map[string]Role{
 	"/sessiond.v1.MappingService/CreateMapping": Operator,
 	"/sessiond.v1.MappingService/DeleteMapping": Operator,
 
+	"/sessiond.v1.DeskService/ExplainSubscriber":  Viewer,
+	"/sessiond.v1.DeskService/ListEndings":        Viewer,
+	"/sessiond.v1.DeskService/ListTopSubscribers": Viewer,
+
 	"/grpc.health.v1.Health/Check": None,
 	"/grpc.health.v1.Health/List":  None,
 	"/grpc.health.v1.Health/Watch": None,

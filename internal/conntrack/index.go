@@ -64,6 +64,7 @@ type owner struct {
 	count   uint32
 	opened  uint32 // number of its entries with recordOpened
 	reached uint32 // number of its entries with recordReached
+	begun   uint32 // entries with recordOpened that were added since it last had none
 	class   uint32 // of its bounds, see bounded
 }
 
@@ -200,6 +201,7 @@ func (x *index) linkLocked(slot, addr uint32) {
 	switch {
 	case r.kind&recordOpened != 0:
 		o.opened++
+		o.begun++
 		x.opened.grew(addr, o.opened)
 		if o.class != 0 {
 			x.countPortLocked(own, o, r, 1)

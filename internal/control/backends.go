@@ -26,15 +26,28 @@ type Subscribers interface {
 	// empty, before the end, because a call examines a bounded number.
 	Subscribers(ctx context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) (page []inspect.Subscriber, next subscriber.Key, err error)
 
+	// SubscribersByName is Subscribers in the order of User-Names, and of inside
+	// addresses where these are equal. Subscribers without a name are left out.
+	SubscribersByName(ctx context.Context, f inspect.SubscriberFilter, after inspect.NameKey, limit int) (page []inspect.Subscriber, next inspect.NameKey, err error)
+
+	// SubscriberTotal returns the number of subscribers that match, if it is counted
+	// anyway.
+	SubscriberTotal(ctx context.Context, f inspect.SubscriberFilter) (total int, counted bool)
+
 	// Put creates or replaces a record by hand and returns it as stored, once the
 	// engine has applied it or a bounded time is over. With an empty Group the
-	// address determines the group. ErrNoGroup, ErrConflict, ErrUnavailable.
+	// address determines the group. A Version is that of the record to replace.
+	// ErrNoGroup, ErrConflict, ErrUnavailable.
 	Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error)
 
 	// Delete deletes the records that match and returns them as they last were. No
 	// match is no error. The teardown follows from the deletions. ErrUnavailable,
 	// possibly after some deletions: these are returned too.
 	Delete(ctx context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error)
+
+	// DeleteVersion deletes the record of one subscriber, if it still has the version, and
+	// returns it as it last was. ErrNotFound, ErrConflict, ErrNoGroup, ErrUnavailable.
+	DeleteVersion(ctx context.Context, key subscriber.Key, version string) (subscriber.Record, error)
 
 	// Watch returns the events of matching subscribers from now on. It never makes
 	// the engine wait: a lagging watcher is ended with ErrLagging. The sequence
@@ -49,6 +62,9 @@ type Nat interface {
 	// order of inspect.BindingKey.Compare, after the key after (zero: from the
 	// first). Next is as in Subscribers.
 	Bindings(ctx context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) (page []inspect.Binding, next inspect.BindingKey, err error)
+
+	// BindingTotal returns the number of bindings that match, if it is counted anyway.
+	BindingTotal(ctx context.Context, f inspect.BindingFilter) (total int, counted bool)
 
 	// LookupOutside returns the binding that has, or had at the given time, this
 	// outside port. A zero time means now. ErrNotFound if the port had no binding,
@@ -166,4 +182,19 @@ type NASes interface {
 	// inspect.NASKey.Compare, after the key after (zero: from the first).
 	// ErrNotReady until all state is restored after a start; ErrUnavailable.
 	NASes(ctx context.Context, f inspect.NASFilter, after inspect.NASKey, limit int) ([]inspect.NAS, error)
+}
+
+// Desk is the backend of DeskService. All methods return ErrNotReady until all state is
+// restored after a start.
+type Desk interface {
+	// Explain returns everything about a customer, for each of its inside addresses.
+	// ErrNotFound where nothing is known, ErrNoGroup.
+	Explain(ctx context.Context, who inspect.Customer) ([]inspect.Explanation, error)
+
+	// Endings returns up to limit endings that match, the latest first, with numbers below
+	// before; 0 for all.
+	Endings(ctx context.Context, f inspect.EndingFilter, before uint64, limit int) (inspect.Endings, error)
+
+	// Top returns the busiest subscribers, the busiest first.
+	Top(ctx context.Context, q inspect.TopQuery) ([]inspect.Top, error)
 }

@@ -1,9 +1,12 @@
 package control
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -78,6 +81,20 @@ var (
 		inspect.PoolDrained: pb.PoolChange_POOL_CHANGE_DRAINED,
 		inspect.PoolRemoved: pb.PoolChange_POOL_CHANGE_REMOVED,
 	}
+	subscriberStates = map[inspect.SubscriberState]pb.SubscriberState{
+		inspect.SubscriberActive:      pb.SubscriberState_SUBSCRIBER_STATE_ACTIVE,
+		inspect.SubscriberPending:     pb.SubscriberState_SUBSCRIBER_STATE_PENDING,
+		inspect.SubscriberEnding:      pb.SubscriberState_SUBSCRIBER_STATE_ENDING,
+		inspect.SubscriberRemovalHeld: pb.SubscriberState_SUBSCRIBER_STATE_REMOVAL_HELD,
+		inspect.SubscriberUnconfirmed: pb.SubscriberState_SUBSCRIBER_STATE_UNCONFIRMED,
+	}
+	topMeasures = map[inspect.TopBy]pb.TopBy{
+		inspect.TopSessions:    pb.TopBy_TOP_BY_SESSIONS,
+		inspect.TopNewSessions: pb.TopBy_TOP_BY_NEW_SESSIONS,
+		inspect.TopPorts:       pb.TopBy_TOP_BY_PORTS,
+		inspect.TopOctets:      pb.TopBy_TOP_BY_OCTETS,
+		inspect.TopBlocks:      pb.TopBy_TOP_BY_BLOCKS,
+	}
 	directions = map[nat.Direction]pb.Direction{
 		nat.Outbound: pb.Direction_DIRECTION_OUTBOUND,
 		nat.Inbound:  pb.Direction_DIRECTION_INBOUND,
@@ -107,6 +124,7 @@ func toRecord(r *subscriber.Record) *pb.Subscriber {
 		InputOctets:      r.InputOctets,
 		OutputOctets:     r.OutputOctets,
 		Unconfirmed:      r.Unconfirmed,
+		Etag:             r.Version,
 		Client:           toText(r.Client),
 		NasAddress:       addrText(r.NASAddress),
 		RemovalHeld:      reasons[r.RemovalHeld],
@@ -120,6 +138,7 @@ func toRecord(r *subscriber.Record) *pb.Subscriber {
 }
 
 func toBinding(b *inspect.Binding) *pb.Binding {
+	why := b.Why()
 	m := &pb.Binding{
 		Group:          b.Group,
 		InsideAddress:  addrText(b.Inside),
@@ -137,6 +156,8 @@ func toBinding(b *inspect.Binding) *pb.Binding {
 		GraceUntil:     timestamp(b.GraceUntil),
 		Blocks:         toPortBlocks(b.Blocks),
 		GrownAt:        timestamp(b.GrownAt),
+		Reason:         reasons[why.Reason],
+		TerminateCause: why.Cause,
 	}
 	if b.PortsMeasured {
 		m.PortsInUse, m.PortsPeak = toPortUse(b.PortsInUse), toPortUse(b.PortsPeak)
@@ -164,6 +185,8 @@ func toReceipt(r *nat.Receipt) *pb.Receipt {
 		ElementsRemoved: count(r.Elements),
 		SessionsDeleted: count(r.Deleted),
 		Proof:           proofs[r.Proof],
+		Reason:          reasons[r.Reason],
+		TerminateCause:  r.Cause,
 	}
 }
 
@@ -173,12 +196,14 @@ func toEvent(e *inspect.Event) *pb.SubscriberEvent {
 		limits = append(limits, l.String())
 	}
 	return &pb.SubscriberEvent{
-		Limits:        limits,
-		At:            timestamp(e.At),
-		Kind:          eventKinds[e.Kind],
-		Reason:        reasons[e.Reason],
-		Subscriber:    toSubscriber(&e.Subscriber),
-		SessionsEnded: count(e.SessionsEnded),
+		Limits:     limits,
+		At:         timestamp(e.At),
+		Kind:       eventKinds[e.Kind],
+		Reason:     reasons[e.Reason],
+		Subscriber: toSubscriber(&e.Subscriber),
+
+		TerminateCause: e.Cause,
+		SessionsEnded:  count(e.SessionsEnded),
 	}
 }
 
@@ -375,6 +400,94 @@ func toMapping(m *inspect.Mapping) *pb.Mapping {
 	return p
 }
 
+func toEnding(e *inspect.Ending) *pb.Ending {
+	r := &e.Record
+	m := &pb.Ending{
+		Group:            r.Group,
+		InsideAddress:    addrText(r.Inside),
+		UserName:         toText(r.UserName),
+		Nas:              toText(r.NAS),
+		Client:           toText(r.Client),
+		AcctSessionId:    toText(r.AcctSessionID),
+		CallingStationId: toText(r.CallingStationID),
+		StartTime:        timestamp(r.StartedAt),
+		EndTime:          timestamp(e.At),
+		Reason:           reasons[e.Reason],
+		TerminateCause:   e.Cause,
+		Receipt:          toReceipt(e.Receipt),
+		ResumeTime:       timestamp(e.ResumedAt),
+		InputOctets:      r.InputOctets,
+		OutputOctets:     r.OutputOctets,
+	}
+	if e.Blocks.Outside.IsValid() {
+		m.OutsideAddress, m.Blocks = e.Blocks.Outside.String(), toPortBlocks(e.Blocks)
+	}
+	return m
+}
+
+func toExplanation(e *inspect.Explanation, now time.Time) *pb.Explanation {
+	m := &pb.Explanation{
+		InsideAddress: addrText(e.Inside),
+		Group:         e.Group,
+		Sessions: &pb.SessionCounts{
+			Tcp: count(e.Sessions.TCP), Udp: count(e.Sessions.UDP), Icmp: count(e.Sessions.ICMP), Other: count(e.Sessions.Other),
+		},
+		NewSession:               &pb.NewSession{Passes: true},
+		EndingsCompleteSinceTime: timestamp(e.Since),
+		Advice:                   e.Advice(now),
+	}
+	if d, dropped := e.NewSession(); dropped {
+		m.NewSession = &pb.NewSession{DropReason: string(d.Reason), Meaning: d.Meaning()}
+	}
+	if e.Subscriber != nil {
+		m.Subscriber = toSubscriber(e.Subscriber)
+	}
+	if e.Binding != nil {
+		m.Binding = toBinding(e.Binding)
+	}
+	if e.NAS != nil {
+		m.Nas = toNAS(e.NAS)
+	}
+	if e.LastEnding != nil {
+		m.LastEnding = toEnding(e.LastEnding)
+	}
+	for i := range e.Limits {
+		m.Limits = append(m.Limits, toLimitUse(&e.Limits[i]))
+	}
+	for _, d := range e.Drops {
+		m.Drops = append(m.Drops, toDrop(d))
+	}
+	for i := range e.Mappings {
+		m.Mappings = append(m.Mappings, toMapping(&e.Mappings[i]))
+	}
+	return m
+}
+
+func toLimitUse(l *inspect.LimitUse) *pb.LimitUse {
+	m := &pb.LimitUse{Limit: l.Limit, Most: count(l.Most), RefuseTime: timestamp(l.RefusedAt)}
+	if l.Measured {
+		used := count(l.Used)
+		m.Used = &used
+	}
+	return m
+}
+
+func toTop(t *inspect.Top) *pb.TopSubscriber {
+	m := &pb.TopSubscriber{
+		Value:         t.Value,
+		Group:         t.Who.Group,
+		InsideAddress: addrText(t.Inside),
+		UserName:      toText(t.Who.UserName),
+		Nas:           toText(t.Who.NAS),
+		Sessions:      count(t.Sessions),
+		Octets:        t.Who.InputOctets + t.Who.OutputOctets,
+	}
+	if b := t.Who.Binding; b != nil {
+		m.OutsideAddress, m.Blocks = addrText(b.Outside), count(b.Len())
+	}
+	return m
+}
+
 func toNAS(n *inspect.NAS) *pb.Nas {
 	m := &pb.Nas{
 		Client:        toText(n.Client),
@@ -393,6 +506,11 @@ func toNAS(n *inspect.NAS) *pb.Nas {
 	for verdict, events := range n.Refused {
 		m.Refused[toText(verdict)] = events
 	}
+	if e := n.Endings; e.Subscribers > 0 {
+		m.RestartEndings = &pb.NasRestartEndings{
+			Subscribers: count(e.Subscribers), FirstEndTime: timestamp(e.First), LastEndTime: timestamp(e.Last),
+		}
+	}
 	if n.SameAs != (inspect.NASKey{}) {
 		m.SameAs = &pb.NasName{Client: toText(n.SameAs.Client), Name: toText(n.SameAs.Name)}
 	}
@@ -409,8 +527,14 @@ func fromRemovalFilter(m *pb.RemovalFilter) (inspect.RemovalFilter, error) {
 	return f, err
 }
 
+// protoEnum is an enum of the API.
+type protoEnum interface {
+	~int32
+	fmt.Stringer
+}
+
 // fromEnum reads the value of an enum; UNSPECIFIED is the zero value.
-func fromEnum[D, M ~uint8 | ~int32](field string, m M, messages map[D]M) (D, error) {
+func fromEnum[D ~uint8, M protoEnum](field string, m M, messages map[D]M) (D, error) {
 	if m == 0 {
 		return 0, nil
 	}
@@ -419,7 +543,17 @@ func fromEnum[D, M ~uint8 | ~int32](field string, m M, messages map[D]M) (D, err
 			return d, nil
 		}
 	}
-	return 0, invalid(field, "unknown value %d", m)
+	return 0, invalid(field, "%d is no value; write one of %s", m, valuesOf(messages))
+}
+
+// valuesOf lists the values of an enum.
+func valuesOf[D comparable, M fmt.Stringer](messages map[D]M) string {
+	var names []string
+	for _, m := range messages {
+		names = append(names, m.String())
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // fromSubscriber reads the writable fields of a subscriber put by hand.
@@ -442,57 +576,93 @@ func fromSubscriber(m *pb.Subscriber) (subscriber.Record, error) {
 			return subscriber.Record{}, err
 		}
 	}
+	r.Version = m.GetEtag()
 	r.ExpiresAt, err = fromTimestamp("subscriber.expires_at", m.GetExpiresAt())
 	return r, err
 }
 
-// subscriberQuery is the common part of requests that select subscribers.
-type subscriberQuery interface {
+// recordQuery is the common part of requests that select subscribers by their records.
+type recordQuery interface {
 	GetGroup() string
 	GetNas() string
 	GetUserName() string
 	GetInside() string
+	GetUserNamePrefix() string
+	GetCallingStationId() string
+	GetAcctSessionId() string
 }
 
-func fromSubscriberQuery(q subscriberQuery) (inspect.SubscriberFilter, error) {
+func fromRecordQuery(q recordQuery) (inspect.SubscriberFilter, error) {
 	inside, err := fromPrefix("inside", q.GetInside())
 	return inspect.SubscriberFilter{
-		Group:    q.GetGroup(),
-		NAS:      toOctets(q.GetNas()),
-		UserName: toOctets(q.GetUserName()),
-		Inside:   inside,
+		Group:         q.GetGroup(),
+		NAS:           toOctets(q.GetNas()),
+		UserName:      toOctets(q.GetUserName()),
+		UserPrefix:    toOctets(q.GetUserNamePrefix()),
+		Station:       inspect.NewStation(toOctets(q.GetCallingStationId())),
+		AcctSessionID: toOctets(q.GetAcctSessionId()),
+		Inside:        inside,
 	}, err
 }
 
+// subscriberQuery is the common part of requests that select subscribers by what NAT does for
+// them too.
+type subscriberQuery interface {
+	recordQuery
+	outsideQuery
+	GetState() pb.SubscriberState
+}
+
+func fromSubscriberQuery(q subscriberQuery) (inspect.SubscriberFilter, error) {
+	f, err := fromRecordQuery(q)
+	if err != nil {
+		return f, err
+	}
+	if f.State, err = fromEnum("state", q.GetState(), subscriberStates); err != nil {
+		return f, err
+	}
+	f.Outside, f.Port, err = fromOutside(q)
+	return f, err
+}
+
+// outsideQuery is the part of requests that names a public address and port.
+type outsideQuery interface {
+	GetOutside() string
+	GetOutsidePort() uint32
+}
+
+func fromOutside(q outsideQuery) (netip.Prefix, nat.Port, error) {
+	outside, err := fromPrefix("outside", q.GetOutside())
+	if err != nil {
+		return outside, 0, err
+	}
+	port, err := fromPort("outside_port", q.GetOutsidePort())
+	if err == nil && port != 0 && !outside.IsSingleIP() {
+		err = invalid("outside_port", "needs outside to be one address; give both")
+	}
+	return outside, nat.Port(port), err
+}
+
 func fromBindingQuery(q *pb.ListBindingsRequest) (inspect.BindingFilter, error) {
-	f := inspect.BindingFilter{Group: q.GetGroup()}
+	f := inspect.BindingFilter{
+		Group: q.GetGroup(), UserName: toOctets(q.GetUserName()), UserPrefix: toOctets(q.GetUserNamePrefix()),
+		AcctSessionID: toOctets(q.GetAcctSessionId()),
+	}
 	var err error
 	if f.Inside, err = fromPrefix("inside", q.GetInside()); err != nil {
 		return f, err
 	}
-	if f.Outside, err = fromPrefix("outside", q.GetOutside()); err != nil {
+	if f.Outside, f.Port, err = fromOutside(q); err != nil {
 		return f, err
 	}
-	f.State, err = fromBindingState("state", q.GetState())
+	f.State, err = fromEnum("state", q.GetState(), bindingStates)
 	return f, err
-}
-
-func fromBindingState(field string, m pb.BindingState) (nat.State, error) {
-	if m == pb.BindingState_BINDING_STATE_UNSPECIFIED {
-		return 0, nil
-	}
-	for state, message := range bindingStates {
-		if message == m {
-			return state, nil
-		}
-	}
-	return 0, invalid(field, "unknown state %d", m)
 }
 
 func fromSessionFilter(m *pb.SessionFilter) (inspect.SessionFilter, error) {
 	f := inspect.SessionFilter{Group: m.GetGroup()}
 	if p := m.GetProtocol(); p < 0 || p > math.MaxUint8 {
-		return f, invalid("filter.protocol", "%d is no IANA protocol number", p)
+		return f, invalid("filter.protocol", "%d is no IANA protocol number; write 1 to 255", p)
 	}
 	f.Protocol = uint8(m.GetProtocol())
 	for _, end := range []struct {
@@ -530,7 +700,7 @@ func fromRemovalMode(m *pb.Settings, mask *fieldmaskpb.FieldMask) (inspect.Remov
 	case !named.mode, named.toggle && given == pb.RemovalMode_REMOVAL_MODE_UNSPECIFIED:
 		return either, nil
 	case given == pb.RemovalMode_REMOVAL_MODE_UNSPECIFIED:
-		return either, invalid("settings."+removalModePath, "is in the mask but has no value")
+		return either, invalid("settings."+removalModePath, "is in the mask but has no value; write one of %s", valuesOf(removalModes))
 	case named.toggle && m.GetSubscriberSessionRemoval() != (given == pb.RemovalMode_REMOVAL_MODE_ON):
 		return either, invalid("settings."+removalModePath, "%v contradicts %s %t; name one of them in %s",
 			given, inspect.SettingRemoval, m.GetSubscriberSessionRemoval(), maskField)
@@ -540,7 +710,7 @@ func fromRemovalMode(m *pb.Settings, mask *fieldmaskpb.FieldMask) (inspect.Remov
 			return mode, nil
 		}
 	}
-	return either, invalid("settings."+removalModePath, "unknown mode %d", given)
+	return either, invalid("settings."+removalModePath, "%d is no mode; write one of %s", given, valuesOf(removalModes))
 }
 
 // fromSettings reads the settings named in the mask; the others stay zero.

@@ -27,6 +27,8 @@ func TestEnumsAreComplete(t *testing.T) {
 	whole(t, "Proof", proofs, pb.Proof_name)
 	whole(t, "PoolOrigin", poolOrigins, pb.PoolOrigin_name)
 	whole(t, "PoolChange", poolChanges, pb.PoolChange_name)
+	whole(t, "SubscriberState", subscriberStates, pb.SubscriberState_name)
+	whole(t, "TopBy", topMeasures, pb.TopBy_name)
 	whole(t, "MappingKind", mappingKinds, pb.MappingKind_name)
 }
 

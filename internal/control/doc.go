@@ -21,13 +21,14 @@
 //	removals.go    RemovalService: removals that wait, and observed ones
 //	nases.go       NasService: BNGs
 //	mappings.go    MappingService: mappings that outlive their sessions
+//	desk.go        DeskService: explanations, ends of sessions, the busiest subscribers
 //
 // Messages:
 //
 //	convert.go     from domain to message and back
 //	fields.go      single fields: addresses, ports, times; text.go: raw octets as text
 //	mask.go        field masks of changes
-//	page.go        sizes of pages, and page tokens
+//	page.go        sizes of pages, page tokens, and orders
 //	errors.go      errors to status codes, with the field or resource that they are about
 //	codec.go       encoding: requests that cannot be decoded, events that watchers share
 //

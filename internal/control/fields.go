@@ -20,9 +20,9 @@ func fromTimeout(field string, m *durationpb.Duration) (time.Duration, error) {
 	const limit = math.MaxInt32 / 1000 * time.Second
 	switch d := m.AsDuration(); {
 	case m == nil:
-		return 0, invalid(field, "is in the mask but has no value")
+		return 0, invalid(field, "is in the mask but has no value; give it one, or take it out of the mask")
 	case m.CheckValid() != nil:
-		return 0, invalid(field, "is no valid duration")
+		return 0, invalid(field, "is no valid duration; write seconds, such as \"300s\"")
 	case d < time.Second || d > limit:
 		return 0, invalid(field, "must be 1s to %v", limit)
 	case d%time.Second != 0:
@@ -34,11 +34,11 @@ func fromTimeout(field string, m *durationpb.Duration) (time.Duration, error) {
 
 func fromAddr(field, text string) (netip.Addr, error) {
 	if text == "" {
-		return netip.Addr{}, invalid(field, "is required")
+		return netip.Addr{}, invalid(field, "is required: an IPv4 address")
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil || !a.Unmap().Is4() {
-		return netip.Addr{}, invalid(field, "%q is no IPv4 address", text)
+		return netip.Addr{}, invalid(field, "%q is no IPv4 address; write one such as 100.64.0.1", text)
 	}
 	return a.Unmap(), nil
 }
@@ -53,14 +53,14 @@ func fromPrefix(field, text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil || !p.Addr().Is4() {
-		return netip.Prefix{}, invalid(field, "%q is no IPv4 address or prefix", text)
+		return netip.Prefix{}, invalid(field, "%q is no IPv4 address or prefix; write one such as 100.64.0.1 or 100.64.0.0/24", text)
 	}
 	return p.Masked(), nil
 }
 
 func fromPort(field string, number uint32) (uint16, error) {
 	if number > math.MaxUint16 {
-		return 0, invalid(field, "%d is no port", number)
+		return 0, invalid(field, "%d is no port; write 1 to 65535", number)
 	}
 	return uint16(number), nil
 }
@@ -68,7 +68,7 @@ func fromPort(field string, number uint32) (uint16, error) {
 func fromText(field, text string) (string, error) {
 	octets := toOctets(text)
 	if len(octets) > maxAttribute {
-		return "", invalid(field, "has %d octets; RADIUS allows %d", len(octets), maxAttribute)
+		return "", invalid(field, "has %d octets; RADIUS allows %d: write fewer", len(octets), maxAttribute)
 	}
 	return octets, nil
 }
@@ -79,7 +79,7 @@ func fromTimestamp(field string, m *timestamppb.Timestamp) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	if err := m.CheckValid(); err != nil {
-		return time.Time{}, invalid(field, "is no valid time")
+		return time.Time{}, invalid(field, "is no valid time; write one between the years 1 and 9999")
 	}
 	return m.AsTime(), nil
 }

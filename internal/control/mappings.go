@@ -93,7 +93,7 @@ func fromMapping(req *pb.CreateMappingRequest) (m nat.Mapping, lifetime time.Dur
 
 func fromOwner(req *pb.CreateMappingRequest) (o nat.Owner, err error) {
 	if (req.GetUserName() == "") == (req.GetInsideAddress() == "") {
-		return o, invalid("user_name", "or inside_address is required, and not both")
+		return o, invalid("user_name", "or inside_address is required, and not both; write whose the mapping is")
 	}
 	if req.GetInsideAddress() != "" {
 		o.Inside, err = fromAddr("inside_address", req.GetInsideAddress())
@@ -112,7 +112,7 @@ func fromLifetime(field string, d *durationpb.Duration) (time.Duration, error) {
 		return 0, nil
 	}
 	if err := d.CheckValid(); err != nil || d.AsDuration() < 0 {
-		return 0, invalid(field, "must not be negative")
+		return 0, invalid(field, "must not be negative; leave it out for no end")
 	}
 	if d.AsDuration() > longestLifetime {
 		return 0, invalid(field, "is longer than %v; leave it out for none", longestLifetime)
@@ -125,15 +125,15 @@ func fromMappedProtocol(p pb.Protocol) (uint8, error) {
 	case pb.Protocol_PROTOCOL_TCP, pb.Protocol_PROTOCOL_UDP:
 		return uint8(p), nil
 	case pb.Protocol_PROTOCOL_UNSPECIFIED:
-		return 0, invalid("protocol", "is required")
+		return 0, invalid("protocol", "is required; write PROTOCOL_TCP or PROTOCOL_UDP")
 	}
-	return 0, invalid("protocol", "must be TCP or UDP")
+	return 0, invalid("protocol", "must be PROTOCOL_TCP or PROTOCOL_UDP")
 }
 
 func fromMappedPort(field string, number uint32) (uint16, error) {
 	port, err := fromPort(field, number)
 	if err == nil && port == 0 {
-		err = invalid(field, "is required")
+		err = invalid(field, "is required; write 1 to 65535")
 	}
 	return port, err
 }
@@ -169,7 +169,7 @@ func fromMappingQuery(q *pb.ListMappingsRequest) (f inspect.MappingFilter, err e
 		}
 	}
 	if f.Kind == 0 && q.GetKind() != pb.MappingKind_MAPPING_KIND_UNSPECIFIED {
-		return f, invalid("kind", "%v is not known", q.GetKind())
+		return f, invalid("kind", "%v is not known; write one of %s", q.GetKind(), valuesOf(mappingKinds))
 	}
 	return f, nil
 }

@@ -24,6 +24,9 @@ func (s *nasService) ListNases(ctx context.Context, req *pb.ListNasesRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if _, err := fromOrder(req.GetOrderBy(), orderNAS); err != nil {
+		return nil, err
+	}
 	after, err := parseNASToken(req.GetPageToken(), filter)
 	if err != nil {
 		return nil, err
@@ -46,7 +49,7 @@ func (s *nasService) ListNases(ctx context.Context, req *pb.ListNasesRequest) (*
 func (s *nasService) GetNas(ctx context.Context, req *pb.GetNasRequest) (*pb.GetNasResponse, error) {
 	filter := inspect.NASFilter{Client: toOctets(req.GetClient()), Name: toOctets(req.GetName())}
 	if filter.Name == "" {
-		return nil, invalid("name", "is required")
+		return nil, invalid("name", "is required; write the name of a NAS as ListNases has it")
 	}
 	list, err := s.backend.NASes(ctx, filter, inspect.NASKey{}, maxPageSize)
 	if err != nil {
@@ -61,7 +64,7 @@ func (s *nasService) GetNas(ctx context.Context, req *pb.GetNasRequest) (*pb.Get
 	case 1:
 		return &pb.GetNasResponse{Nas: toNAS(&list[0])}, nil
 	}
-	return nil, invalid("client", "is required: %s have a NAS of that name", clientsOf(list))
+	return nil, invalid("client", "is required: %s have a NAS of that name; write one of them", clientsOf(list))
 }
 
 // clientsOf names the first clients of a list.

@@ -31,6 +31,9 @@ func (s *natService) ListBindings(ctx context.Context, req *pb.ListBindingsReque
 	if err != nil {
 		return nil, err
 	}
+	if _, err := fromOrder(req.GetOrderBy(), orderInside); err != nil {
+		return nil, err
+	}
 	after, err := parseBindingToken(req.GetPageToken(), filter)
 	if err != nil {
 		return nil, err
@@ -46,6 +49,9 @@ func (s *natService) ListBindings(ctx context.Context, req *pb.ListBindingsReque
 	for i := range bindings {
 		res.Bindings = append(res.Bindings, toBinding(&bindings[i]))
 	}
+	if n, counted := s.backend.BindingTotal(ctx, filter); counted {
+		res.TotalSize = total(n)
+	}
 	return res, nil
 }
 
@@ -59,7 +65,7 @@ func (s *natService) LookupOutside(ctx context.Context, req *pb.LookupOutsideReq
 		return nil, err
 	}
 	if port == 0 {
-		return nil, invalid("port", "is required")
+		return nil, invalid("port", "is required; write 1 to 65535")
 	}
 	at, err := s.lookupTime(req)
 	if err != nil {
@@ -85,7 +91,7 @@ func (s *natService) lookupTime(req *pb.LookupOutsideRequest) (time.Time, error)
 	}
 	ahead := at.Sub(s.now())
 	if ahead > clockSkew {
-		return at, invalid("at", "is in the future")
+		return at, invalid("at", "is in the future; write a time that has passed, or leave it out for now")
 	}
 	if ahead > 0 {
 		return time.Time{}, nil
@@ -171,9 +177,9 @@ func fromPool(text string) (netip.Prefix, error) {
 	}
 	switch a := p.Addr(); {
 	case !p.IsValid():
-		return p, invalid(field, "is required")
+		return p, invalid(field, "is required; write a prefix such as 198.51.100.16/28")
 	case a.IsMulticast(), a.IsLoopback(), a.IsUnspecified(), a.IsLinkLocalUnicast():
-		return p, invalid(field, "%v is not of addresses that hosts can have here", p)
+		return p, invalid(field, "%v is not of addresses that hosts can have here; write a public prefix", p)
 	}
 	if exact, err := netip.ParsePrefix(text); err == nil && exact != p {
 		return p, invalid(field, "%q has host bits; write %v", text, p)

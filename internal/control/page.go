@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ const (
 func pageSize(asked int32) (int, error) {
 	switch {
 	case asked < 0:
-		return 0, invalid("page_size", "must not be negative")
+		return 0, invalid("page_size", "must not be negative; 0 stands for %d", defaultPageSize)
 	case asked == 0:
 		return defaultPageSize, nil
 	default:
@@ -166,3 +167,48 @@ func parseNASToken(token string, f inspect.NASFilter) (inspect.NASKey, error) {
 }
 
 func scopeOf(list string, filter any) string { return fmt.Sprintf("%s %+v", list, filter) }
+
+// Orders of lists, each of which has an index.
+const (
+	orderInside = "inside_address"
+	orderUser   = "user_name"
+	orderNAS    = "client,name"
+)
+
+// fromOrder reads order_by (AIP-132): one of the orders that a list has, of which the first is the
+// default. Blanks mean nothing.
+func fromOrder(text string, orders ...string) (string, error) {
+	order := strings.Join(strings.Fields(text), "")
+	switch {
+	case order == "":
+		return orders[0], nil
+	case slices.Contains(orders, order):
+		return order, nil
+	}
+	return "", invalid("order_by", "this list has no order %q; write one of: %s", text, strings.Join(orders, "; "))
+}
+
+// total is the field of a number of items that is counted.
+func total(n int) *uint32 {
+	m := count(n)
+	return &m
+}
+
+func nameToken(f inspect.SubscriberFilter, k inspect.NameKey) string {
+	return newToken(scopeOf("subscribers by name", f), toText(k.UserName), k.Inside.String())
+}
+
+func parseNameToken(token string, f inspect.SubscriberFilter) (inspect.NameKey, error) {
+	if token == "" {
+		return inspect.NameKey{}, nil
+	}
+	parts, err := parseToken(token, scopeOf("subscribers by name", f), 2)
+	if err != nil {
+		return inspect.NameKey{}, err
+	}
+	inside, err := netip.ParseAddr(parts[1])
+	if err != nil {
+		return inspect.NameKey{}, badToken()
+	}
+	return inspect.NameKey{UserName: toOctets(parts[0]), Inside: inside}, nil
+}

@@ -72,6 +72,7 @@ type Options struct {
 	Removals    Removals    // required
 	NASes       NASes       // required
 	Mappings    Mappings    // required
+	Desk        Desk        // required
 
 	Logger *slog.Logger     // required
 	Now    func() time.Time // optional; time.Now
@@ -95,6 +96,8 @@ func (o *Options) check() error {
 		return errors.New("control: NASes is required")
 	case o.Mappings == nil:
 		return errors.New("control: Mappings is required")
+	case o.Desk == nil:
+		return errors.New("control: Desk is required")
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
@@ -208,6 +211,7 @@ func (s *Server) register(o *Options) {
 	pb.RegisterRemovalServiceServer(services, &removalService{backend: o.Removals})
 	pb.RegisterNasServiceServer(services, &nasService{backend: o.NASes})
 	pb.RegisterMappingServiceServer(services, &mappingService{backend: o.Mappings})
+	pb.RegisterDeskServiceServer(services, &deskService{backend: o.Desk, now: s.now})
 	healthpb.RegisterHealthServer(services, s.health)
 	reflection.Register(services)
 }
@@ -240,6 +244,7 @@ func (s *Server) SetReady(ready bool) {
 		pb.RemovalService_ServiceDesc.ServiceName,
 		pb.NasService_ServiceDesc.ServiceName,
 		pb.MappingService_ServiceDesc.ServiceName,
+		pb.DeskService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, state)
 	}

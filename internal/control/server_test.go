@@ -40,7 +40,7 @@ func TestHealthFollowsReadiness(t *testing.T) {
 	client := healthpb.NewHealthClient(dial(t, server.Address))
 	for _, ready := range []bool{false, true, false} {
 		server.SetReady(ready)
-		for _, service := range []string{"", "sessiond.v1.SubscriberService", "sessiond.v1.NatService", "sessiond.v1.SessionService", "sessiond.v1.ControlService", "sessiond.v1.RemovalService", "sessiond.v1.NasService", "sessiond.v1.MappingService"} {
+		for _, service := range []string{"", "sessiond.v1.SubscriberService", "sessiond.v1.NatService", "sessiond.v1.SessionService", "sessiond.v1.ControlService", "sessiond.v1.RemovalService", "sessiond.v1.NasService", "sessiond.v1.MappingService", "sessiond.v1.DeskService"} {
 			res, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 			if err != nil || (res.GetStatus() == healthpb.HealthCheckResponse_SERVING) != ready {
 				t.Errorf("ready %v: service %q is %v, %v", ready, service, res.GetStatus(), err)
@@ -71,7 +71,7 @@ func TestReflectionListsServices(t *testing.T) {
 		names = append(names, s.GetName())
 	}
 	all := strings.Join(names, " ")
-	for _, want := range []string{"SubscriberService", "NatService", "SessionService", "ControlService", "RemovalService", "NasService", "MappingService"} {
+	for _, want := range []string{"SubscriberService", "NatService", "SessionService", "ControlService", "RemovalService", "NasService", "MappingService", "DeskService"} {
 		if !strings.Contains(all, "sessiond.v1."+want) {
 			t.Errorf("reflection does not list %s: %s", want, all)
 		}

@@ -27,13 +27,14 @@ var (
 	_ control.Removals    = (*controltest.Backend)(nil)
 	_ control.NASes       = (*controltest.Backend)(nil)
 	_ control.Mappings    = (*controltest.Backend)(nil)
+	_ control.Desk        = (*controltest.Backend)(nil)
 )
 
 // options are valid options, which a test may change.
 func options(listen string) control.Options {
 	b := controltest.Scene()
 	return control.Options{
-		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b,
+		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b, Desk: b,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 }
@@ -46,6 +47,7 @@ type clients struct {
 	pb.RemovalServiceClient
 	pb.NasServiceClient
 	pb.MappingServiceClient
+	pb.DeskServiceClient
 }
 
 func serve(t *testing.T, b *controltest.Backend) clients {
@@ -54,7 +56,7 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 	return clients{
 		pb.NewSubscriberServiceClient(conn), pb.NewNatServiceClient(conn),
 		pb.NewSessionServiceClient(conn), pb.NewControlServiceClient(conn),
-		pb.NewRemovalServiceClient(conn), pb.NewNasServiceClient(conn), pb.NewMappingServiceClient(conn),
+		pb.NewRemovalServiceClient(conn), pb.NewNasServiceClient(conn), pb.NewMappingServiceClient(conn), pb.NewDeskServiceClient(conn),
 	}
 }
 
@@ -86,7 +88,21 @@ func TestBackendErrorsReachTheClient(t *testing.T) {
 			_, err := c.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{Nas: "n"})
 			return err
 		},
-		"ListMappings": func() error { _, err := c.ListMappings(ctx, nil); return err },
+		"DeleteSubscribers by etag": func() error {
+			_, err := c.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{Inside: "100.64.0.7", Etag: "1-0"})
+			return err
+		},
+		"ListSubscribers by name": func() error {
+			_, err := c.ListSubscribers(ctx, &pb.ListSubscribersRequest{OrderBy: "user_name"})
+			return err
+		},
+		"ExplainSubscriber": func() error {
+			_, err := c.ExplainSubscriber(ctx, &pb.ExplainSubscriberRequest{UserName: "alice"})
+			return err
+		},
+		"ListEndings":        func() error { _, err := c.ListEndings(ctx, nil); return err },
+		"ListTopSubscribers": func() error { _, err := c.ListTopSubscribers(ctx, nil); return err },
+		"ListMappings":       func() error { _, err := c.ListMappings(ctx, nil); return err },
 		"CreateMapping": func() error {
 			_, err := c.CreateMapping(ctx, &pb.CreateMappingRequest{Protocol: pb.Protocol_PROTOCOL_TCP, UserName: "alice", InsidePort: 22})
 			return err

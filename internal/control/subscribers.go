@@ -43,22 +43,52 @@ func (s *subscriberService) ListSubscribers(ctx context.Context, req *pb.ListSub
 	if err != nil {
 		return nil, err
 	}
-	after, err := parseSubscriberToken(req.GetPageToken(), filter)
+	byName, err := fromOrder(req.GetOrderBy(), orderInside, orderUser)
 	if err != nil {
 		return nil, err
 	}
-	subs, next, err := s.backend.Subscribers(ctx, filter, after, size)
+	list := s.listByAddress
+	if byName == orderUser {
+		list = s.listByName
+	}
+	subs, next, err := list(ctx, filter, req.GetPageToken(), size)
 	if err != nil {
 		return nil, err
 	}
-	res := &pb.ListSubscribersResponse{Subscribers: make([]*pb.Subscriber, 0, len(subs))}
-	if next != (subscriber.Key{}) {
-		res.NextPageToken = subscriberToken(filter, next)
-	}
+	res := &pb.ListSubscribersResponse{Subscribers: make([]*pb.Subscriber, 0, len(subs)), NextPageToken: next}
 	for i := range subs {
 		res.Subscribers = append(res.Subscribers, toSubscriber(&subs[i]))
 	}
+	if n, counted := s.backend.SubscriberTotal(ctx, filter); counted && byName == orderInside {
+		res.TotalSize = total(n)
+	}
 	return res, nil
+}
+
+// listByAddress returns a page by group and inside address, and the token for the next one.
+func (s *subscriberService) listByAddress(ctx context.Context, f inspect.SubscriberFilter, token string, size int) ([]inspect.Subscriber, string, error) {
+	after, err := parseSubscriberToken(token, f)
+	if err != nil {
+		return nil, "", err
+	}
+	subs, next, err := s.backend.Subscribers(ctx, f, after, size)
+	if err != nil || next == (subscriber.Key{}) {
+		return subs, "", err
+	}
+	return subs, subscriberToken(f, next), nil
+}
+
+// listByName is listByAddress by User-Name.
+func (s *subscriberService) listByName(ctx context.Context, f inspect.SubscriberFilter, token string, size int) ([]inspect.Subscriber, string, error) {
+	after, err := parseNameToken(token, f)
+	if err != nil {
+		return nil, "", err
+	}
+	subs, next, err := s.backend.SubscribersByName(ctx, f, after, size)
+	if err != nil || next == (inspect.NameKey{}) {
+		return subs, "", err
+	}
+	return subs, nameToken(f, next), nil
 }
 
 func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscriberRequest) (*pb.PutSubscriberResponse, error) {
@@ -92,10 +122,10 @@ func (s *subscriberService) recordToPut(ctx context.Context, req *pb.PutSubscrib
 		}
 	}
 	if record.Identity() == "" {
-		return record, invalid("subscriber.user_name", "is required, or a calling_station_id")
+		return record, invalid("subscriber.user_name", "is required, or a calling_station_id; write by which the subscriber is known")
 	}
 	if !record.ExpiresAt.IsZero() && !record.ExpiresAt.After(s.now()) {
-		return record, invalid("subscriber.expires_at", "is in the past")
+		return record, invalid("subscriber.expires_at", "is in the past; write a later time, or leave it out for never")
 	}
 	return record, nil
 }
@@ -109,6 +139,7 @@ func (s *subscriberService) merged(ctx context.Context, change subscriber.Record
 	if err != nil {
 		return change, about("subscriber", change.Inside.String(), err)
 	}
+	present.Version = change.Version
 	return present.Record, mergeRecord(&present.Record, change, req.GetUpdateMask())
 }
 
@@ -117,8 +148,11 @@ func (s *subscriberService) DeleteSubscribers(ctx context.Context, req *pb.Delet
 	if err != nil {
 		return nil, err
 	}
-	if !filter.Inside.IsValid() && filter.NAS == "" && filter.UserName == "" {
-		return nil, invalid("inside", "is required, or nas or user_name")
+	if all := (inspect.SubscriberFilter{Group: filter.Group}); filter == all {
+		return nil, invalid("inside", "is required, or another field besides group; \"0.0.0.0/0\" stands for all subscribers")
+	}
+	if req.GetEtag() != "" {
+		return s.deleteVersion(ctx, filter, req.GetEtag())
 	}
 	deleted, err := s.backend.Delete(ctx, filter)
 	if err != nil {
@@ -131,8 +165,20 @@ func (s *subscriberService) DeleteSubscribers(ctx context.Context, req *pb.Delet
 	return res, nil
 }
 
+// deleteVersion deletes one record, if it still is the one that was looked at.
+func (s *subscriberService) deleteVersion(ctx context.Context, f inspect.SubscriberFilter, version string) (*pb.DeleteSubscribersResponse, error) {
+	if f != (inspect.SubscriberFilter{Group: f.Group, Inside: f.Inside}) || !f.Inside.IsSingleIP() {
+		return nil, invalid("etag", "is of one record; give inside as one address, and no other field but group")
+	}
+	r, err := s.backend.DeleteVersion(ctx, subscriber.Key{Group: f.Group, Inside: f.Inside.Addr()}, version)
+	if err != nil {
+		return nil, about("subscriber", f.Inside.Addr().String(), err)
+	}
+	return &pb.DeleteSubscribersResponse{Deleted: 1, Subscribers: []*pb.Subscriber{toRecord(&r)}}, nil
+}
+
 func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, stream pb.SubscriberService_WatchSubscribersServer) error {
-	filter, err := fromSubscriberQuery(req)
+	filter, err := fromRecordQuery(req)
 	if err != nil {
 		return err
 	}

@@ -182,7 +182,7 @@ func TestWatchSubscribers(t *testing.T) {
 	}
 	b.Publish(inspect.Event{Kind: inspect.EventPending, Subscriber: b.Online[1]}) // bob
 	b.Publish(inspect.Event{
-		At: controltest.Now, Kind: inspect.EventReaped, Reason: subscriber.ReasonStop,
+		At: controltest.Now, Kind: inspect.EventReaped, End: subscriber.End{Reason: subscriber.ReasonStop},
 		Subscriber: b.Online[0], SessionsEnded: 2,
 	})
 	res, err := stream.Recv()

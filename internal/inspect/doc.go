@@ -6,10 +6,13 @@
 // Reading order:
 //
 //	view.go      a subscriber with its binding, a binding, a conntrack session; their keys in lists
-//	filter.go    the selection of subscribers, bindings and sessions
+//	filter.go    the selection of subscribers, bindings and sessions; station.go: by MAC address
 //	event.go     events of subscribers, as watchers hear them
 //	broadcast.go the Broadcaster, which gives each event to all watchers
 //	removal.go   removals that wait, or that mode observe did not carry out
+//	ending.go    the end of a session, with what its removal found
+//	explain.go   everything about one customer; the fate of its packets, and advice
+//	top.go       the busiest subscribers
 //	nas.go       a BNG, with its clock
 //	pool.go      an outside prefix: its blocks, its origin, its change at run time
 //	portuse.go   the use of ports, and the block size that follows

@@ -52,12 +52,12 @@ var Growths = []Growth{GrowthInPlace, GrowthApart, GrowthReturned, GrowthMaxBloc
 
 // Event is one event of one subscriber.
 type Event struct {
-	At            time.Time
-	Kind          EventKind
-	Reason        subscriber.Reason // set for Deleted, and for the events that follow from it while known
-	Subscriber    Subscriber        // after the event; for those after Deleted the last known record
-	SessionsEnded int               // for Reaped: conntrack entries deleted
-	Limits        []nat.Limit       // for LimitReached, in order
+	At             time.Time
+	Kind           EventKind
+	subscriber.End             // set for Deleted, and for the events that follow from it while known
+	Subscriber     Subscriber  // after the event; for those after Deleted the last known record
+	SessionsEnded  int         // for Reaped: conntrack entries deleted
+	Limits         []nat.Limit // for LimitReached, in order
 }
 
 // noticeOctets is the memory of a notice besides its texts, encoded once: the

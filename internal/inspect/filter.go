@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -9,17 +10,40 @@ import (
 
 // SubscriberFilter selects subscribers; zero fields match all.
 type SubscriberFilter struct {
-	Group    string
-	NAS      string       // raw octets, exact
-	UserName string       // raw octets, exact
-	Inside   netip.Prefix // a /32 for one address
+	Group         string
+	NAS           string // raw octets, exact
+	UserName      string // raw octets, exact
+	UserPrefix    string // raw octets
+	Station       Station
+	AcctSessionID string       // raw octets, exact
+	Inside        netip.Prefix // a /32 for one address
+
+	// What NAT does for the subscriber: MatchView.
+	State   SubscriberState
+	Outside netip.Prefix // of the binding
+	Port    nat.Port     // in a block of the binding
 }
 
-// Match reports whether the record passes the filter.
+// SubscriberState is what NAT does for a subscriber that is online.
+type SubscriberState uint8
+
+// The states of subscribers.
+const (
+	SubscriberActive      SubscriberState = iota + 1 // has an Active binding
+	SubscriberPending                                // waits for a block
+	SubscriberEnding                                 // has a binding that is not Active
+	SubscriberRemovalHeld                            // a guard suspends its removal
+	SubscriberUnconfirmed                            // written back, and not yet confirmed
+)
+
+// Match reports whether the record passes the part of the filter that concerns records.
 func (f *SubscriberFilter) Match(r *subscriber.Record) bool {
 	return matches(f.Group, r.Group) &&
 		matches(f.NAS, r.NAS) &&
 		matches(f.UserName, r.UserName) &&
+		strings.HasPrefix(r.UserName, f.UserPrefix) &&
+		matches(f.AcctSessionID, r.AcctSessionID) &&
+		f.Station.Matches(r.CallingStationID) &&
 		within(f.Inside, r.Inside)
 }
 
@@ -31,16 +55,62 @@ func (f *SubscriberFilter) MatchPacked(r *subscriber.Packed) bool {
 		}
 	}
 	return matches(f.Group, r.Group()) &&
-		matches(f.UserName, r.UserName()) &&
+		(f.UserName == "" && f.UserPrefix == "" || f.matchUser(r.UserName())) &&
+		(f.AcctSessionID == "" || f.AcctSessionID == r.AcctSessionID()) &&
+		(f.Station == (Station{}) || f.Station.Matches(r.CallingStationID())) &&
 		within(f.Inside, r.Inside())
+}
+
+func (f *SubscriberFilter) matchUser(name string) bool {
+	return matches(f.UserName, name) && strings.HasPrefix(name, f.UserPrefix)
+}
+
+// OfRecord reports whether the filter concerns records alone.
+func (f *SubscriberFilter) OfRecord() bool {
+	return f.State == 0 && !f.Outside.IsValid() && f.Port == 0
+}
+
+// MatchView reports whether the view passes the part of the filter that concerns NAT.
+func (f *SubscriberFilter) MatchView(s *Subscriber) bool {
+	if f.OfRecord() {
+		return true
+	}
+	return f.matchState(s) && f.matchOutside(s.Binding)
+}
+
+func (f *SubscriberFilter) matchState(s *Subscriber) bool {
+	switch f.State {
+	case SubscriberActive:
+		return s.Binding != nil && s.Binding.State == nat.Active
+	case SubscriberPending:
+		return s.Pending
+	case SubscriberEnding:
+		return s.Binding != nil && s.Binding.State != nat.Active
+	case SubscriberRemovalHeld:
+		return s.RemovalHeld != subscriber.ReasonNone
+	case SubscriberUnconfirmed:
+		return s.Unconfirmed
+	}
+	return true
+}
+
+func (f *SubscriberFilter) matchOutside(b *Binding) bool {
+	if !f.Outside.IsValid() && f.Port == 0 {
+		return true
+	}
+	return b != nil && within(f.Outside, b.Outside) && (f.Port == 0 || b.Contains(b.Outside, f.Port))
 }
 
 // BindingFilter selects bindings; zero fields match all.
 type BindingFilter struct {
-	Group   string
-	Inside  netip.Prefix
-	Outside netip.Prefix
-	State   nat.State
+	Group         string
+	Inside        netip.Prefix
+	Outside       netip.Prefix
+	Port          nat.Port // in one of the blocks
+	State         nat.State
+	UserName      string // raw octets, exact
+	UserPrefix    string // raw octets
+	AcctSessionID string // raw octets, exact
 }
 
 // Match reports whether the binding passes the filter.
@@ -48,7 +118,11 @@ func (f *BindingFilter) Match(b *nat.Binding) bool {
 	return matches(f.Group, b.Group) &&
 		matches(f.State, b.State) &&
 		within(f.Inside, b.Inside) &&
-		within(f.Outside, b.Outside)
+		within(f.Outside, b.Outside) &&
+		(f.Port == 0 || b.Contains(b.Outside, f.Port)) &&
+		matches(f.UserName, b.UserName) &&
+		strings.HasPrefix(b.UserName, f.UserPrefix) &&
+		matches(f.AcctSessionID, b.AcctSessionID)
 }
 
 // SessionFilter selects sessions; zero fields match all. A port of 0 matches

@@ -25,6 +25,7 @@ type NAS struct {
 	LastRestart time.Time         // zero for none
 	Refused     map[string]uint64 // events that changed nothing, by verdict
 	SameAs      NASKey            // the NAS that this one is another name of; zero for none
+	Endings     NASEndings        // for its last restart that ended any; zero for none since the daemon began
 }
 
 // NASClock is the learned clock of a NAS.

@@ -18,7 +18,8 @@ type Subscriber struct {
 // Binding is one binding with its number of sessions.
 type Binding struct {
 	nat.Binding
-	Sessions int // present conntrack entries of the subscriber; 0 once Held
+	Sessions int            // present conntrack entries of the subscriber; 0 once Held
+	End      subscriber.End // of a Draining or Cut binding: why; that of a Held one is in its receipt
 
 	PortsMeasured bool // the fields below are set: of live bindings, not in subscribers and events
 
@@ -55,6 +56,22 @@ func (k BindingKey) Compare(o BindingKey) int {
 // comes before every other.
 func CompareKeys(a, b subscriber.Key) int {
 	return cmp.Or(cmp.Compare(a.Group, b.Group), a.Inside.Compare(b.Inside))
+}
+
+// Why returns why the record of the binding ended, or the binding is being cut; the zero End if
+// neither happened.
+func (b *Binding) Why() subscriber.End {
+	if b.Receipt != nil && b.End == (subscriber.End{}) {
+		return b.Receipt.End
+	}
+	return b.End
+}
+
+// NameKey names a subscriber in the order of User-Names, and of inside addresses where these are
+// equal. The zero key comes before every other.
+type NameKey struct {
+	UserName string // raw octets
+	Inside   netip.Addr
 }
 
 // Session is one conntrack entry of a subscriber. For ICMP echo the inside and

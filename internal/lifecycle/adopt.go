@@ -65,7 +65,7 @@ func (a Adoption) Entry(e nat.Entry, stored nat.Binding, record *subscriber.Reco
 		m.out.Fault("kernel element belongs to no binding, will be removed", s.Key(), at(b.Block, err))
 		s.stray = true
 	} else if !stored.GraceUntil.IsZero() {
-		s.over = &teardown{record: s.packed, reason: subscriber.ReasonStop, at: stored.ReleasedAt}
+		s.over = &teardown{record: s.packed, why: subscriber.End{Reason: subscriber.ReasonStop}, at: stored.ReleasedAt}
 		m.beginGrace(s, stored.GraceUntil) // one that is over already ends at the next Tick
 	}
 	if e.Forwards != (nat.Forwards{}) {
@@ -142,7 +142,7 @@ func (a Adoption) Stored(stored nat.Binding, record *subscriber.Record, now time
 	m.enter(s, Saved)
 	m.slots.put(stored.Inside, s)
 	if record == nil && !stored.GraceUntil.IsZero() {
-		s.end(subscriber.ReasonStop, now) // known to be over, and no session is left to resume
+		s.end(subscriber.End{Reason: subscriber.ReasonStop}, now) // known to be over, and no session is left to resume
 		s.boundTenure = s.tenure
 	}
 }
@@ -177,7 +177,7 @@ func (a Adoption) Claim(s *Slot, record *subscriber.Record, suspect bool, now ti
 	m.now = now
 	switch {
 	case s.phase == Draining, s.over != nil:
-		s.end(subscriber.ReasonNone, now)
+		s.end(subscriber.End{}, now)
 		m.recall(s)
 		if record != nil {
 			packed := record.Pack()
@@ -197,7 +197,7 @@ func (a Adoption) Claim(s *Slot, record *subscriber.Record, suspect bool, now ti
 			s.boundTenure = s.tenure
 			m.engine.Share(s.packed.Group(), holderOf(&s.packed))
 		} else {
-			s.over = &teardown{record: before, reason: subscriber.ReasonSuperseded, at: now}
+			s.over = &teardown{record: before, why: subscriber.End{Reason: subscriber.ReasonSuperseded}, at: now}
 			m.recall(s)
 		}
 	}

@@ -69,10 +69,10 @@ type Transition struct {
 	At   time.Time
 	Slot *Slot // nil for EventDeleted, and for EventReleased
 
-	// Record and Reason are set for changes of a record: EventCreated, EventUpdated,
+	// Record and End are set for changes of a record: EventCreated, EventUpdated,
 	// EventDeleted, EventRemovalHeld. Record is set for EventLimitReached as well.
 	Record *subscriber.Packed
-	Reason subscriber.Reason
+	subscriber.End
 
 	// Binding is set for EventReaped and EventReleased: the slot may have another
 	// binding by then.

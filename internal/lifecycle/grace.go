@@ -116,7 +116,7 @@ func (m *Machine) recall(s *Slot) {
 	if !m.now.Before(until) {
 		return
 	}
-	s.over.reason, s.over.at = last.Reason, at
+	s.over.why, s.over.at = last.End, at
 	m.beginGrace(s, until)
 	if s.phase == Draining { // the grace time was not stored before the gate was narrowed
 		m.store(Write{Binding: m.markGrace(s, until)})

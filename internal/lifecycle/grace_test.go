@@ -13,7 +13,7 @@ func TestLastStop_SES07(t *testing.T) {
 	end := func(user, id string, reason subscriber.Reason) subscriber.Change {
 		r := subscriber.Record{UserName: user, SessionID: subscriber.SessionID{AcctSessionID: id}}
 		return subscriber.Change{
-			ID: subscriber.ParseVersion(id + "-0"), Kind: subscriber.Deleted, Reason: reason, Record: r.Pack(),
+			ID: subscriber.ParseVersion(id + "-0"), Kind: subscriber.Deleted, End: subscriber.End{Reason: reason}, Record: r.Pack(),
 		}
 	}
 	came := func(user, id string) subscriber.Change {
@@ -22,7 +22,7 @@ func TestLastStop_SES07(t *testing.T) {
 		return c
 	}
 	partial := func(id string) subscriber.Change {
-		return subscriber.Change{ID: subscriber.ParseVersion(id + "-0"), Kind: subscriber.Deleted, Reason: subscriber.ReasonStop, Partial: true}
+		return subscriber.Change{ID: subscriber.ParseVersion(id + "-0"), Kind: subscriber.Deleted, End: subscriber.End{Reason: subscriber.ReasonStop}, Partial: true}
 	}
 	const stop, admin = subscriber.ReasonStop, subscriber.ReasonAdmin
 	for name, tt := range map[string]struct {

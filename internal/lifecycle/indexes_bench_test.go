@@ -33,7 +33,10 @@ func BenchmarkOnlineIndex(b *testing.B) {
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			x := newOnlineIndex()
+			x := newOnlineIndex(func(a netip.Addr) string {
+				o := a.As4()
+				return records[int(o[1]-64)<<16|int(o[2])<<8|int(o[3])-1].UserName()
+			})
 			for i := range records {
 				x.add(&records[i])
 			}

@@ -52,7 +52,8 @@ func TestSlotIndex(t *testing.T) {
 // TestOnlineIndexForgets: removed records leave nothing behind, not even names.
 func TestOnlineIndexForgets(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	x := newOnlineIndex()
+	names := map[netip.Addr]string{}
+	x := newOnlineIndex(func(a netip.Addr) string { return names[a] })
 	var records []subscriber.Packed
 	for i := range 1000 {
 		r := subscriber.Record{
@@ -61,15 +62,16 @@ func TestOnlineIndexForgets(t *testing.T) {
 			UserName:  fmt.Sprint("u", random.IntN(100)),
 		}
 		records = append(records, r.Pack())
+		names[r.Inside] = r.UserName
 		x.add(&records[i])
 	}
-	if x.users.Len() == 0 || x.nases.Len() == 0 || len(x.groups) != 3 || len(x.origins) != 15 || len(x.ByNAS()) != 5 {
+	if x.users.Len() == 0 || x.names.Len() != len(records) || x.Count("", "") != len(records) || x.Count("g1", "nas2") == 0 || x.Count("g1", "nas2") >= x.Count("g1", "") || x.nases.Len() == 0 || len(x.groups) != 3 || len(x.origins) != 15 || len(x.ByNAS()) != 5 {
 		t.Fatalf("%d users, %d NASes, %d groups, %d origins, counts %v", x.users.Len(), x.nases.Len(), len(x.groups), len(x.origins), x.ByNAS())
 	}
 	for _, i := range random.Perm(len(records)) {
 		x.remove(&records[i])
 	}
-	if n := len(x.groups) + len(x.origins) + x.users.Len() + x.nases.Len(); n > 0 {
+	if n := len(x.groups) + len(x.origins) + x.users.Len() + x.nases.Len() + x.names.Len(); n > 0 {
 		t.Errorf("of nobody, %d groups, %d origins, %d names and %d places are left", len(x.groups), len(x.origins), x.users.Len(), x.nases.Len())
 	}
 }

@@ -38,11 +38,13 @@ type Machine struct {
 // New returns a Machine without groups. sessions counts the conntrack entries of an inside
 // address.
 func New(engine *lsn.Engine, out Effects, sessions func(netip.Addr) int) *Machine {
-	return &Machine{
+	m := &Machine{
 		out: out, engine: engine, sessions: sessions,
-		groups: newGroupTable(), slots: newSlotIndex(), online: newOnlineIndex(),
+		groups: newGroupTable(), slots: newSlotIndex(),
 		drains: newDrainIndex(), graces: newGraceIndex(), growths: growthIndex{}, timers: newTimers(out.WakeTimers), writes: newPendingWrites(),
 	}
+	m.online = newOnlineIndex(m.slots.userAt)
+	return m
 }
 
 // SetEngine replaces the engine of a Machine that has no slots.
@@ -105,7 +107,7 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 			return
 		}
 		own := s.over == nil // else the binding, if there is one, is of an earlier session
-		m.end(s, c.Reason, c.ID.Time())
+		m.end(s, c.End, c.ID.Time())
 		if own && c.Reason == subscriber.ReasonStop {
 			m.grantGrace(s, c.Cause)
 		}
@@ -119,7 +121,7 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 // End ends the slot of a missing record whose end no change reports.
 func (m *Machine) End(s *Slot, reason subscriber.Reason, now time.Time) {
 	m.now = now
-	m.end(s, reason, now)
+	m.end(s, subscriber.End{Reason: reason}, now)
 	m.touch(s.packed.Group(), s.packed.Inside())
 	m.step(s)
 }
@@ -140,15 +142,15 @@ func (m *Machine) Evict(s *Slot, now time.Time) {
 	m.step(s)
 }
 
-func (m *Machine) end(s *Slot, reason subscriber.Reason, at time.Time) {
+func (m *Machine) end(s *Slot, why subscriber.End, at time.Time) {
 	m.count(&s.packed, -1)
-	s.end(reason, at)
+	s.end(why, at)
 	m.recall(s)
 	m.engine.Forget(s.packed.Group(), s.packed.Inside())
 	if g := m.groups.named[s.packed.Group()]; g != nil {
 		delete(g.evicted, s.packed.Inside())
 	}
-	m.emitChange(inspect.EventDeleted, reason, &s.packed)
+	m.emitChange(inspect.EventDeleted, why, &s.packed)
 	ForwardsOf(m).assign(s)
 }
 
@@ -168,7 +170,7 @@ func (m *Machine) stand(s *Slot, r *subscriber.Packed, at time.Time) *Slot {
 		m.slots.put(r.Inside(), s)
 	}
 	if s.online && !s.packed.SameSession(r) {
-		m.end(s, subscriber.ReasonSuperseded, at)
+		m.end(s, subscriber.End{Reason: subscriber.ReasonSuperseded}, at)
 	}
 	kind := inspect.EventUpdated
 	if s.online {
@@ -182,7 +184,7 @@ func (m *Machine) stand(s *Slot, r *subscriber.Packed, at time.Time) *Slot {
 		m.count(r, +1)
 	}
 	m.expire(s)
-	m.emitChange(kind, r.RemovalHeld(), r)
+	m.emitChange(kind, subscriber.End{Reason: r.RemovalHeld()}, r)
 	return s
 }
 
@@ -192,7 +194,7 @@ func (m *Machine) counters(s *Slot, r *subscriber.Packed) {
 	s.judged = unjudged
 	m.expire(s)
 	m.touch(s.packed.Group(), s.packed.Inside())
-	m.emitChange(inspect.EventUpdated, s.packed.RemovalHeld(), &s.packed)
+	m.emitChange(inspect.EventUpdated, subscriber.End{Reason: s.packed.RemovalHeld()}, &s.packed)
 }
 
 // Refresh puts newer data of the same session into its slot; older data changes
@@ -208,10 +210,10 @@ func (m *Machine) Refresh(r *subscriber.Packed, now time.Time) {
 }
 
 func (m *Machine) refresh(s *Slot, r *subscriber.Packed) {
-	m.count(&s.packed, -1)
-	m.count(r, +1)
 	before, holder := holderOf(&s.packed), holderOf(r)
+	m.count(&s.packed, -1)
 	s.packed, s.judged = *r, unjudged
+	m.count(r, +1)
 	if holder == before {
 		return
 	}
@@ -557,7 +559,7 @@ func (m *Machine) Closed(s *Slot, bypassed bool, now time.Time) {
 			if bypassed {
 				s.over.cutAt = time.Time{}
 			}
-			m.keepReceipt(s, nat.Receipt{CutAt: s.over.cutAt, Elements: s.over.elements})
+			m.keepReceipt(s, nat.Receipt{CutAt: s.over.cutAt, Elements: s.over.elements, End: s.over.why})
 		}
 		m.emit(inspect.EventCut, s)
 	case Draining:
@@ -595,6 +597,7 @@ func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 			r.CutAt = proof.At
 		}
 		r.Elements += s.over.elements
+		r.End = s.over.why
 	}
 	m.keepReceipt(s, r)
 	b, err := m.engine.Hold(s.packed.Group(), s.packed.Inside(), m.now)
@@ -636,8 +639,8 @@ func (m *Machine) emit(kind inspect.EventKind, s *Slot) {
 }
 
 // emitChange reports a change of the record itself.
-func (m *Machine) emitChange(kind inspect.EventKind, reason subscriber.Reason, r *subscriber.Packed) {
-	t := Transition{Kind: kind, At: m.now, Record: r, Reason: reason}
+func (m *Machine) emitChange(kind inspect.EventKind, why subscriber.End, r *subscriber.Packed) {
+	t := Transition{Kind: kind, At: m.now, Record: r, End: why}
 	if kind != inspect.EventDeleted {
 		t.Slot = m.slots.at(r.Inside())
 	}

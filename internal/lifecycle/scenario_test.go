@@ -272,7 +272,7 @@ func (p *player) interim(args []string, named map[string]string) {
 func (p *player) stop(args []string, named map[string]string) {
 	r := subscriber.Record{Key: subscriber.Key{Group: "g", Inside: p.addr(args)}, Version: p.version(named)}
 	p.apply(subscriber.Change{
-		Kind: subscriber.Deleted, Partial: true, Reason: subscriber.ReasonStop, Cause: uint32(p.number(cmp.Or(named["cause"], "1"))),
+		Kind: subscriber.Deleted, Partial: true, End: subscriber.End{Reason: subscriber.ReasonStop, Cause: uint32(p.number(cmp.Or(named["cause"], "1")))},
 	}, r)
 }
 
@@ -283,7 +283,7 @@ func (p *player) deleted(args []string, named map[string]string) {
 	}
 	r := p.m.Slot(p.addr(args)).Record()
 	r.Version = p.version(named)
-	p.apply(subscriber.Change{Kind: subscriber.Deleted, Reason: reason}, r)
+	p.apply(subscriber.Change{Kind: subscriber.Deleted, End: subscriber.End{Reason: reason}}, r)
 }
 
 func (p *player) stored([]string, map[string]string) {

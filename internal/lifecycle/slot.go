@@ -84,6 +84,9 @@ func (s *Slot) Stray() bool { return s.stray }
 // Phase returns the slot's phase.
 func (s *Slot) Phase() Phase { return s.phase }
 
+// Own reports whether the binding is of the session that holds the address, or held it last.
+func (s *Slot) Own() bool { return s.phase != Idle && s.tenure == s.boundTenure && !s.stray }
+
 // Tenure returns the number of sessions that have held the address.
 func (s *Slot) Tenure() uint64 { return s.tenure }
 
@@ -94,7 +97,7 @@ func (s *Slot) Held() bool { return s.judged == held }
 // address may have its next holder already.
 type teardown struct {
 	record subscriber.Packed
-	reason subscriber.Reason
+	why    subscriber.End
 	at     time.Time
 
 	graceUntil time.Time // the subscriber may resume its sessions until then; zero for no grace time
@@ -105,11 +108,11 @@ type teardown struct {
 
 // Ended returns the record, the reason and the time of the end of the binding
 // that is being torn down; ok is false for none.
-func (s *Slot) Ended() (record *subscriber.Packed, reason subscriber.Reason, at time.Time, ok bool) {
+func (s *Slot) Ended() (record *subscriber.Packed, why subscriber.End, at time.Time, ok bool) {
 	if s.over == nil {
-		return nil, 0, time.Time{}, false
+		return nil, subscriber.End{}, time.Time{}, false
 	}
-	return &s.over.record, s.over.reason, s.over.at, true
+	return &s.over.record, s.over.why, s.over.at, true
 }
 
 // GraceUntil returns the end of the grace time; zero for none.
@@ -127,7 +130,7 @@ func (s *Slot) InGrace(now time.Time) bool {
 
 // Removal describes the removal of the binding whose tenure is over.
 func (s *Slot) Removal(kind inspect.RemovalKind) inspect.Removal {
-	return inspect.Removal{Kind: kind, Record: s.over.record.Record(), Reason: s.over.reason, Since: s.over.at}
+	return inspect.Removal{Kind: kind, Record: s.over.record.Record(), Reason: s.over.why.Reason, Since: s.over.at}
 }
 
 // begin starts a new tenure for the record.
@@ -138,17 +141,17 @@ func (s *Slot) begin(r *subscriber.Packed) {
 
 // end ends the tenure. The first end after the allocation of a binding is the
 // binding's own.
-func (s *Slot) end(reason subscriber.Reason, at time.Time) {
+func (s *Slot) end(why subscriber.End, at time.Time) {
 	s.online = false
 	if s.over == nil && s.phase != Idle {
-		s.over = &teardown{record: s.packed, reason: reason, at: at}
+		s.over = &teardown{record: s.packed, why: why, at: at}
 	}
 }
 
 // evict ends the slot's binding, for which the tenure may go on.
 func (s *Slot) evict(at time.Time) {
 	if s.over == nil {
-		s.over = &teardown{record: s.packed, reason: subscriber.ReasonPoolRemoved, at: at}
+		s.over = &teardown{record: s.packed, why: subscriber.End{Reason: subscriber.ReasonPoolRemoved}, at: at}
 	}
 	s.over.evicted, s.over.graceUntil = true, time.Time{}
 }

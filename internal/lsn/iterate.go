@@ -66,6 +66,22 @@ func (e *Engine) HeldFew(group string, n int, yield func(nat.Binding)) bool {
 	return true
 }
 
+// PendingFew yields the inside addresses that wait for a block of the group, in the order of
+// their turn. If there are more than n, it yields none and returns false.
+func (e *Engine) PendingFew(group string, n int, yield func(netip.Addr)) bool {
+	g := e.group(group)
+	if g == nil {
+		return true
+	}
+	if g.waiting.len > n {
+		return false
+	}
+	for w := g.waiting.front(); w != none; w = g.waiting.waiters[w].next {
+		yield(addrrange.Address(g.waiting.waiters[w].inside))
+	}
+	return true
+}
+
 // all yields every hold, void ones included, in no order.
 func (q *holdQueue) all(yield func(hold) bool) {
 	for _, holds := range [][]hold{q.inOrder.All(), q.late} {

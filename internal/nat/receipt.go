@@ -3,6 +3,8 @@ package nat
 import (
 	"net/netip"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // Proof is the way in which the absence of conntrack entries of an inside
@@ -47,6 +49,10 @@ type Receipt struct {
 	Elements   int       // map elements removed, with those of learned mappings
 	Deleted    int       // conntrack entries deleted
 	Proof      Proof
+
+	// End tells why the record ended, or the binding was cut; the zero one is not known any
+	// more.
+	subscriber.End
 }
 
 // Reaped is the proof that a cut inside address has no conntrack entries left, and no learned

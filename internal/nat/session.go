@@ -20,6 +20,16 @@ type Session struct {
 	Direction Direction
 }
 
+// SessionCounts counts the sessions of one subscriber.
+type SessionCounts struct {
+	TCP, UDP, ICMP int
+	Other          int // of other protocols, and with the machine itself
+	Began          int // of all, those that the subscriber began
+}
+
+// Total returns the number of sessions.
+func (n SessionCounts) Total() int { return n.TCP + n.UDP + n.ICMP + n.Other }
+
 // OutsideEndpoint returns the outside address and port, with the protocol.
 func (s *Session) OutsideEndpoint() Endpoint { return Endpoint{s.Protocol, s.Outside} }
 

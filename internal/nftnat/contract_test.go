@@ -37,6 +37,8 @@ type Contract interface {
 	SessionTotal() int
 	PortUse(inside netip.Addr) nat.PortUse
 	PortUses(yield func([]conntrack.PortUser))
+	Counts(inside netip.Addr) nat.SessionCounts
+	AddressCounts(yield func([]conntrack.AddressCount))
 	IndexStats() IndexStats
 	Idle() <-chan netip.Addr
 	Idlers(ctx context.Context, inside []netip.Addr) ([]netip.Addr, error)
@@ -180,6 +182,17 @@ func ports_NAT39(t *testing.T, n Twin) {
 	if want := (nat.PortUse{UDP: 3}); len(got) != 2 || got[alice] != want || got[bob] != want || n.PortUse(bob) != want {
 		t.Errorf("ports in use: %v, of bob %v; want 3 of alice and of bob", got, n.PortUse(bob))
 	}
+	counts := n.Counts(bob)
+	if counts.UDP != n.SessionCount(bob) || counts.Total() != counts.UDP || counts.Began != counts.UDP {
+		t.Errorf("bob has %+v of %d sessions", counts, n.SessionCount(bob))
+	}
+	n.AddressCounts(func(some []conntrack.AddressCount) {
+		for _, c := range some {
+			if c.Inside == bob && (c.Entries != counts.UDP || c.Begun < uint32(counts.Began)) {
+				t.Errorf("bob has %+v, want %d", c, counts.UDP)
+			}
+		}
+	})
 }
 
 func sessions(t *testing.T, n Twin) {

@@ -166,6 +166,15 @@ func (t *SessionTable) PortUse(inside netip.Addr) nat.PortUse { return t.flows.P
 // it uses again. It walks through the index, and yields its lock.
 func (t *SessionTable) PortUses(yield func([]conntrack.PortUser)) { t.flows.PortUses(yield) }
 
+// Counts counts the sessions of an inside address, as the kernel's events tell.
+func (t *SessionTable) Counts(inside netip.Addr) nat.SessionCounts { return t.flows.Counts(inside) }
+
+// AddressCounts yields the inside addresses that have sessions, with their number; see
+// conntrack.Table.AddressCounts.
+func (t *SessionTable) AddressCounts(yield func([]conntrack.AddressCount)) {
+	t.flows.AddressCounts(yield)
+}
+
 // IndexStats returns counts of the index's deviations from the kernel.
 func (t *SessionTable) IndexStats() IndexStats {
 	s := t.flows.Stats()

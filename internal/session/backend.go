@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -17,6 +18,7 @@ import (
 type backendStore interface {
 	Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error)
 	Delete(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason) ([]subscriber.Record, error)
+	DeleteVersion(ctx context.Context, key subscriber.Key, version string, reason subscriber.Reason) (subscriber.Record, error)
 	ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
 	RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
 	SetSettings(ctx context.Context, changed map[string]string) error
@@ -32,6 +34,9 @@ type backendKernel interface {
 	SessionsOf(ctx context.Context, inside netip.Prefix, yield func(nftnat.Session) error) error
 	KillSession(ctx context.Context, s nftnat.Session) error
 	Drops(ctx context.Context) ([]nat.DropCount, error)
+	Counts(inside netip.Addr) nat.SessionCounts
+	AddressCounts(yield func([]conntrack.AddressCount))
+	PortUses(yield func([]conntrack.PortUser))
 }
 
 // A Backend answers the gRPC queries about a Manager, and carries out the

@@ -43,6 +43,30 @@ func (v *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after ins
 	return views, next, nil
 }
 
+// BindingTotal returns the number of matching bindings, if it is counted: without a filter, or by
+// group and state.
+func (v *Backend) BindingTotal(_ context.Context, f inspect.BindingFilter) (total int, counted bool) {
+	if f != (inspect.BindingFilter{Group: f.Group, State: f.State}) {
+		return 0, false
+	}
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	for name, g := range v.shared.groups {
+		if f.Group != "" && name != f.Group {
+			continue
+		}
+		for state, n := range map[nat.State]int{
+			nat.Active: g.In(lifecycle.Open), nat.Draining: g.In(lifecycle.Draining), nat.Cut: g.In(lifecycle.Cut),
+			nat.Held: v.shared.life.Engine().Held(name),
+		} {
+			if f.State == 0 || f.State == state {
+				total += n
+			}
+		}
+	}
+	return total, true
+}
+
 // bindingPage gathers one page of bindings, in order.
 type bindingPage struct {
 	filter inspect.BindingFilter
@@ -155,6 +179,7 @@ func (v *Backend) inForceLocked(b *nat.Binding) bool {
 func (v *Backend) bindingViewLocked(b nat.Binding) inspect.Binding {
 	view := inspect.Binding{Binding: b}
 	if b.State != nat.Held {
+		view.End = v.reports.endOfLocked(&b)
 		view.Sessions = v.kernel.SessionCount(b.Inside)
 		view.PortsMeasured = true
 		view.PortsInUse, view.PortsPeak = v.ports.of(b.Inside)

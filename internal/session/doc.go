@@ -35,6 +35,8 @@
 //	status.go      whether everything is served, and if not, why
 //	backend.go     answers to gRPC callers, in subscribers.go, bindings.go, removals.go,
 //	               sessions.go, nases.go, mappinglists.go, status.go; lists.go
+//	explain.go     the Desk: everything about one customer; top.go: the busiest ones
+//	endings.go     the newest ends of sessions; refusals.go: who was refused sessions lately
 //
 // Package reconcile compares database, life cycle and kernel, and decides about
 // records that are gone, under the same lock.

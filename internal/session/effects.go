@@ -10,6 +10,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/queue"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -127,31 +128,37 @@ type reports struct {
 	events   *inspect.Broadcaster
 	clients  clientCounts // of the records in force
 	observed wouldRemove  // removals that RemovalOn would have carried out
+	endings  *endingLog
+	refused  *refusalMemory
 }
 
 // Emit implements lifecycle.Effects. It counts a transition, keeps an observed
 // removal, and tells watchers. The Manager's lock is held; for an event other than
 // EventObserved it may be held for reading.
 func (r *reports) Emit(t lifecycle.Transition) {
+	r.noteEnding(&t)
 	switch t.Kind {
 	case inspect.EventReaped:
 		if t.Binding != nil {
 			r.ports.ended(t.Binding)
 		}
-		if _, reason, at, ended := t.Slot.Ended(); ended {
+		if _, why, at, ended := t.Slot.Ended(); ended {
 			if t.Binding != nil && t.Binding.Receipt != nil {
 				r.observer.StopToCut(t.Binding.Receipt.CutAt.Sub(at))
 			}
 			r.observer.StopToReaped(t.Proved.Sub(at))
-			r.observer.Removed(t.Slot.Group(), reason)
+			r.observer.Removed(t.Slot.Group(), why.Reason)
 		}
 		if r.log.Enabled(context.Background(), slog.LevelDebug) {
 			r.log.Debug("reaped", "inside", t.Slot.Inside(), "deleted", t.Deleted)
 		}
 	case inspect.EventBlockAdded, inspect.EventBlockReturned, inspect.EventBlockRefused:
 		r.observer.Resized(t.Slot.Group(), t.Growth)
-		if g := r.groups[t.Slot.Group()]; g != nil && t.Kind == inspect.EventBlockRefused {
-			g.refusals++
+		if t.Kind == inspect.EventBlockRefused {
+			r.refused.note(t.Slot.Inside(), inspect.LimitBlockPorts, t.At)
+			if g := r.groups[t.Slot.Group()]; g != nil {
+				g.refusals++
+			}
 		}
 	case inspect.EventObserved:
 		would := t.Slot.Removal(inspect.RemovalObserved)
@@ -169,7 +176,7 @@ func (r *reports) Emit(t lifecycle.Transition) {
 // eventLocked returns the event that watchers get for a transition; ok is false
 // for none.
 func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool) {
-	e = inspect.Event{At: t.At, Kind: t.Kind, Reason: t.Reason, Limits: t.Limits}
+	e = inspect.Event{At: t.At, Kind: t.Kind, End: t.End, Limits: t.Limits}
 	switch {
 	case t.Record != nil: // about the record itself
 		if t.Slot != nil {
@@ -181,16 +188,16 @@ func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool
 		e.Subscriber.Record = lifecycle.HolderRecord(t.Binding.Group, t.Binding.Holder)
 		e.Subscriber.Binding = &inspect.Binding{Binding: *t.Binding}
 	case t.Kind == inspect.EventReaped:
-		record, reason, _, ended := t.Slot.Ended()
+		record, why, _, ended := t.Slot.Ended()
 		if !ended || t.Binding == nil {
 			return e, false
 		}
-		e.Reason, e.SessionsEnded = reason, t.Deleted
+		e.End, e.SessionsEnded = why, t.Deleted
 		e.Subscriber = inspect.Subscriber{Record: record.Record(), Binding: &inspect.Binding{Binding: *t.Binding}}
 	default: // about the subscriber whose binding is being torn down, if there is one
 		e.Subscriber = r.viewLocked(t.Slot)
-		if record, reason, _, ended := t.Slot.Ended(); ended {
-			e.Reason, e.Subscriber.Record = reason, record.Record()
+		if record, why, _, ended := t.Slot.Ended(); ended {
+			e.End, e.Subscriber.Record = why, record.Record()
 		}
 	}
 	return e, true
@@ -200,11 +207,23 @@ func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool
 func (r *reports) viewLocked(s *lifecycle.Slot) inspect.Subscriber {
 	v := inspect.Subscriber{Record: s.Record()}
 	if b, ok := r.life.Engine().Live(s.Group(), s.Inside()); ok && !s.Awaited() {
-		v.Binding = &inspect.Binding{Binding: b, Sessions: r.kernel.SessionCount(s.Inside())}
+		v.Binding = &inspect.Binding{Binding: b, Sessions: r.kernel.SessionCount(s.Inside()), End: r.endOfLocked(&b)}
 	} else {
 		v.Pending = r.life.Engine().IsPending(s.Group(), s.Inside())
 	}
 	return v
+}
+
+// endOfLocked returns why a live binding is being torn down; the zero End if it is not.
+func (r *reports) endOfLocked(b *nat.Binding) subscriber.End {
+	if b.State == nat.Active {
+		return subscriber.End{}
+	}
+	if s := r.life.Slot(b.Inside); s != nil {
+		_, why, _, _ := s.Ended()
+		return why
+	}
+	return subscriber.End{}
 }
 
 // clientCounts counts the records in force by the RADIUS client that reports

@@ -82,6 +82,7 @@ func (w *limitWatch) run(ctx context.Context) error {
 func (w *limitWatch) tell(refused []nat.Refusal) {
 	now := w.now()
 	for _, r := range refused {
+		w.reports.refused.note(r.Inside, r.Limit.String(), now)
 		told := w.told[r.Inside]
 		if !slices.Contains(told.more, r.Limit) {
 			told.more = append(told.more, r.Limit)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
+	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/walk"
 )
@@ -24,10 +25,35 @@ const viewsAtOnce = 64
 // may be online and match the filter. It yields the lock at intervals: a
 // subscriber that is online throughout is yielded once.
 func (v *Backend) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
-	groups := v.shared.life.Online().Groups(f.Group, after.Group)
+	online := v.shared.life.Online()
+	groups := online.Groups(f.Group, after.Group)
 	return v.slotsRLocked(groups, f.Inside, after, func(group string, first netip.Addr) iter.Seq[netip.Addr] {
-		return v.shared.life.Online().From(group, f, first)
+		if few, ok := v.fewOnlineRLocked(group, f); ok {
+			i, _ := slices.BinarySearchFunc(few, first, netip.Addr.Compare)
+			return slices.Values(few[i:])
+		}
+		if f.State == inspect.SubscriberRemovalHeld {
+			return online.HeldFrom(group, first)
+		}
+		return online.From(group, f, first)
 	})
+}
+
+// fewOnlineRLocked returns, in order, the addresses of a group that may match the filter, if an
+// index of the engine finds these alone and they are few. Otherwise it returns false.
+func (v *Backend) fewOnlineRLocked(group string, f *inspect.SubscriberFilter) (few []netip.Addr, ok bool) {
+	switch engine := v.shared.life.Engine(); {
+	case f.Outside.IsValid():
+		ok = engine.OutsideFew(group, f.Outside, fewBindings, func(b nat.Binding) {
+			if b.State.Live() {
+				few = append(few, b.Inside)
+			}
+		})
+	case f.State == inspect.SubscriberPending:
+		ok = engine.PendingFew(group, fewBindings, func(inside netip.Addr) { few = append(few, inside) })
+	}
+	slices.SortFunc(few, netip.Addr.Compare)
+	return few, ok
 }
 
 // slotsRLocked is onlineRLocked for the addresses that index yields, in order,
@@ -74,8 +100,14 @@ type topN[T any] struct {
 	kept    []T
 }
 
+// wants reports whether an item would be kept.
+func (s *topN[T]) wants(x T) bool {
+	n := len(s.kept)
+	return n < s.limit || n > 0 && s.compare(x, s.kept[n-1]) <= 0
+}
+
 func (s *topN[T]) add(x T) {
-	if n := len(s.kept); n == s.limit && (n == 0 || s.compare(x, s.kept[n-1]) > 0) {
+	if !s.wants(x) {
 		return
 	}
 	i, there := slices.BinarySearchFunc(s.kept, x, s.compare)

@@ -53,6 +53,17 @@ func BenchmarkLists(b *testing.B) {
 		subscribers("user", inspect.SubscriberFilter{UserName: user}, 0, 1000, 1)
 		subscribers("nas", inspect.SubscriberFilter{NAS: "nas50"}, 0, 1000, 1000)
 		subscribers("inside", inspect.SubscriberFilter{Inside: netip.MustParsePrefix("100.64.9.0/24")}, 0, 1000, 256)
+		subscribers("prefix", inspect.SubscriberFilter{UserPrefix: fmt.Sprintf("user-%d", n/200)}, 0, 1000, 111)
+		subscribers("prefix-of-all", inspect.SubscriberFilter{UserPrefix: "user-"}, 0, 1000, 1000)
+		subscribers("outside", inspect.SubscriberFilter{Outside: netip.MustParsePrefix("198.18.1.7/32")}, 0, 1000, 126)
+		b.Run(fmt.Sprint("by-name/", n), func(b *testing.B) {
+			for b.Loop() {
+				after := inspect.NameKey{UserName: user}
+				if page, _, err := l.SubscribersByName(b.Context(), inspect.SubscriberFilter{}, after, 1000); err != nil || len(page) != 1000 {
+					b.Fatal(len(page), err)
+				}
+			}
+		})
 		subscribers("nobody", inspect.SubscriberFilter{UserName: "nobody"}, 0, 1000, 0)
 		b.Run(fmt.Sprint("all/", n), func(b *testing.B) {
 			for b.Loop() {

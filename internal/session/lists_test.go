@@ -69,7 +69,7 @@ func (w *listWorld) draw(words ...string) string { return words[w.r.IntN(len(wor
 // record draws a record; many share few names.
 func (w *listWorld) record(key subscriber.Key) subscriber.Record {
 	r := subscriber.Record{
-		Key: key, UserName: w.draw("", "guest", "guest", fmt.Sprint("u", w.r.IntN(100))), CallingStationID: "02:00:00:00:00:01",
+		Key: key, UserName: w.draw("", "guest", "guest", fmt.Sprint("u", w.r.IntN(100))), CallingStationID: w.draw("02:00:00:00:00:01", "0200.0000.0001", "02-00-00-00-00-02"),
 		SessionID: subscriber.SessionID{
 			Client: w.draw("", "c1", "c2"), NAS: w.draw("", "n1", "n1", "n2", fmt.Sprint("n", w.r.IntN(40))), AcctSessionID: fmt.Sprint(w.r.IntN(1000)),
 		},
@@ -154,9 +154,66 @@ func (w *listWorld) prefix() netip.Prefix {
 }
 
 func (w *listWorld) subscriberFilter() inspect.SubscriberFilter {
-	return inspect.SubscriberFilter{
+	f := inspect.SubscriberFilter{
 		Group: w.draw("", "", "a", "c", "none"), NAS: w.draw("", "", "n1", "n7", "none"),
-		UserName: w.draw("", "", "guest", "u7", "none"), Inside: w.prefix(),
+		UserName: w.draw("", "", "", "guest", "u7", "none"), Inside: w.prefix(),
+		UserPrefix: w.draw("", "", "u", "u1", "gue", "none"), AcctSessionID: w.draw("", "", "", "", "17"),
+		Station: inspect.NewStation(w.draw("", "", "", "02-00-00-00-00-01")),
+	}
+	if w.r.IntN(3) == 0 {
+		f.State = inspect.SubscriberState(w.r.IntN(6))
+	}
+	if w.r.IntN(4) == 0 {
+		f.Outside = netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(w.r.IntN(3)), byte(w.r.IntN(32))}), 29+w.r.IntN(4)).Masked()
+		if f.Outside.IsSingleIP() && w.r.IntN(2) == 0 {
+			f.Port = nat.Port(1024 + w.r.IntN(60_000))
+		}
+	}
+	return f
+}
+
+// matchesView reports whether the subscriber at an address passes the part of a filter that
+// concerns NAT, by its view.
+func (w *listWorld) matchesView(f *inspect.SubscriberFilter, inside netip.Addr) bool {
+	view := w.Manager.reports.viewLocked(w.Manager.life.Slot(inside))
+	return f.MatchView(&view)
+}
+
+// byName lists all matches in the order of User-Names, in small pages.
+func (w *listWorld) byName(f inspect.SubscriberFilter, limit int) (names []inspect.NameKey) {
+	w.t.Helper()
+	for after := (inspect.NameKey{}); ; {
+		page, next, err := w.SubscribersByName(context.Background(), f, after, limit)
+		if err != nil || len(page) > limit {
+			w.t.Fatal(len(page), err)
+		}
+		for i := range page {
+			names = append(names, inspect.NameKey{UserName: page[i].UserName, Inside: page[i].Inside})
+		}
+		if next == (inspect.NameKey{}) {
+			return names
+		}
+		after = next
+	}
+}
+
+// checkNames checks the list by User-Names, and the totals.
+func (w *listWorld) checkNames(f inspect.SubscriberFilter, matching []subscriber.Key) {
+	w.t.Helper()
+	if n, counted := w.SubscriberTotal(context.Background(), f); counted && n != len(matching) {
+		w.t.Fatalf("%+v: the total is %d, want %d", f, n, len(matching))
+	}
+	var want []inspect.NameKey
+	for _, key := range matching {
+		if r := w.online[key]; r.UserName != "" && r.Inside.Is4() {
+			want = append(want, inspect.NameKey{UserName: r.UserName, Inside: r.Inside})
+		}
+	}
+	slices.SortFunc(want, func(a, b inspect.NameKey) int {
+		return cmp.Or(cmp.Compare(a.UserName, b.UserName), a.Inside.Compare(b.Inside))
+	})
+	if got := w.byName(f, 1+w.r.IntN(50)); !slices.Equal(got, want) {
+		w.t.Fatalf("%+v by name:\n%v, want\n%v", f, got, want)
 	}
 }
 
@@ -171,7 +228,7 @@ func (w *listWorld) subscribers(f inspect.SubscriberFilter, limit int, between f
 			w.t.Fatal(len(page), err)
 		}
 		for i := range page {
-			if !f.Match(&page[i].Record) {
+			if !f.Match(&page[i].Record) || !f.MatchView(&page[i]) {
 				w.t.Fatalf("%+v does not match %+v", page[i].Record, f)
 			}
 			keys = append(keys, page[i].Key)
@@ -190,7 +247,7 @@ func (w *listWorld) subscribers(f inspect.SubscriberFilter, limit int, between f
 func (w *listWorld) wantSubscribers(f inspect.SubscriberFilter) []subscriber.Key {
 	var keys []subscriber.Key
 	for key, r := range w.online {
-		if f.Match(&r) {
+		if f.Match(&r) && w.matchesView(&f, key.Inside) {
 			keys = append(keys, key)
 		}
 	}
@@ -208,6 +265,15 @@ func (w *listWorld) checkSubscribers() {
 	if got, err := w.matching(f); err != nil || !slices.Equal(got, want) {
 		w.t.Fatalf("%+v: %v, would delete\n%v, want\n%v", f, err, got, want)
 	}
+	w.checkNames(f, want)
+	counted := inspect.SubscriberFilter{Group: w.draw("", "", "a", "none"), NAS: w.draw("", "n1", "n7")}
+	if counted.NAS == "" {
+		counted.State = inspect.SubscriberState(w.r.IntN(6))
+	}
+	w.checkNames(counted, w.wantSubscribers(counted))
+	if _, ok := w.SubscriberTotal(context.Background(), inspect.SubscriberFilter{Group: "a", NAS: "n1"}); !ok {
+		w.t.Fatal("a total by group and NAS is not counted")
+	}
 }
 
 func (w *listWorld) checkBindings() {
@@ -215,6 +281,14 @@ func (w *listWorld) checkBindings() {
 	f := inspect.BindingFilter{
 		Group: w.draw("", "", "a", "none"), Inside: w.prefix(),
 		State: []nat.State{0, 0, nat.Active, nat.Draining, nat.Cut, nat.Held}[w.r.IntN(6)],
+	}
+	switch w.r.IntN(6) {
+	case 0:
+		f.UserName = w.draw("guest", "u7")
+	case 1:
+		f.UserPrefix = w.draw("u", "gu")
+	case 2:
+		f.AcctSessionID, f.Port = w.draw("", "17"), nat.Port(1024+w.r.IntN(60_000))
 	}
 	if w.r.IntN(2) == 0 {
 		p, err := netip.AddrFrom4([4]byte{198, 18, byte(w.r.IntN(4)), byte(w.r.IntN(64))}).Prefix(16 + w.r.IntN(17))
@@ -233,6 +307,9 @@ func (w *listWorld) checkBindings() {
 		})
 	}
 	slices.SortFunc(want, inspect.BindingKey.Compare)
+	if n, counted := w.BindingTotal(context.Background(), f); counted && n != len(want) {
+		w.t.Fatalf("%+v: the total is %d, want %d", f, n, len(want))
+	}
 	for after, limit := (inspect.BindingKey{}), 1+w.r.IntN(50); ; {
 		page, next, err := w.Bindings(context.Background(), f, after, limit)
 		if err != nil || len(page) > limit {
@@ -341,7 +418,7 @@ func TestListsRandomWalk(t *testing.T) {
 			var ends []subscriber.Change
 			for key, r := range w.online {
 				if key.Group == group {
-					ends = append(ends, subscriber.Change{Kind: subscriber.Deleted, Reason: subscriber.ReasonStop, Record: r.Pack()})
+					ends = append(ends, subscriber.Change{Kind: subscriber.Deleted, End: subscriber.End{Reason: subscriber.ReasonStop}, Record: r.Pack()})
 				}
 			}
 			w.tell(group, ends...)

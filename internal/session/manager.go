@@ -39,6 +39,7 @@ type Options struct {
 	Guards         map[string]guard.Limits // optional: of groups, by name; default unlimited
 	Owner          Ownership               // optional; default: no other daemon
 	By             string                  // optional: this daemon's name, the same after a restart; default Node
+	MaxSessions    int                     // optional: nat.max_sessions_per_subscriber, for explanations
 	MaxMappings    int                     // optional: learned mappings of all groups; required where a group has any
 	Discard        bool                    // optional: end bindings that the configuration does not cover, instead of draining them
 	ReconcileEvery time.Duration           // optional; default 30 s
@@ -69,6 +70,7 @@ type Manager struct {
 	follower   *feedFollower
 	reconciler *reconcile.Reconciler
 	backend    *Backend
+	desk       *Desk
 
 	tasks    *errgroup.Group
 	tasksCtx context.Context
@@ -149,6 +151,7 @@ func New(o Options) (*Manager, error) {
 		reports: m.reports, settings: m.settings, follower: m.follower, served: m.served, reconciler: m.reconciler,
 		ports: m.ports, mappings: m.mappings, configured: m.served.configured,
 	}
+	m.desk = &Desk{Backend: m.backend, maxSessions: o.MaxSessions, walks: make(chan struct{}, 1)}
 	for _, c := range o.Groups {
 		s.addGroupLocked(c, o.Guards[c.Name])
 	}
@@ -172,6 +175,7 @@ func (m *Manager) compose(o *Options) {
 	m.reports = &reports{
 		sharedState: s, ports: m.ports, kernel: o.Kernel, observer: o.Observer,
 		events: inspect.NewBroadcaster(watchBacklog, watchRest), clients: clientCounts{counts: map[string]int{}},
+		endings: newEndingLog(endingsMost, o.Now()), refused: newRefusalMemory(refusedMost),
 	}
 	m.settings = &liveSettings{sharedState: s, store: o.Store, kernel: o.Kernel, inForce: o.Settings}
 	m.watchdog = &watchdog{sharedState: s, store: o.Store, health: m.health, settings: m.settings, compareSoon: m.compareSoon}
@@ -218,7 +222,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.growth.pinAll, m.growth.pins.run, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds,
+		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.growth.pinAll, m.growth.pins.run, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds, m.reports.seedEndings,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}

@@ -20,7 +20,7 @@ func (v *Backend) NASes(ctx context.Context, f inspect.NASFilter, after inspect.
 	}
 	page := topN[inspect.NAS]{limit: limit, compare: func(a, b inspect.NAS) int { return a.Compare(b.NASKey) }}
 	add := func(n inspect.NAS) {
-		n.Subscribers = online[n.NASKey]
+		n.Subscribers, n.Endings = online[n.NASKey], v.reports.endings.wave(n.NASKey)
 		if f.Match(n.NASKey) && n.Compare(after) > 0 {
 			page.add(n)
 		}

@@ -207,7 +207,7 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 		r.RemovalHeld = subscriber.ReasonNone
 		packed := r.Pack()
 		v.reports.Emit(lifecycle.Transition{
-			Kind: inspect.EventRemovalRefused, At: v.shared.now(), Reason: reason, Record: &packed, Slot: v.shared.life.Slot(r.Inside),
+			Kind: inspect.EventRemovalRefused, At: v.shared.now(), End: subscriber.End{Reason: reason}, Record: &packed, Slot: v.shared.life.Slot(r.Inside),
 		})
 	}
 	return len(kept), nil

@@ -1,17 +1,21 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/walk"
 )
 
 // Subscriber returns one online subscriber.
@@ -66,7 +70,7 @@ func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 	}
 	looks := 0
 	for key, s := range v.onlineRLocked(&f, after) {
-		switch matches := s.Online() && f.MatchPacked(s.Packed()); {
+		switch matches := v.matchRLocked(&f, s); {
 		case matches && len(page) == limit:
 			return page, page[limit-1].Key, nil
 		case matches:
@@ -77,6 +81,88 @@ func (v *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, aft
 		}
 	}
 	return page, next, nil
+}
+
+// SubscribersByName returns up to limit online subscribers in the order of their User-Names after
+// the key after, and the key to continue after, which is zero at the end.
+func (v *Backend) SubscribersByName(_ context.Context, f inspect.SubscriberFilter, after inspect.NameKey, limit int) (page []inspect.Subscriber, next inspect.NameKey, err error) {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	if err := v.readiness.restoredRLocked(); err != nil {
+		return nil, next, err
+	}
+	first := cmp.Or(f.UserName, f.UserPrefix)
+	if after.UserName >= first {
+		first = after.UserName
+	}
+	looks := 0
+	for name, inside := range walk.By(viewsAtOnce, v.shared.mu.RLocker(), v.shared.life.Online().Named(first, after.Inside)) {
+		if !strings.HasPrefix(name, f.UserPrefix) || f.UserName != "" && name != f.UserName {
+			break // names are in order, and began there
+		}
+		s := v.shared.life.Slot(inside)
+		switch matches := s != nil && v.matchRLocked(&f, s); {
+		case matches && len(page) == limit:
+			last := &page[limit-1]
+			return page, inspect.NameKey{UserName: last.UserName, Inside: last.Inside}, nil
+		case matches:
+			page = append(page, v.reports.viewLocked(s))
+		}
+		if looks++; looks == looksPerCall {
+			return page, inspect.NameKey{UserName: name, Inside: inside}, nil
+		}
+	}
+	return page, next, nil
+}
+
+// SubscriberTotal returns the number of matching online subscribers, if it is counted: without a
+// filter, by group and NAS, or by group and a state that few have.
+func (v *Backend) SubscriberTotal(_ context.Context, f inspect.SubscriberFilter) (total int, counted bool) {
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	counts := f
+	counts.Group, counts.State, counts.NAS = "", 0, ""
+	if counts != (inspect.SubscriberFilter{}) || f.NAS != "" && f.State != 0 {
+		return 0, false
+	}
+	if f.State == 0 {
+		return v.shared.life.Online().Count(f.Group, f.NAS), true
+	}
+	for name, g := range v.shared.groups {
+		if f.Group != "" && name != f.Group {
+			continue
+		}
+		switch f.State {
+		case inspect.SubscriberPending:
+			total += v.shared.life.Engine().Pending(name)
+		case inspect.SubscriberUnconfirmed:
+			total += g.Unconfirmed()
+		case inspect.SubscriberRemovalHeld:
+			for _, n := range g.Held() {
+				total += n
+			}
+		default:
+			return 0, false
+		}
+	}
+	return total, true
+}
+
+// matchRLocked reports whether a slot is online and matches the filter.
+func (v *Backend) matchRLocked(f *inspect.SubscriberFilter, s *lifecycle.Slot) bool {
+	if !s.Online() || !f.MatchPacked(s.Packed()) {
+		return false
+	}
+	if f.OfRecord() {
+		return true
+	}
+	view := inspect.Subscriber{Record: subscriber.Record{RemovalHeld: s.Packed().RemovalHeld(), Unconfirmed: s.Packed().Unconfirmed()}}
+	if b, ok := v.shared.life.Engine().Live(s.Group(), s.Inside()); ok && !s.Awaited() {
+		view.Binding = &inspect.Binding{Binding: b}
+	} else {
+		view.Pending = v.shared.life.Engine().IsPending(s.Group(), s.Inside())
+	}
+	return f.MatchView(&view)
 }
 
 // Put creates or replaces a record by hand, and returns once the engine has
@@ -113,6 +199,29 @@ func (v *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 	return deleted, nil
 }
 
+// DeleteVersion deletes the record of one subscriber, if it still has the version, and returns
+// once the engine has applied the deletion.
+func (v *Backend) DeleteVersion(ctx context.Context, key subscriber.Key, version string) (subscriber.Record, error) {
+	v.shared.mu.RLock()
+	err := v.readiness.restoredRLocked()
+	if err == nil {
+		var g *group
+		if g, err = v.keyGroupLocked(key); err == nil {
+			key.Group = g.Name
+		}
+	}
+	v.shared.mu.RUnlock()
+	if err != nil {
+		return subscriber.Record{}, err
+	}
+	deleted, err := v.store.DeleteVersion(ctx, key, version, subscriber.ReasonAdmin)
+	if err != nil {
+		return deleted, unavailable(err)
+	}
+	v.follower.awaitTails(ctx)
+	return deleted, nil
+}
+
 // matching returns the keys of matching online subscribers, in order.
 func (v *Backend) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error) {
 	v.shared.mu.RLock()
@@ -122,7 +231,7 @@ func (v *Backend) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error)
 	}
 	var keys []subscriber.Key
 	for key, s := range v.onlineRLocked(&f, subscriber.Key{}) {
-		if s.Online() && f.MatchPacked(s.Packed()) {
+		if v.matchRLocked(&f, s) {
 			keys = append(keys, key)
 		}
 	}
@@ -158,6 +267,8 @@ func unavailable(err error) error {
 		return fmt.Errorf("%w: %w", inspect.ErrNoGroup, err)
 	case errors.Is(err, subscriberdb.ErrNotFound):
 		return fmt.Errorf("%w: %w", inspect.ErrNotFound, err)
+	case errors.Is(err, subscriberdb.ErrStale):
+		return fmt.Errorf("%w: %w", inspect.ErrConflict, err)
 	case subscriberdb.IsFull(err):
 		return fmt.Errorf("%w: %w", inspect.ErrFull, err)
 	}

@@ -30,6 +30,7 @@ import (
 type world struct {
 	*Manager
 	*Backend
+	*Desk
 	t      testing.TB
 	server *testenv.RedisServer
 	client redis.UniversalClient
@@ -172,7 +173,7 @@ func (w *world) boot() {
 	if w.mostNarrowed > 0 {
 		w.growth.most = w.mostNarrowed
 	}
-	w.Backend = w.Manager.Backend()
+	w.Backend, w.Desk = w.Manager.Backend(), w.Manager.Desk()
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
 	tasks.Go(func() {

@@ -24,14 +24,19 @@ const (
 type Change struct {
 	ID     Version // of the feed entry; changes of several records may share one
 	Kind   ChangeKind
-	Reason Reason // set for Deleted
-	Cause  uint32 // Acct-Terminate-Cause of a Deleted with ReasonStop (RFC 2866 section 5.10); 0 when absent
+	End           // set for Deleted
 	Record Packed // the record after the change; for Deleted the last known one (Key always set)
 
 	// Partial marks an Updated or Deleted whose Record holds only its Key and the
 	// fields that an Interim-Update changes: UpdatedAt, ExpiresAt, InputOctets,
 	// OutputOctets and Version. The other fields are unchanged; see Packed.Refresh.
 	Partial bool
+}
+
+// End tells why a record ended.
+type End struct {
+	Reason Reason
+	Cause  uint32 // Acct-Terminate-Cause of a ReasonStop (RFC 2866 section 5.10); 0 when absent
 }
 
 // Reason is the cause of the end of a subscriber record or, ReasonPoolRemoved, of a

@@ -19,8 +19,7 @@ type Decision struct {
 // Ending is a record that is deleted, as it was last known.
 type Ending struct {
 	Record Record
-	Reason Reason
-	Cause  uint32 // Acct-Terminate-Cause of a Stop (RFC 2866 section 5.10); 0 when absent
+	End
 	// Tombstone is the state to remember of the record's session, if that is not
 	// the event's session. The database fills in its known Stamp and Digest.
 	Tombstone *SessionState
@@ -179,7 +178,7 @@ func (s *decider) grantAddress() Decision {
 // at another address.
 func (s *decider) end(d *Decision) {
 	if s.own != nil {
-		s.delete(d, Ending{Record: *s.own, Reason: ReasonSuperseded})
+		s.delete(d, Ending{Record: *s.own, End: End{Reason: ReasonSuperseded}})
 	}
 }
 
@@ -208,7 +207,7 @@ func (s *decider) close() Decision {
 		d.Put.dropLink(s.ev.AcctSessionID)
 	default:
 		d.Verdict = Stopped
-		s.delete(&d, Ending{Record: *s.own, Reason: ReasonStop, Cause: s.ev.TerminateCause})
+		s.delete(&d, Ending{Record: *s.own, End: End{ReasonStop, s.ev.TerminateCause}})
 		s.merge(&d.Delete[0].Record)
 	}
 	return d
@@ -226,7 +225,7 @@ func (s *decider) leave() Decision {
 // the record's SessionID is that of a link that has ended, it remembers none:
 // that identifier may be another session's by now.
 func NewEnding(r Record, why Reason, at time.Time) Ending {
-	e := Ending{Record: r, Reason: why}
+	e := Ending{Record: r, End: End{Reason: why}}
 	if r.SessionID != (SessionID{}) && r.belongsTo(r.SessionID) {
 		e.Tombstone = &SessionState{
 			Phase: Closed, Inside: r.Inside, Start: r.StartedAt,

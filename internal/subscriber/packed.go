@@ -305,6 +305,9 @@ func (p *Packed) ExpiresAt() time.Time { return p.expires.time() }
 // written back.
 func (p *Packed) Unconfirmed() bool { return p.flags&packedUnconfirmed != 0 }
 
+// Octets returns the record's octets in both directions.
+func (p *Packed) Octets() uint64 { return p.input + p.output }
+
 // RemovalHeld returns the reason of a suspended removal, ReasonNone if there is
 // none.
 func (p *Packed) RemovalHeld() Reason { return p.held }

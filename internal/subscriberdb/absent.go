@@ -121,7 +121,7 @@ func (g *absentRecord) absence(known subscriber.Record) Absence {
 		r.StartedAt = state.Start
 	}
 	a := Absence{
-		Ending: subscriber.Ending{Record: r, Reason: g.reason},
+		Ending: subscriber.Ending{Record: r, End: subscriber.End{Reason: g.reason}},
 		Over:   err == nil && state.Phase == subscriber.Closed,
 	}
 	if a.hasEntry = g.entry != ""; !a.hasEntry && err == nil {

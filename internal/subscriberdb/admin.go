@@ -2,6 +2,7 @@ package subscriberdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -23,7 +24,8 @@ type recordWriter struct {
 // Put writes a record for an operator: it creates the record at its address, updates the
 // same subscriber's, or takes the address over from another subscriber. StartedAt and
 // UpdatedAt default to now. A record without an accounting session does not expire unless
-// ExpiresAt is set. Put returns the record as stored, or ErrNoGroup.
+// ExpiresAt is set. With a Version the record at the address must have that, else ErrStale. Put
+// returns the record as stored, or ErrNoGroup.
 func (w *recordWriter) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
 	g, err := w.group(r.Group)
 	if err != nil {
@@ -38,14 +40,51 @@ func (w *recordWriter) Put(ctx context.Context, r subscriber.Record) (subscriber
 	if r.StartedAt.IsZero() {
 		r.StartedAt = r.UpdatedAt
 	}
+	version := r.Version
 	tx := &txn.Txn{Group: g.txns, Inside: r.Inside, Decider: txn.DecideFunc(func(v subscriber.View) subscriber.Decision {
+		if version != "" && (v.Holder == nil || v.Holder.Version != version) {
+			return subscriber.Decision{}
+		}
 		return subscriber.DecidePut(v.Holder, r)
 	})}
 	w.txns.Run(ctx, []*txn.Txn{tx})
-	if tx.Err != nil {
+	switch {
+	case tx.Err != nil:
 		return r, fmt.Errorf("put record %v: %w", r.Inside, tx.Err)
+	case tx.Decision.Put == nil:
+		return r, fmt.Errorf("put record %v: %w", r.Inside, ErrStale)
 	}
 	return *tx.Decision.Put, nil
+}
+
+// ErrStale: the record has another version than the caller knows, and was not changed.
+var ErrStale = errors.New("the record has changed, or ended, since it was read")
+
+// DeleteVersion deletes the record of a key, if it still has the version, and returns it.
+// ErrNotFound: there is none. ErrStale: it has another version.
+func (w *recordWriter) DeleteVersion(ctx context.Context, key subscriber.Key, version string, why subscriber.Reason) (subscriber.Record, error) {
+	g, err := w.group(key.Group)
+	if err != nil {
+		return subscriber.Record{}, err
+	}
+	there, same, at := false, false, w.now().UTC()
+	tx := &txn.Txn{Group: g.txns, Inside: key.Inside.Unmap(), Decider: txn.DecideFunc(func(v subscriber.View) subscriber.Decision {
+		there = v.Holder != nil
+		if same = there && v.Holder.Version == version; !same {
+			return subscriber.Decision{}
+		}
+		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, why, at)}}
+	})}
+	w.txns.Run(ctx, []*txn.Txn{tx})
+	switch {
+	case tx.Err != nil:
+		return subscriber.Record{}, failed([]*txn.Txn{tx})
+	case !there:
+		return subscriber.Record{}, fmt.Errorf("delete record %v: %w", key.Inside, ErrNotFound)
+	case !same:
+		return subscriber.Record{}, fmt.Errorf("delete record %v: %w", key.Inside, ErrStale)
+	}
+	return tx.Decision.Delete[0].Record, nil
 }
 
 // Delete deletes the records of the keys and writes the tombstones of their sessions. It

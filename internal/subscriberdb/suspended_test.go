@@ -109,7 +109,7 @@ func TestMissingFarBack_DEL13(t *testing.T) {
 
 func held(inside netip.Addr, r subscriber.Record, why subscriber.Reason) []subscriber.Ending {
 	r.Key = key(inside)
-	return []subscriber.Ending{{Record: r, Reason: why}}
+	return []subscriber.Ending{{Record: r, End: subscriber.End{Reason: why}}}
 }
 
 // TestHold_DEL13: a record whose removal is suspended exists, does not expire, is announced

@@ -35,7 +35,10 @@ type Backend struct {
 	Waiting []inspect.Removal
 	Routers []inspect.NAS
 	Mapped  []inspect.Mapping
-	Inside  netip.Prefix // inside prefix of group "default"; Put elsewhere is ErrNoGroup
+	Ended   []inspect.Ending      // the latest first
+	Told    []inspect.Explanation // of alice, and of others
+	Busy    []inspect.Top         // whatever is asked for
+	Inside  netip.Prefix          // inside prefix of group "default"; Put elsewhere is ErrNoGroup
 	Err     error
 	Pages   int // number of requested pages
 	Looks   int // number of items that a page examines; 0: all
@@ -86,7 +89,97 @@ func (b *Backend) indexLocked(key subscriber.Key) int {
 // Subscribers implements control.Subscribers.
 func (b *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, subscriber.Key, error) {
 	return page(b, b.Online, func(s *inspect.Subscriber) subscriber.Key { return s.Key }, inspect.CompareKeys,
-		func(s *inspect.Subscriber) bool { return f.Match(&s.Record) }, after, limit)
+		func(s *inspect.Subscriber) bool { return f.Match(&s.Record) && f.MatchView(s) }, after, limit)
+}
+
+// SubscribersByName implements control.Subscribers.
+func (b *Backend) SubscribersByName(_ context.Context, f inspect.SubscriberFilter, after inspect.NameKey, limit int) ([]inspect.Subscriber, inspect.NameKey, error) {
+	return page(b, b.Online, func(s *inspect.Subscriber) inspect.NameKey {
+		return inspect.NameKey{UserName: s.UserName, Inside: s.Inside}
+	},
+		func(x, y inspect.NameKey) int {
+			return cmp.Or(cmp.Compare(x.UserName, y.UserName), x.Inside.Compare(y.Inside))
+		},
+		func(s *inspect.Subscriber) bool { return s.UserName != "" && f.Match(&s.Record) && f.MatchView(s) }, after, limit)
+}
+
+// SubscriberTotal implements control.Subscribers. It counts without a filter.
+func (b *Backend) SubscriberTotal(_ context.Context, f inspect.SubscriberFilter) (int, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.Online), f == inspect.SubscriberFilter{}
+}
+
+// BindingTotal implements control.Nat. It counts without a filter.
+func (b *Backend) BindingTotal(_ context.Context, f inspect.BindingFilter) (int, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.Leases), f == inspect.BindingFilter{}
+}
+
+// DeleteVersion implements control.Subscribers.
+func (b *Backend) DeleteVersion(_ context.Context, key subscriber.Key, version string) (subscriber.Record, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := b.indexLocked(key)
+	switch {
+	case b.Err != nil:
+		return subscriber.Record{}, b.Err
+	case i < 0:
+		return subscriber.Record{}, inspect.ErrNotFound
+	case b.Online[i].Version != version:
+		return subscriber.Record{}, inspect.ErrConflict
+	}
+	r := b.Online[i].Record
+	b.Online = slices.Delete(b.Online, i, i+1)
+	return r, nil
+}
+
+// Explain implements control.Desk.
+func (b *Backend) Explain(_ context.Context, who inspect.Customer) (list []inspect.Explanation, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.Told {
+		user := ""
+		switch {
+		case e.Subscriber != nil:
+			user = e.Subscriber.UserName
+		case e.LastEnding != nil:
+			user = e.LastEnding.Record.UserName
+		}
+		if who.UserName != "" && who.UserName == user || who.Inside == e.Inside {
+			list = append(list, e)
+		}
+	}
+	if len(list) == 0 {
+		return nil, cmp.Or(b.Err, inspect.ErrNotFound)
+	}
+	return list, b.Err
+}
+
+// Endings implements control.Desk.
+func (b *Backend) Endings(_ context.Context, f inspect.EndingFilter, before uint64, limit int) (p inspect.Endings, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p.Since = Now.Add(-72 * time.Hour)
+	for _, e := range b.Ended {
+		switch {
+		case before != 0 && e.Number >= before || !f.Match(&e):
+		case len(p.List) == limit:
+			p.Next = p.List[limit-1].Number
+			return p, b.Err
+		default:
+			p.List = append(p.List, e)
+		}
+	}
+	return p, b.Err
+}
+
+// Top implements control.Desk.
+func (b *Backend) Top(_ context.Context, q inspect.TopQuery) ([]inspect.Top, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Busy[:min(len(b.Busy), q.Limit)], b.Err
 }
 
 // page returns up to limit of the items that match, after the key after, and
@@ -128,7 +221,11 @@ func (b *Backend) Put(_ context.Context, r subscriber.Record) (subscriber.Record
 		return r, inspect.ErrNoGroup
 	}
 	r.Group = "default"
-	if i := b.indexLocked(r.Key); i >= 0 {
+	i := b.indexLocked(r.Key)
+	if r.Version != "" && (i < 0 || b.Online[i].Version != r.Version) {
+		return r, inspect.ErrConflict
+	}
+	if i >= 0 {
 		b.Online[i].Record = r
 	} else {
 		b.Online = append(b.Online, inspect.Subscriber{Record: r})
@@ -145,7 +242,7 @@ func (b *Backend) Delete(_ context.Context, f inspect.SubscriberFilter) ([]subsc
 	}
 	var deleted []subscriber.Record
 	b.Online = slices.DeleteFunc(b.Online, func(s inspect.Subscriber) bool {
-		if !f.Match(&s.Record) {
+		if !f.Match(&s.Record) || !f.MatchView(&s) {
 			return false
 		}
 		deleted = append(deleted, s.Record)

@@ -28,8 +28,9 @@ func Scene() *Backend {
 	carol.Receipt = &nat.Receipt{
 		CutAt: Now.Add(-29990 * time.Millisecond), ReapedAt: Now.Add(-29980 * time.Millisecond),
 		ReleasedAt: Now.Add(-29980 * time.Millisecond), Elements: 2, Deleted: 14, Proof: nat.ProofIndex,
+		End: subscriber.End{Reason: subscriber.ReasonStop, Cause: 2},
 	}
-	return &Backend{
+	b := &Backend{
 		Broadcaster: inspect.NewBroadcaster(64<<10, 0),
 		Inside:      netip.MustParsePrefix("100.64.0.0/10"),
 		Online:      []inspect.Subscriber{online("100.64.0.7", "alice", "0A01", &alice), waiting("100.64.0.8", "bob", "0A03")},
@@ -37,6 +38,7 @@ func Scene() *Backend {
 		Flows:       flows(),
 		Dropped: []nat.DropCount{
 			{Drop: nat.Drop{Reason: nat.DropNoGate, Direction: nat.DropOut}, Packets: 12, Bytes: 720},
+			{Drop: nat.Drop{Reason: nat.DropOverLimit, Direction: nat.DropOut}, Packets: 88, Bytes: 5_280},
 			{Drop: nat.Drop{Reason: nat.DropBlockFull, Direction: nat.DropOut}, Packets: 3},
 			{Drop: nat.Drop{Reason: nat.DropNoMapping, Direction: nat.DropIn}, Packets: 4_500_000, Bytes: 270_000_000},
 			{Drop: nat.Drop{Reason: nat.DropFiltered, Direction: nat.DropIn}},
@@ -59,6 +61,59 @@ func Scene() *Backend {
 		Mapped:  mapped(),
 		Differs: []inspect.Drift{{Kind: inspect.DriftElementOrphaned, Group: "default", Inside: netip.MustParseAddr("100.64.9.9"), What: "gate is open without a binding; remove it"}},
 	}
+	b.Ended = ended(carol)
+	b.Told = told(b)
+	b.Busy = []inspect.Top{{Inside: alice.Inside, Value: 2, Sessions: 2, Who: b.Online[0]}, {Inside: b.Online[1].Inside, Value: 1, Sessions: 1, Who: b.Online[1]}}
+	return b
+}
+
+// ended are the end of carol, one of alice that a restart of her BNG took, and one of dave, whose line was
+// lost, and who came back in time.
+func ended(carol inspect.Binding) []inspect.Ending {
+	end := func(inside, user, session string, before time.Duration, why subscriber.End) inspect.Ending {
+		s := online(inside, user, session, nil)
+		s.StartedAt = Now.Add(-before - 26*time.Hour)
+		return inspect.Ending{Number: uint64(Now.Add(-before).UnixMicro()), Record: s.Record, End: why, At: Now.Add(-before)}
+	}
+	last := end("100.64.0.9", "carol", "0A02", 30*time.Second, carol.Receipt.End)
+	last.Blocks, last.Receipt = carol.Blocks, carol.Receipt
+	back := end("100.64.0.10", "dave", "0A09", time.Hour, subscriber.End{Reason: subscriber.ReasonStop, Cause: 2})
+	back.Blocks = nat.Blocks{Block: nat.Block{Outside: carol.Outside, First: 8192, Last: 8703}}
+	back.ResumedAt = back.At.Add(12 * time.Second)
+	restart := end("100.64.0.7", "alice", "09FF", 26*time.Hour, subscriber.End{Reason: subscriber.ReasonNASRestart})
+	restart.Blocks = nat.Blocks{Block: nat.Block{Outside: carol.Outside, First: 1024, Last: 1535}}
+	restart.Receipt = &nat.Receipt{
+		CutAt: restart.At.Add(4 * time.Millisecond), ReapedAt: restart.At.Add(6 * time.Millisecond), ReleasedAt: restart.At.Add(6 * time.Millisecond),
+		Elements: 2, Deleted: 87, Proof: nat.ProofIndex, End: restart.End,
+	}
+	return []inspect.Ending{last, back, restart}
+}
+
+// told are explanations: of alice, who is near a limit and was refused sessions at it, of bob, who
+// waits, and of carol, who is offline.
+func told(b *Backend) []inspect.Explanation {
+	since := Now.Add(-72 * time.Hour)
+	limits := []inspect.LimitUse{
+		{Limit: "sessions", Most: 100, Used: 2, Measured: true},
+		{Limit: "new_sessions_per_second", Most: 50},
+		{Limit: "tcp_ports", Most: 1, Used: 1, Measured: true, RefusedAt: Now.Add(-40 * time.Second)},
+		{Limit: inspect.LimitBlockPorts, Most: 512, Used: 1, Measured: true},
+	}
+	alice := inspect.Explanation{
+		Key: b.Online[0].Key, Subscriber: &b.Online[0], Binding: &b.Leases[0], NAS: &b.Routers[0], Limits: limits,
+		Sessions: nat.SessionCounts{TCP: 1, ICMP: 1, Began: 2}, LastEnding: &b.Ended[2], Since: since, Mappings: b.Mapped[1:2],
+	}
+	bob := inspect.Explanation{Key: b.Online[1].Key, Subscriber: &b.Online[1], NAS: &b.Routers[0], Since: since}
+	carol := inspect.Explanation{Key: b.Ended[0].Record.Key, LastEnding: &b.Ended[0], NAS: &b.Routers[0], Since: since}
+	list := []inspect.Explanation{alice, bob, carol}
+	for i := range list {
+		for _, d := range b.Dropped {
+			if list[i].Concerns(d.Drop) {
+				list[i].Drops = append(list[i].Drops, d)
+			}
+		}
+	}
+	return list
 }
 
 // portUse is that of alice, the only one with ports.
@@ -135,7 +190,8 @@ func routers() []inspect.NAS {
 		{NASKey: inspect.NASKey{Client: "core", Name: "bng4.example"}, Subscribers: 7}, router("proxy2", "bng1.example", 0),
 		router("site1", "MikroTik", 3), router("site2", "MikroTik", 5),
 	}
-	list[0].LastRestart = Now.Add(-30 * 24 * time.Hour)
+	list[0].LastRestart = Now.Add(-26 * time.Hour)
+	list[0].Endings = inspect.NASEndings{Subscribers: 212, First: Now.Add(-26 * time.Hour), Last: Now.Add(-26*time.Hour + 2*time.Second)}
 	list[1].Clock.Offset = -8 * time.Hour
 	list[1].Refused = map[string]uint64{"outdated": 3, "stale": 1_204}
 	list[2].Clock = inspect.NASClock{Offset: Now.Sub(time.Unix(0, 0)) * -1, Known: true, Unheeded: true}

@@ -24,7 +24,7 @@ type Server struct {
 func Serve(t testing.TB, b *Backend, change func(*control.Options)) *Server {
 	t.Helper()
 	o := control.Options{
-		Listen: "127.0.0.1:0", Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b,
+		Listen: "127.0.0.1:0", Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b, Desk: b,
 		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return Now }, LocalRole: access.Admin,
 	}
 	if change != nil {

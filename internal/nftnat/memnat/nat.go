@@ -6,7 +6,7 @@
 //
 //	nat.go           the twin, with the entries of its addresses
 //	traffic.go       packets and sessions
-//	limits.go        limits of subscribers; ports.go: counts of what they begin
+//	limits.go        limits of subscribers; ports.go: counts of what they begin; counts.go: of what they have
 //	forwards.go      static mappings
 //	pins.go          pins
 //	surroundings.go  the surroundings, of which there are none

@@ -14,10 +14,12 @@ type beginnings struct {
 	until map[netip.Addr]int // of busy subscribers, the sessions that may begin before the next look
 	due   map[netip.Addr]bool
 	wake  chan struct{}
+
+	counted map[netip.Addr]uint32 // sessions that each subscriber began since it last had none
 }
 
 func newBeginnings() beginnings {
-	return beginnings{until: map[netip.Addr]int{}, due: map[netip.Addr]bool{}, wake: make(chan struct{}, 1)}
+	return beginnings{until: map[netip.Addr]int{}, due: map[netip.Addr]bool{}, wake: make(chan struct{}, 1), counted: map[netip.Addr]uint32{}}
 }
 
 // grew takes the new count of a subscriber's sessions.

@@ -119,6 +119,7 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 		}
 		if n.keepsAddressLocked(t) {
 			f = n.beginLocked(t, inside)
+			n.begun.counted[inside.Addr()]++
 			break
 		}
 		outside, static := n.forwards.source(t)
@@ -131,6 +132,7 @@ func (n *NAT) Send(protocol uint8, inside, remote netip.AddrPort) (nftnat.Sessio
 		}
 		f = n.beginLocked(t, outside)
 		n.flows[t] = f
+		n.begun.counted[inside.Addr()]++
 		if n.begun.least > 0 {
 			n.begun.grew(inside.Addr(), n.countLocked(inside.Addr()))
 		}
@@ -256,6 +258,7 @@ func (n *NAT) endLocked(f flow) {
 	for _, a := range []netip.Addr{f.Orig.Src, f.Reply.Src} {
 		if addrrange.InOne(n.inside, a) && n.countLocked(a) == 0 {
 			n.ended[a] = true
+			delete(n.begun.counted, a)
 		}
 	}
 	select {

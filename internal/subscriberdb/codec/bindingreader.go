@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // valueReader parses JSON in exactly the form of AppendBinding, without escapes. Any other
@@ -90,6 +91,10 @@ func (r *valueReader) receipt() *nat.Receipt {
 	c.CutAt = r.stamp(`,"cut_at":`)
 	c.ReapedAt = r.stamp(`,"reaped_at":`)
 	c.ReleasedAt = r.stamp(`,"released_at":`)
+	c.Reason, _ = subscriber.ParseReason(r.octets(`,"reason":`)) // none for one of a later version
+	if strings.HasPrefix(r.text, `,"terminate_cause":`) {
+		c.Cause = uint32(r.number(`,"terminate_cause":`, 32))
+	}
 	r.must(`}`)
 	return &c
 }

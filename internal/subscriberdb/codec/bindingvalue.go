@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // BindingParts is the number of hashes for the bindings of a group; the last octet of the
@@ -76,6 +77,8 @@ type receiptValue struct {
 	CutAt      time.Time `json:"cut_at,omitzero"`
 	ReapedAt   time.Time `json:"reaped_at,omitzero"`
 	ReleasedAt time.Time `json:"released_at,omitzero"`
+	Reason     string    `json:"reason,omitempty"`
+	Cause      uint32    `json:"terminate_cause,omitempty"`
 }
 
 func (v *bindingValue) binding(group string, p nat.Place) (nat.Binding, error) {
@@ -95,6 +98,8 @@ func (v *bindingValue) binding(group string, p nat.Place) (nat.Binding, error) {
 			Elements: r.Elements, Deleted: r.Deleted, Proof: nat.ParseProof(r.Proof),
 			CutAt: r.CutAt, ReapedAt: r.ReapedAt, ReleasedAt: r.ReleasedAt,
 		}
+		b.Receipt.Reason, _ = subscriber.ParseReason(r.Reason) // none for one of a later version
+		b.Receipt.Cause = r.Cause
 	}
 	return b, nil
 }
@@ -180,6 +185,12 @@ func appendReceipt(text []byte, r *nat.Receipt) []byte {
 	text = appendStamp(text, `,"cut_at":`, r.CutAt)
 	text = appendStamp(text, `,"reaped_at":`, r.ReapedAt)
 	text = appendStamp(text, `,"released_at":`, r.ReleasedAt)
+	if reason := r.Reason.String(); reason != "" {
+		text = append(append(append(text, `,"reason":"`...), reason...), '"')
+	}
+	if r.Cause != 0 {
+		text = strconv.AppendUint(append(text, `,"terminate_cause":`...), uint64(r.Cause), 10)
+	}
 	return append(text, '}')
 }
 

@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // FuzzBindingValue: AppendBinding writes the same text as encoding/json, and it is parsed
@@ -23,6 +24,7 @@ func FuzzBindingValue(f *testing.F) {
 			b.ReleasedAt, b.HoldUntil, b.GraceUntil = time.Unix(0, ns).UTC(), t0, t0.Add(time.Minute)
 			b.GrownAt, b.FirstAt = b.ReleasedAt, b.ReleasedAt.Add(-time.Hour)
 			b.Receipt = &nat.Receipt{Elements: 2, Deleted: 7, Proof: nat.ProofIndex, CutAt: b.ReleasedAt, ReapedAt: t0}
+			b.Receipt.End = subscriber.End{Reason: subscriber.Reason(uint64(ns) % uint64(len(subscriber.Reasons()))), Cause: uint32(ns) >> 4}
 		}
 		var more [][2]nat.Port
 		for ; len(further) >= 4; further = further[4:] {
@@ -34,7 +36,7 @@ func FuzzBindingValue(f *testing.F) {
 		}
 		var receipt *receiptValue
 		if r := b.Receipt; r != nil {
-			receipt = &receiptValue{r.Elements, r.Deleted, r.Proof.String(), r.CutAt, r.ReapedAt, r.ReleasedAt}
+			receipt = &receiptValue{r.Elements, r.Deleted, r.Proof.String(), r.CutAt, r.ReapedAt, r.ReleasedAt, r.Reason.String(), r.Cause}
 		}
 		got := string(AppendBinding(nil, &b))
 		want, err := json.Marshal(bindingValue{
@@ -56,6 +58,8 @@ func FuzzReadBinding(f *testing.F) {
 	for _, text := range []string{
 		`{"inside":"100.64.0.1","last":1535}`,
 		`{"inside":"100.64.0.1","last":1535,"held":true,"identity":"u:a b/c","user_name":"a b/c","acct_session_id":"1","allocated_at":"2026-02-28T23:59:59.000000001Z","released_at":"2024-02-29T00:00:00.5Z","hold_until":"2026-03-01T10:00:00Z","grace_until":"2026-03-01T10:00:00.120Z","receipt":{"elements_removed":2,"sessions_deleted":0,"proof":"index","cut_at":"2026-03-01T10:00:00Z","reaped_at":"2026-03-01T10:00:00Z","released_at":"2026-03-01T10:00:00Z"}}`,
+		`{"inside":"100.64.0.1","last":1535,"held":true,"receipt":{"elements_removed":2,"sessions_deleted":0,"released_at":"2026-03-01T10:00:00Z","reason":"STOP","terminate_cause":2}}`,
+		`{"inside":"100.64.0.1","last":1535,"held":true,"receipt":{"elements_removed":2,"sessions_deleted":0,"reason":"OF_LATER","terminate_cause":0}}`,
 		`{"inside":"100.64.0.1","last":1535,"more":[[2048,2559]],"held":true}`,
 		`{"inside":"100.64.0.1","last":1535,"more":[[65535,65535],[2048,2559]]}`,
 		`{"inside":"100.64.0.1","last":1535,"more":[]}`,

@@ -21,7 +21,7 @@ func FuzzFeedLine(f *testing.F) {
 		if !ok || c.Kind != subscriber.Deleted {
 			return
 		}
-		text := string(AppendEnd(append(r.Inside.AppendTo(nil), ' '), &subscriber.Ending{Record: r, Cause: c.Cause}))
+		text := string(AppendEnd(append(r.Inside.AppendTo(nil), ' '), &subscriber.Ending{Record: r, End: subscriber.End{Cause: c.Cause}}))
 		if s, ok := parseLine(&again, "default", kind, text); !ok || again != c || !reflect.DeepEqual(s, r) {
 			t.Errorf("%q: %+v %+v comes back as %+v %+v", line, c, r, again, s)
 		}

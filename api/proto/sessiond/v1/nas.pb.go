@@ -109,9 +109,11 @@ type Nas struct {
 	Refused map[string]uint64 `protobuf:"bytes,8,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The NAS that this one was found to be, heard of through another client: the
 	// sessions of both are known by that name. Absent for most.
-	SameAs        *NasName `protobuf:"bytes,9,opt,name=same_as,json=sameAs,proto3" json:"same_as,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SameAs *NasName `protobuf:"bytes,9,opt,name=same_as,json=sameAs,proto3" json:"same_as,omitempty"`
+	// What its restarts ended, as far as the daemon that answers knows: since it started.
+	RestartEndings *NasRestartEndings `protobuf:"bytes,70,opt,name=restart_endings,json=restartEndings,proto3" json:"restart_endings,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Nas) Reset() {
@@ -207,6 +209,78 @@ func (x *Nas) GetSameAs() *NasName {
 	return nil
 }
 
+func (x *Nas) GetRestartEndings() *NasRestartEndings {
+	if x != nil {
+		return x.RestartEndings
+	}
+	return nil
+}
+
+// NasRestartEndings are the subscribers that ended for one restart of a NAS (reason
+// NAS_RESTART): ends that follow each other within a minute. ListEndings names them.
+type NasRestartEndings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many.
+	Subscribers uint32 `protobuf:"varint,1,opt,name=subscribers,proto3" json:"subscribers,omitempty"`
+	// When the first of them ended.
+	FirstEndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=first_end_time,json=firstEndTime,proto3" json:"first_end_time,omitempty"`
+	// When the last of them ended.
+	LastEndTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_end_time,json=lastEndTime,proto3" json:"last_end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NasRestartEndings) Reset() {
+	*x = NasRestartEndings{}
+	mi := &file_sessiond_v1_nas_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NasRestartEndings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NasRestartEndings) ProtoMessage() {}
+
+func (x *NasRestartEndings) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_nas_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NasRestartEndings.ProtoReflect.Descriptor instead.
+func (*NasRestartEndings) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NasRestartEndings) GetSubscribers() uint32 {
+	if x != nil {
+		return x.Subscribers
+	}
+	return 0
+}
+
+func (x *NasRestartEndings) GetFirstEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstEndTime
+	}
+	return nil
+}
+
+func (x *NasRestartEndings) GetLastEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastEndTime
+	}
+	return nil
+}
+
 // ListNasesRequest picks NASes; empty fields match everything.
 type ListNasesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -217,14 +291,16 @@ type ListNasesRequest struct {
 	// Exact name of a client or realm.
 	Client string `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
 	// Exact name of a NAS.
-	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// "client,name", which is also the default. There is no other order (AIP-132).
+	OrderBy       string `protobuf:"bytes,70,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListNasesRequest) Reset() {
 	*x = ListNasesRequest{}
-	mi := &file_sessiond_v1_nas_proto_msgTypes[2]
+	mi := &file_sessiond_v1_nas_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +312,7 @@ func (x *ListNasesRequest) String() string {
 func (*ListNasesRequest) ProtoMessage() {}
 
 func (x *ListNasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nas_proto_msgTypes[2]
+	mi := &file_sessiond_v1_nas_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +325,7 @@ func (x *ListNasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNasesRequest.ProtoReflect.Descriptor instead.
 func (*ListNasesRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{2}
+	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListNasesRequest) GetPageSize() int32 {
@@ -280,6 +356,13 @@ func (x *ListNasesRequest) GetName() string {
 	return ""
 }
 
+func (x *ListNasesRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
 // ListNasesResponse is one page.
 type ListNasesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -293,7 +376,7 @@ type ListNasesResponse struct {
 
 func (x *ListNasesResponse) Reset() {
 	*x = ListNasesResponse{}
-	mi := &file_sessiond_v1_nas_proto_msgTypes[3]
+	mi := &file_sessiond_v1_nas_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +388,7 @@ func (x *ListNasesResponse) String() string {
 func (*ListNasesResponse) ProtoMessage() {}
 
 func (x *ListNasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nas_proto_msgTypes[3]
+	mi := &file_sessiond_v1_nas_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +401,7 @@ func (x *ListNasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNasesResponse.ProtoReflect.Descriptor instead.
 func (*ListNasesResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{3}
+	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListNasesResponse) GetNases() []*Nas {
@@ -349,7 +432,7 @@ type GetNasRequest struct {
 
 func (x *GetNasRequest) Reset() {
 	*x = GetNasRequest{}
-	mi := &file_sessiond_v1_nas_proto_msgTypes[4]
+	mi := &file_sessiond_v1_nas_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +444,7 @@ func (x *GetNasRequest) String() string {
 func (*GetNasRequest) ProtoMessage() {}
 
 func (x *GetNasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nas_proto_msgTypes[4]
+	mi := &file_sessiond_v1_nas_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +457,7 @@ func (x *GetNasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNasRequest.ProtoReflect.Descriptor instead.
 func (*GetNasRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{4}
+	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetNasRequest) GetName() string {
@@ -402,7 +485,7 @@ type GetNasResponse struct {
 
 func (x *GetNasResponse) Reset() {
 	*x = GetNasResponse{}
-	mi := &file_sessiond_v1_nas_proto_msgTypes[5]
+	mi := &file_sessiond_v1_nas_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +497,7 @@ func (x *GetNasResponse) String() string {
 func (*GetNasResponse) ProtoMessage() {}
 
 func (x *GetNasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_nas_proto_msgTypes[5]
+	mi := &file_sessiond_v1_nas_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +510,7 @@ func (x *GetNasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNasResponse.ProtoReflect.Descriptor instead.
 func (*GetNasResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{5}
+	return file_sessiond_v1_nas_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetNasResponse) GetNas() *Nas {
@@ -444,7 +527,7 @@ const file_sessiond_v1_nas_proto_rawDesc = "" +
 	"\x15sessiond/v1/nas.proto\x12\vsessiond.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n" +
 	"\aNasName\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xe0\x03\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xa9\x04\n" +
 	"\x03Nas\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
@@ -454,16 +537,22 @@ const file_sessiond_v1_nas_proto_rawDesc = "" +
 	"\x0eclock_unheeded\x18\x06 \x01(\bR\rclockUnheeded\x12B\n" +
 	"\x0flast_restart_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rlastRestartAt\x127\n" +
 	"\arefused\x18\b \x03(\v2\x1d.sessiond.v1.Nas.RefusedEntryR\arefused\x12-\n" +
-	"\asame_as\x18\t \x01(\v2\x14.sessiond.v1.NasNameR\x06sameAs\x1a:\n" +
+	"\asame_as\x18\t \x01(\v2\x14.sessiond.v1.NasNameR\x06sameAs\x12G\n" +
+	"\x0frestart_endings\x18F \x01(\v2\x1e.sessiond.v1.NasRestartEndingsR\x0erestartEndings\x1a:\n" +
 	"\fRefusedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"z\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb7\x01\n" +
+	"\x11NasRestartEndings\x12 \n" +
+	"\vsubscribers\x18\x01 \x01(\rR\vsubscribers\x12@\n" +
+	"\x0efirst_end_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\ffirstEndTime\x12>\n" +
+	"\rlast_end_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vlastEndTime\"\x95\x01\n" +
 	"\x10ListNasesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
 	"\x06client\x18\x03 \x01(\tR\x06client\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"c\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x19\n" +
+	"\border_by\x18F \x01(\tR\aorderBy\"c\n" +
 	"\x11ListNasesResponse\x12&\n" +
 	"\x05nases\x18\x01 \x03(\v2\x10.sessiond.v1.NasR\x05nases\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\";\n" +
@@ -489,35 +578,39 @@ func file_sessiond_v1_nas_proto_rawDescGZIP() []byte {
 	return file_sessiond_v1_nas_proto_rawDescData
 }
 
-var file_sessiond_v1_nas_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_sessiond_v1_nas_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_sessiond_v1_nas_proto_goTypes = []any{
 	(*NasName)(nil),               // 0: sessiond.v1.NasName
 	(*Nas)(nil),                   // 1: sessiond.v1.Nas
-	(*ListNasesRequest)(nil),      // 2: sessiond.v1.ListNasesRequest
-	(*ListNasesResponse)(nil),     // 3: sessiond.v1.ListNasesResponse
-	(*GetNasRequest)(nil),         // 4: sessiond.v1.GetNasRequest
-	(*GetNasResponse)(nil),        // 5: sessiond.v1.GetNasResponse
-	nil,                           // 6: sessiond.v1.Nas.RefusedEntry
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*NasRestartEndings)(nil),     // 2: sessiond.v1.NasRestartEndings
+	(*ListNasesRequest)(nil),      // 3: sessiond.v1.ListNasesRequest
+	(*ListNasesResponse)(nil),     // 4: sessiond.v1.ListNasesResponse
+	(*GetNasRequest)(nil),         // 5: sessiond.v1.GetNasRequest
+	(*GetNasResponse)(nil),        // 6: sessiond.v1.GetNasResponse
+	nil,                           // 7: sessiond.v1.Nas.RefusedEntry
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
 }
 var file_sessiond_v1_nas_proto_depIdxs = []int32{
-	7, // 0: sessiond.v1.Nas.last_heard_at:type_name -> google.protobuf.Timestamp
-	8, // 1: sessiond.v1.Nas.clock_offset:type_name -> google.protobuf.Duration
-	7, // 2: sessiond.v1.Nas.last_restart_at:type_name -> google.protobuf.Timestamp
-	6, // 3: sessiond.v1.Nas.refused:type_name -> sessiond.v1.Nas.RefusedEntry
-	0, // 4: sessiond.v1.Nas.same_as:type_name -> sessiond.v1.NasName
-	1, // 5: sessiond.v1.ListNasesResponse.nases:type_name -> sessiond.v1.Nas
-	1, // 6: sessiond.v1.GetNasResponse.nas:type_name -> sessiond.v1.Nas
-	2, // 7: sessiond.v1.NasService.ListNases:input_type -> sessiond.v1.ListNasesRequest
-	4, // 8: sessiond.v1.NasService.GetNas:input_type -> sessiond.v1.GetNasRequest
-	3, // 9: sessiond.v1.NasService.ListNases:output_type -> sessiond.v1.ListNasesResponse
-	5, // 10: sessiond.v1.NasService.GetNas:output_type -> sessiond.v1.GetNasResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8,  // 0: sessiond.v1.Nas.last_heard_at:type_name -> google.protobuf.Timestamp
+	9,  // 1: sessiond.v1.Nas.clock_offset:type_name -> google.protobuf.Duration
+	8,  // 2: sessiond.v1.Nas.last_restart_at:type_name -> google.protobuf.Timestamp
+	7,  // 3: sessiond.v1.Nas.refused:type_name -> sessiond.v1.Nas.RefusedEntry
+	0,  // 4: sessiond.v1.Nas.same_as:type_name -> sessiond.v1.NasName
+	2,  // 5: sessiond.v1.Nas.restart_endings:type_name -> sessiond.v1.NasRestartEndings
+	8,  // 6: sessiond.v1.NasRestartEndings.first_end_time:type_name -> google.protobuf.Timestamp
+	8,  // 7: sessiond.v1.NasRestartEndings.last_end_time:type_name -> google.protobuf.Timestamp
+	1,  // 8: sessiond.v1.ListNasesResponse.nases:type_name -> sessiond.v1.Nas
+	1,  // 9: sessiond.v1.GetNasResponse.nas:type_name -> sessiond.v1.Nas
+	3,  // 10: sessiond.v1.NasService.ListNases:input_type -> sessiond.v1.ListNasesRequest
+	5,  // 11: sessiond.v1.NasService.GetNas:input_type -> sessiond.v1.GetNasRequest
+	4,  // 12: sessiond.v1.NasService.ListNases:output_type -> sessiond.v1.ListNasesResponse
+	6,  // 13: sessiond.v1.NasService.GetNas:output_type -> sessiond.v1.GetNasResponse
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nas_proto_init() }
@@ -531,7 +624,7 @@ func file_sessiond_v1_nas_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_nas_proto_rawDesc), len(file_sessiond_v1_nas_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -273,9 +273,14 @@ type Receipt struct {
 	// Conntrack entries deleted.
 	SessionsDeleted uint32 `protobuf:"varint,5,opt,name=sessions_deleted,json=sessionsDeleted,proto3" json:"sessions_deleted,omitempty"`
 	// How their absence was proved.
-	Proof         Proof `protobuf:"varint,6,opt,name=proof,proto3,enum=sessiond.v1.Proof" json:"proof,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Proof Proof `protobuf:"varint,6,opt,name=proof,proto3,enum=sessiond.v1.Proof" json:"proof,omitempty"`
+	// Why the record ended, or the binding was cut; UNSPECIFIED in a receipt of an older daemon.
+	Reason Reason `protobuf:"varint,70,opt,name=reason,proto3,enum=sessiond.v1.Reason" json:"reason,omitempty"`
+	// With reason STOP: the Acct-Terminate-Cause that the NAS gave (RFC 2866 section 5.10); 0
+	// where it gave none.
+	TerminateCause uint32 `protobuf:"varint,71,opt,name=terminate_cause,json=terminateCause,proto3" json:"terminate_cause,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Receipt) Reset() {
@@ -348,6 +353,20 @@ func (x *Receipt) GetProof() Proof {
 		return x.Proof
 	}
 	return Proof_PROOF_UNSPECIFIED
+}
+
+func (x *Receipt) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *Receipt) GetTerminateCause() uint32 {
+	if x != nil {
+		return x.TerminateCause
+	}
+	return 0
 }
 
 // PortBlock is a range of ports.
@@ -449,9 +468,15 @@ type Binding struct {
 	PortsInUse *PortUse `protobuf:"bytes,17,opt,name=ports_in_use,json=portsInUse,proto3" json:"ports_in_use,omitempty"`
 	// The most ports in use at a time since the binding began, or the daemon if it
 	// is younger; measured every 10 s. Absent like ports_in_use.
-	PortsPeak     *PortUse `protobuf:"bytes,18,opt,name=ports_peak,json=portsPeak,proto3" json:"ports_peak,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PortsPeak *PortUse `protobuf:"bytes,18,opt,name=ports_peak,json=portsPeak,proto3" json:"ports_peak,omitempty"`
+	// Why the record ended, or the binding is being cut; UNSPECIFIED while neither happened, and
+	// of a held binding of an older daemon.
+	Reason Reason `protobuf:"varint,70,opt,name=reason,proto3,enum=sessiond.v1.Reason" json:"reason,omitempty"`
+	// With reason STOP: the Acct-Terminate-Cause that the NAS gave (RFC 2866 section 5.10); 0
+	// where it gave none.
+	TerminateCause uint32 `protobuf:"varint,71,opt,name=terminate_cause,json=terminateCause,proto3" json:"terminate_cause,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Binding) Reset() {
@@ -608,6 +633,20 @@ func (x *Binding) GetPortsPeak() *PortUse {
 		return x.PortsPeak
 	}
 	return nil
+}
+
+func (x *Binding) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *Binding) GetTerminateCause() uint32 {
+	if x != nil {
+		return x.TerminateCause
+	}
+	return 0
 }
 
 // PortUse counts ports in use, by protocol: the inside ports from which
@@ -929,7 +968,19 @@ type ListBindingsRequest struct {
 	// An outside address or prefix.
 	Outside string `protobuf:"bytes,5,opt,name=outside,proto3" json:"outside,omitempty"`
 	// One state only; UNSPECIFIED for all.
-	State         BindingState `protobuf:"varint,6,opt,name=state,proto3,enum=sessiond.v1.BindingState" json:"state,omitempty"`
+	State BindingState `protobuf:"varint,6,opt,name=state,proto3,enum=sessiond.v1.BindingState" json:"state,omitempty"`
+	// A port in one of the binding's blocks, 1 to 65535; 0 for all. Needs outside to be one
+	// address.
+	OutsidePort uint32 `protobuf:"varint,70,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
+	// Exact User-Name of the holder.
+	UserName string `protobuf:"bytes,71,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
+	// User-Names of holders that begin so. Has no index: pages may be short or empty.
+	UserNamePrefix string `protobuf:"bytes,72,opt,name=user_name_prefix,json=userNamePrefix,proto3" json:"user_name_prefix,omitempty"`
+	// Exact Acct-Session-Id of the holder. Has no index.
+	AcctSessionId string `protobuf:"bytes,73,opt,name=acct_session_id,json=acctSessionId,proto3" json:"acct_session_id,omitempty"`
+	// "inside_address", which is also the default: by group, inside address, outside address
+	// and first port. There is no other order (AIP-132).
+	OrderBy       string `protobuf:"bytes,74,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1006,6 +1057,41 @@ func (x *ListBindingsRequest) GetState() BindingState {
 	return BindingState_BINDING_STATE_UNSPECIFIED
 }
 
+func (x *ListBindingsRequest) GetOutsidePort() uint32 {
+	if x != nil {
+		return x.OutsidePort
+	}
+	return 0
+}
+
+func (x *ListBindingsRequest) GetUserName() string {
+	if x != nil {
+		return x.UserName
+	}
+	return ""
+}
+
+func (x *ListBindingsRequest) GetUserNamePrefix() string {
+	if x != nil {
+		return x.UserNamePrefix
+	}
+	return ""
+}
+
+func (x *ListBindingsRequest) GetAcctSessionId() string {
+	if x != nil {
+		return x.AcctSessionId
+	}
+	return ""
+}
+
+func (x *ListBindingsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
 // ListBindingsResponse is one page.
 type ListBindingsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1013,6 +1099,9 @@ type ListBindingsResponse struct {
 	Bindings []*Binding `protobuf:"bytes,1,rep,name=bindings,proto3" json:"bindings,omitempty"`
 	// For the next page; empty after the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many match, in all pages, now. Set without a filter, and with group and state: these
+	// are counted. Otherwise absent.
+	TotalSize     *uint32 `protobuf:"varint,70,opt,name=total_size,json=totalSize,proto3,oneof" json:"total_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1059,6 +1148,13 @@ func (x *ListBindingsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListBindingsResponse) GetTotalSize() uint32 {
+	if x != nil && x.TotalSize != nil {
+		return *x.TotalSize
+	}
+	return 0
 }
 
 // LookupOutsideRequest names a public port and a time.
@@ -2099,7 +2195,7 @@ var File_sessiond_v1_nat_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\n" +
-	"\x15sessiond/v1/nat.proto\x12\vsessiond.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sessiond/v1/mapping.proto\"\xb2\x02\n" +
+	"\x15sessiond/v1/nat.proto\x12\vsessiond.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sessiond/v1/mapping.proto\x1a\x18sessiond/v1/reason.proto\"\x88\x03\n" +
 	"\aReceipt\x121\n" +
 	"\x06cut_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05cutAt\x127\n" +
 	"\treaped_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\breapedAt\x12;\n" +
@@ -2107,11 +2203,13 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"releasedAt\x12)\n" +
 	"\x10elements_removed\x18\x04 \x01(\rR\x0felementsRemoved\x12)\n" +
 	"\x10sessions_deleted\x18\x05 \x01(\rR\x0fsessionsDeleted\x12(\n" +
-	"\x05proof\x18\x06 \x01(\x0e2\x12.sessiond.v1.ProofR\x05proof\"G\n" +
+	"\x05proof\x18\x06 \x01(\x0e2\x12.sessiond.v1.ProofR\x05proof\x12+\n" +
+	"\x06reason\x18F \x01(\x0e2\x13.sessiond.v1.ReasonR\x06reason\x12'\n" +
+	"\x0fterminate_cause\x18G \x01(\rR\x0eterminateCause\"G\n" +
 	"\tPortBlock\x12\x1d\n" +
 	"\n" +
 	"first_port\x18\x01 \x01(\rR\tfirstPort\x12\x1b\n" +
-	"\tlast_port\x18\x02 \x01(\rR\blastPort\"\xb5\x06\n" +
+	"\tlast_port\x18\x02 \x01(\rR\blastPort\"\x8b\a\n" +
 	"\aBinding\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0einside_address\x18\x02 \x01(\tR\rinsideAddress\x12'\n" +
@@ -2137,7 +2235,9 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\fports_in_use\x18\x11 \x01(\v2\x14.sessiond.v1.PortUseR\n" +
 	"portsInUse\x123\n" +
 	"\n" +
-	"ports_peak\x18\x12 \x01(\v2\x14.sessiond.v1.PortUseR\tportsPeak\"A\n" +
+	"ports_peak\x18\x12 \x01(\v2\x14.sessiond.v1.PortUseR\tportsPeak\x12+\n" +
+	"\x06reason\x18F \x01(\x0e2\x13.sessiond.v1.ReasonR\x06reason\x12'\n" +
+	"\x0fterminate_cause\x18G \x01(\rR\x0eterminateCause\"A\n" +
 	"\aPortUse\x12\x10\n" +
 	"\x03tcp\x18\x01 \x01(\rR\x03tcp\x12\x10\n" +
 	"\x03udp\x18\x02 \x01(\rR\x03udp\x12\x12\n" +
@@ -2168,7 +2268,7 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\n" +
 	"ports_peak\x18\t \x01(\v2\x14.sessiond.v1.PortUseR\tportsPeak\x12G\n" +
 	"\x10subscriber_ports\x18\n" +
-	" \x01(\v2\x1c.sessiond.v1.SubscriberPortsR\x0fsubscriberPorts\"\xca\x01\n" +
+	" \x01(\v2\x1c.sessiond.v1.SubscriberPortsR\x0fsubscriberPorts\"\xf7\x02\n" +
 	"\x13ListBindingsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -2176,10 +2276,18 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x05group\x18\x03 \x01(\tR\x05group\x12\x16\n" +
 	"\x06inside\x18\x04 \x01(\tR\x06inside\x12\x18\n" +
 	"\aoutside\x18\x05 \x01(\tR\aoutside\x12/\n" +
-	"\x05state\x18\x06 \x01(\x0e2\x19.sessiond.v1.BindingStateR\x05state\"p\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x19.sessiond.v1.BindingStateR\x05state\x12!\n" +
+	"\foutside_port\x18F \x01(\rR\voutsidePort\x12\x1b\n" +
+	"\tuser_name\x18G \x01(\tR\buserName\x12(\n" +
+	"\x10user_name_prefix\x18H \x01(\tR\x0euserNamePrefix\x12&\n" +
+	"\x0facct_session_id\x18I \x01(\tR\racctSessionId\x12\x19\n" +
+	"\border_by\x18J \x01(\tR\aorderBy\"\xa3\x01\n" +
 	"\x14ListBindingsResponse\x120\n" +
 	"\bbindings\x18\x01 \x03(\v2\x14.sessiond.v1.BindingR\bbindings\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x7f\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\"\n" +
+	"\n" +
+	"total_size\x18F \x01(\rH\x00R\ttotalSize\x88\x01\x01B\r\n" +
+	"\v_total_size\"\x7f\n" +
 	"\x14LookupOutsideRequest\x12'\n" +
 	"\x0foutside_address\x18\x01 \x01(\tR\x0eoutsideAddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12*\n" +
@@ -2325,64 +2433,67 @@ var file_sessiond_v1_nat_proto_goTypes = []any{
 	(*BlockSizeAdvice)(nil),         // 27: sessiond.v1.BlockSizeAdvice
 	(*BlockSizeOutcome)(nil),        // 28: sessiond.v1.BlockSizeOutcome
 	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
-	(*Mapping)(nil),                 // 30: sessiond.v1.Mapping
+	(Reason)(0),                     // 30: sessiond.v1.Reason
+	(*Mapping)(nil),                 // 31: sessiond.v1.Mapping
 }
 var file_sessiond_v1_nat_proto_depIdxs = []int32{
 	29, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
 	29, // 1: sessiond.v1.Receipt.reaped_at:type_name -> google.protobuf.Timestamp
 	29, // 2: sessiond.v1.Receipt.released_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: sessiond.v1.Receipt.proof:type_name -> sessiond.v1.Proof
-	0,  // 4: sessiond.v1.Binding.state:type_name -> sessiond.v1.BindingState
-	29, // 5: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
-	29, // 6: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
-	29, // 7: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
-	4,  // 8: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
-	29, // 9: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
-	5,  // 10: sessiond.v1.Binding.blocks:type_name -> sessiond.v1.PortBlock
-	29, // 11: sessiond.v1.Binding.grown_at:type_name -> google.protobuf.Timestamp
-	7,  // 12: sessiond.v1.Binding.ports_in_use:type_name -> sessiond.v1.PortUse
-	7,  // 13: sessiond.v1.Binding.ports_peak:type_name -> sessiond.v1.PortUse
-	2,  // 14: sessiond.v1.Pool.origin:type_name -> sessiond.v1.PoolOrigin
-	3,  // 15: sessiond.v1.Pool.change:type_name -> sessiond.v1.PoolChange
-	29, // 16: sessiond.v1.Pool.changed_at:type_name -> google.protobuf.Timestamp
-	7,  // 17: sessiond.v1.Pool.ports_in_use:type_name -> sessiond.v1.PortUse
-	7,  // 18: sessiond.v1.Pool.ports_peak:type_name -> sessiond.v1.PortUse
-	8,  // 19: sessiond.v1.Pool.subscriber_ports:type_name -> sessiond.v1.SubscriberPorts
-	0,  // 20: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
-	6,  // 21: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
-	29, // 22: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
-	6,  // 23: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
-	30, // 24: sessiond.v1.LookupOutsideResponse.mappings:type_name -> sessiond.v1.Mapping
-	9,  // 25: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	16, // 26: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
-	9,  // 27: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
-	9,  // 28: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
-	9,  // 29: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
-	27, // 30: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
-	29, // 31: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
-	29, // 32: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
-	28, // 33: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
-	10, // 34: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	12, // 35: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	14, // 36: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	17, // 37: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
-	19, // 38: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
-	21, // 39: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
-	23, // 40: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
-	25, // 41: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
-	11, // 42: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	13, // 43: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	15, // 44: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	18, // 45: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
-	20, // 46: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
-	22, // 47: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
-	24, // 48: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
-	26, // 49: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
-	42, // [42:50] is the sub-list for method output_type
-	34, // [34:42] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	30, // 4: sessiond.v1.Receipt.reason:type_name -> sessiond.v1.Reason
+	0,  // 5: sessiond.v1.Binding.state:type_name -> sessiond.v1.BindingState
+	29, // 6: sessiond.v1.Binding.allocated_at:type_name -> google.protobuf.Timestamp
+	29, // 7: sessiond.v1.Binding.released_at:type_name -> google.protobuf.Timestamp
+	29, // 8: sessiond.v1.Binding.hold_until:type_name -> google.protobuf.Timestamp
+	4,  // 9: sessiond.v1.Binding.receipt:type_name -> sessiond.v1.Receipt
+	29, // 10: sessiond.v1.Binding.grace_until:type_name -> google.protobuf.Timestamp
+	5,  // 11: sessiond.v1.Binding.blocks:type_name -> sessiond.v1.PortBlock
+	29, // 12: sessiond.v1.Binding.grown_at:type_name -> google.protobuf.Timestamp
+	7,  // 13: sessiond.v1.Binding.ports_in_use:type_name -> sessiond.v1.PortUse
+	7,  // 14: sessiond.v1.Binding.ports_peak:type_name -> sessiond.v1.PortUse
+	30, // 15: sessiond.v1.Binding.reason:type_name -> sessiond.v1.Reason
+	2,  // 16: sessiond.v1.Pool.origin:type_name -> sessiond.v1.PoolOrigin
+	3,  // 17: sessiond.v1.Pool.change:type_name -> sessiond.v1.PoolChange
+	29, // 18: sessiond.v1.Pool.changed_at:type_name -> google.protobuf.Timestamp
+	7,  // 19: sessiond.v1.Pool.ports_in_use:type_name -> sessiond.v1.PortUse
+	7,  // 20: sessiond.v1.Pool.ports_peak:type_name -> sessiond.v1.PortUse
+	8,  // 21: sessiond.v1.Pool.subscriber_ports:type_name -> sessiond.v1.SubscriberPorts
+	0,  // 22: sessiond.v1.ListBindingsRequest.state:type_name -> sessiond.v1.BindingState
+	6,  // 23: sessiond.v1.ListBindingsResponse.bindings:type_name -> sessiond.v1.Binding
+	29, // 24: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
+	6,  // 25: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
+	31, // 26: sessiond.v1.LookupOutsideResponse.mappings:type_name -> sessiond.v1.Mapping
+	9,  // 27: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
+	16, // 28: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
+	9,  // 29: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 30: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 31: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
+	27, // 32: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
+	29, // 33: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
+	29, // 34: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
+	28, // 35: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
+	10, // 36: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	12, // 37: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	14, // 38: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	17, // 39: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
+	19, // 40: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
+	21, // 41: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
+	23, // 42: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
+	25, // 43: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
+	11, // 44: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	13, // 45: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	15, // 46: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	18, // 47: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
+	20, // 48: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
+	22, // 49: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
+	24, // 50: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
+	26, // 51: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
+	44, // [44:52] is the sub-list for method output_type
+	36, // [36:44] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }
@@ -2391,6 +2502,8 @@ func file_sessiond_v1_nat_proto_init() {
 		return
 	}
 	file_sessiond_v1_mapping_proto_init()
+	file_sessiond_v1_reason_proto_init()
+	file_sessiond_v1_nat_proto_msgTypes[7].OneofWrappers = []any{}
 	file_sessiond_v1_nat_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -174,77 +174,69 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{0}
 }
 
-// Reason tells why a record ended, or a binding.
-type Reason int32
+// SubscriberState is what NAT does for a subscriber that is online.
+type SubscriberState int32
 
 const (
-	// Not ended, or not known any more.
-	Reason_REASON_UNSPECIFIED Reason = 0
-	// Acct-Stop of the session.
-	Reason_REASON_STOP Reason = 1
-	// Accounting-On or Accounting-Off of its NAS.
-	Reason_REASON_NAS_RESTART Reason = 2
-	// Nothing was heard of it within record_ttl.
-	Reason_REASON_EXPIRED Reason = 3
-	// DeleteSubscribers.
-	Reason_REASON_ADMIN Reason = 4
-	// A newer session took the address, or the session moved to another one.
-	Reason_REASON_SUPERSEDED Reason = 5
-	// Another program deleted the record in the database (DEL, UNLINK).
-	Reason_REASON_REMOVED_IN_DATABASE Reason = 6
-	// RemovePool took the public prefix of the binding away. The record did not end
-	// for it: a subscriber that is online gets blocks of another prefix.
-	Reason_REASON_POOL_REMOVED Reason = 7
+	// Not a state.
+	SubscriberState_SUBSCRIBER_STATE_UNSPECIFIED SubscriberState = 0
+	// It has a binding that is ACTIVE.
+	SubscriberState_SUBSCRIBER_STATE_ACTIVE SubscriberState = 1
+	// It waits for a port block.
+	SubscriberState_SUBSCRIBER_STATE_PENDING SubscriberState = 2
+	// It has a binding, which is not ACTIVE: the address has just changed hands, or the outside
+	// prefix was taken away.
+	SubscriberState_SUBSCRIBER_STATE_ENDING SubscriberState = 3
+	// A guard holds back its removal.
+	SubscriberState_SUBSCRIBER_STATE_REMOVAL_HELD SubscriberState = 4
+	// It was written back after the database lost it, and accounting has not confirmed it yet.
+	SubscriberState_SUBSCRIBER_STATE_UNCONFIRMED SubscriberState = 5
 )
 
-// Enum value maps for Reason.
+// Enum value maps for SubscriberState.
 var (
-	Reason_name = map[int32]string{
-		0: "REASON_UNSPECIFIED",
-		1: "REASON_STOP",
-		2: "REASON_NAS_RESTART",
-		3: "REASON_EXPIRED",
-		4: "REASON_ADMIN",
-		5: "REASON_SUPERSEDED",
-		6: "REASON_REMOVED_IN_DATABASE",
-		7: "REASON_POOL_REMOVED",
+	SubscriberState_name = map[int32]string{
+		0: "SUBSCRIBER_STATE_UNSPECIFIED",
+		1: "SUBSCRIBER_STATE_ACTIVE",
+		2: "SUBSCRIBER_STATE_PENDING",
+		3: "SUBSCRIBER_STATE_ENDING",
+		4: "SUBSCRIBER_STATE_REMOVAL_HELD",
+		5: "SUBSCRIBER_STATE_UNCONFIRMED",
 	}
-	Reason_value = map[string]int32{
-		"REASON_UNSPECIFIED":         0,
-		"REASON_STOP":                1,
-		"REASON_NAS_RESTART":         2,
-		"REASON_EXPIRED":             3,
-		"REASON_ADMIN":               4,
-		"REASON_SUPERSEDED":          5,
-		"REASON_REMOVED_IN_DATABASE": 6,
-		"REASON_POOL_REMOVED":        7,
+	SubscriberState_value = map[string]int32{
+		"SUBSCRIBER_STATE_UNSPECIFIED":  0,
+		"SUBSCRIBER_STATE_ACTIVE":       1,
+		"SUBSCRIBER_STATE_PENDING":      2,
+		"SUBSCRIBER_STATE_ENDING":       3,
+		"SUBSCRIBER_STATE_REMOVAL_HELD": 4,
+		"SUBSCRIBER_STATE_UNCONFIRMED":  5,
 	}
 )
 
-func (x Reason) Enum() *Reason {
-	p := new(Reason)
+func (x SubscriberState) Enum() *SubscriberState {
+	p := new(SubscriberState)
 	*p = x
 	return p
 }
 
-func (x Reason) String() string {
+func (x SubscriberState) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (Reason) Descriptor() protoreflect.EnumDescriptor {
+func (SubscriberState) Descriptor() protoreflect.EnumDescriptor {
 	return file_sessiond_v1_subscriber_proto_enumTypes[1].Descriptor()
 }
 
-func (Reason) Type() protoreflect.EnumType {
+func (SubscriberState) Type() protoreflect.EnumType {
 	return &file_sessiond_v1_subscriber_proto_enumTypes[1]
 }
 
-func (x Reason) Number() protoreflect.EnumNumber {
+func (x SubscriberState) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use Reason.Descriptor instead.
-func (Reason) EnumDescriptor() ([]byte, []int) {
+// Deprecated: Use SubscriberState.Descriptor instead.
+func (SubscriberState) EnumDescriptor() ([]byte, []int) {
 	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{1}
 }
 
@@ -303,7 +295,11 @@ type Subscriber struct {
 	// user_name is. Output only.
 	Class string `protobuf:"bytes,21,opt,name=class,proto3" json:"class,omitempty"`
 	// The other Class attributes, in the NAS's order. Output only.
-	MoreClasses   []string `protobuf:"bytes,22,rep,name=more_classes,json=moreClasses,proto3" json:"more_classes,omitempty"`
+	MoreClasses []string `protobuf:"bytes,22,rep,name=more_classes,json=moreClasses,proto3" json:"more_classes,omitempty"`
+	// The version of the record: it changes with each event that is taken into it (AIP-154).
+	// PutSubscriber and DeleteSubscribers take it, so that they change the record that was
+	// looked at, and no later one. Empty in records of older daemons and in those that have ended.
+	Etag          string `protobuf:"bytes,70,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -492,6 +488,13 @@ func (x *Subscriber) GetMoreClasses() []string {
 	return nil
 }
 
+func (x *Subscriber) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // SubscriberEvent is one event of one subscriber.
 type SubscriberEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -508,9 +511,12 @@ type SubscriberEvent struct {
 	SessionsEnded uint32 `protobuf:"varint,5,opt,name=sessions_ended,json=sessionsEnded,proto3" json:"sessions_ended,omitempty"`
 	// For LIMIT_REACHED: the limits, as in the configuration: sessions,
 	// new_sessions_per_second, tcp_ports, udp_ports.
-	Limits        []string `protobuf:"bytes,6,rep,name=limits,proto3" json:"limits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limits []string `protobuf:"bytes,6,rep,name=limits,proto3" json:"limits,omitempty"`
+	// With reason STOP: the Acct-Terminate-Cause that the NAS gave (RFC 2866 section 5.10); 0
+	// where it gave none.
+	TerminateCause uint32 `protobuf:"varint,70,opt,name=terminate_cause,json=terminateCause,proto3" json:"terminate_cause,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SubscriberEvent) Reset() {
@@ -583,6 +589,13 @@ func (x *SubscriberEvent) GetLimits() []string {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *SubscriberEvent) GetTerminateCause() uint32 {
+	if x != nil {
+		return x.TerminateCause
+	}
+	return 0
 }
 
 // GetSubscriberRequest names one subscriber.
@@ -700,7 +713,26 @@ type ListSubscribersRequest struct {
 	// Exact User-Name.
 	UserName string `protobuf:"bytes,5,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
 	// An inside address or prefix.
-	Inside        string `protobuf:"bytes,6,opt,name=inside,proto3" json:"inside,omitempty"`
+	Inside string `protobuf:"bytes,6,opt,name=inside,proto3" json:"inside,omitempty"`
+	// User-Names that begin so. Costs as much as its matches.
+	UserNamePrefix string `protobuf:"bytes,70,opt,name=user_name_prefix,json=userNamePrefix,proto3" json:"user_name_prefix,omitempty"`
+	// The Calling-Station-Id: exact, or any notation of the same MAC address, with or without
+	// what follows it (RFC 3580 section 3.21). Has no index: pages may be short or empty.
+	CallingStationId string `protobuf:"bytes,71,opt,name=calling_station_id,json=callingStationId,proto3" json:"calling_station_id,omitempty"`
+	// Exact Acct-Session-Id. Has no index, as calling_station_id.
+	AcctSessionId string `protobuf:"bytes,72,opt,name=acct_session_id,json=acctSessionId,proto3" json:"acct_session_id,omitempty"`
+	// What NAT does for it. PENDING and REMOVAL_HELD cost as much as their matches, the others
+	// have no index.
+	State SubscriberState `protobuf:"varint,73,opt,name=state,proto3,enum=sessiond.v1.SubscriberState" json:"state,omitempty"`
+	// The public address, or prefix, of the binding.
+	Outside string `protobuf:"bytes,74,opt,name=outside,proto3" json:"outside,omitempty"`
+	// A port in one of the binding's blocks, 1 to 65535; 0 for all. Needs outside to be one
+	// address.
+	OutsidePort uint32 `protobuf:"varint,75,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
+	// "inside_address", which is also the default: by group, then numerically by inside
+	// address. Or "user_name": by the octets of the User-Name, then as before; subscribers
+	// without one are left out. Ascending only (AIP-132): these are the orders that have an index.
+	OrderBy       string `protobuf:"bytes,76,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -777,13 +809,66 @@ func (x *ListSubscribersRequest) GetInside() string {
 	return ""
 }
 
+func (x *ListSubscribersRequest) GetUserNamePrefix() string {
+	if x != nil {
+		return x.UserNamePrefix
+	}
+	return ""
+}
+
+func (x *ListSubscribersRequest) GetCallingStationId() string {
+	if x != nil {
+		return x.CallingStationId
+	}
+	return ""
+}
+
+func (x *ListSubscribersRequest) GetAcctSessionId() string {
+	if x != nil {
+		return x.AcctSessionId
+	}
+	return ""
+}
+
+func (x *ListSubscribersRequest) GetState() SubscriberState {
+	if x != nil {
+		return x.State
+	}
+	return SubscriberState_SUBSCRIBER_STATE_UNSPECIFIED
+}
+
+func (x *ListSubscribersRequest) GetOutside() string {
+	if x != nil {
+		return x.Outside
+	}
+	return ""
+}
+
+func (x *ListSubscribersRequest) GetOutsidePort() uint32 {
+	if x != nil {
+		return x.OutsidePort
+	}
+	return 0
+}
+
+func (x *ListSubscribersRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
 // ListSubscribersResponse is one page.
 type ListSubscribersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By group, then numerically by inside address.
+	// In the order of order_by.
 	Subscribers []*Subscriber `protobuf:"bytes,1,rep,name=subscribers,proto3" json:"subscribers,omitempty"`
 	// For the next page; empty after the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many match, in all pages, now. Set without a filter, with group, nas or both, and with
+	// state PENDING, REMOVAL_HELD or UNCONFIRMED, with group or not: these are counted. Absent
+	// otherwise, and by user_name.
+	TotalSize     *uint32 `protobuf:"varint,70,opt,name=total_size,json=totalSize,proto3,oneof" json:"total_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -832,13 +917,22 @@ func (x *ListSubscribersResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListSubscribersResponse) GetTotalSize() uint32 {
+	if x != nil && x.TotalSize != nil {
+		return *x.TotalSize
+	}
+	return 0
+}
+
 // PutSubscriberRequest provisions a subscriber.
 type PutSubscriberRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// inside_address is required, and a user_name or calling_station_id by which
 	// the subscriber is known. group, nas, acct_session_id and expires_at are
 	// optional; output-only fields, times of events and octets are ignored.
-	// Without expires_at the record stays until it is deleted.
+	// Without expires_at the record stays until it is deleted. With an etag the record is
+	// written only over the one that has it: ABORTED (CONFLICT) where it is another one by now,
+	// or has ended.
 	Subscriber *Subscriber `protobuf:"bytes,1,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
 	// Of user_name, nas, acct_session_id, calling_station_id and expires_at,
 	// the fields to change in a record that may exist; the others keep their
@@ -938,8 +1032,8 @@ func (x *PutSubscriberResponse) GetSubscriber() *Subscriber {
 	return nil
 }
 
-// DeleteSubscribersRequest picks subscribers to delete. At least one of
-// inside, nas and user_name is required; all that are set must match.
+// DeleteSubscribersRequest picks subscribers to delete. At least one field besides group
+// and etag is required; all that are set must match.
 type DeleteSubscribersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exact name of a group.
@@ -949,7 +1043,25 @@ type DeleteSubscribersRequest struct {
 	// Exact name of a NAS.
 	Nas string `protobuf:"bytes,3,opt,name=nas,proto3" json:"nas,omitempty"`
 	// Exact User-Name.
-	UserName      string `protobuf:"bytes,4,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
+	UserName string `protobuf:"bytes,4,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
+	// User-Names that begin so. Costs as much as its matches.
+	UserNamePrefix string `protobuf:"bytes,70,opt,name=user_name_prefix,json=userNamePrefix,proto3" json:"user_name_prefix,omitempty"`
+	// The Calling-Station-Id: exact, or any notation of the same MAC address, with or without
+	// what follows it (RFC 3580 section 3.21). Has no index: pages may be short or empty.
+	CallingStationId string `protobuf:"bytes,71,opt,name=calling_station_id,json=callingStationId,proto3" json:"calling_station_id,omitempty"`
+	// Exact Acct-Session-Id. Has no index, as calling_station_id.
+	AcctSessionId string `protobuf:"bytes,72,opt,name=acct_session_id,json=acctSessionId,proto3" json:"acct_session_id,omitempty"`
+	// What NAT does for it. PENDING and REMOVAL_HELD cost as much as their matches, the others
+	// have no index.
+	State SubscriberState `protobuf:"varint,73,opt,name=state,proto3,enum=sessiond.v1.SubscriberState" json:"state,omitempty"`
+	// The public address, or prefix, of the binding.
+	Outside string `protobuf:"bytes,74,opt,name=outside,proto3" json:"outside,omitempty"`
+	// A port in one of the binding's blocks, 1 to 65535; 0 for all. Needs outside to be one
+	// address.
+	OutsidePort uint32 `protobuf:"varint,75,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
+	// The etag of the one subscriber that inside names. ABORTED (CONFLICT) where its record is
+	// another one by now. Empty: whatever its version.
+	Etag          string `protobuf:"bytes,77,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1008,6 +1120,55 @@ func (x *DeleteSubscribersRequest) GetNas() string {
 func (x *DeleteSubscribersRequest) GetUserName() string {
 	if x != nil {
 		return x.UserName
+	}
+	return ""
+}
+
+func (x *DeleteSubscribersRequest) GetUserNamePrefix() string {
+	if x != nil {
+		return x.UserNamePrefix
+	}
+	return ""
+}
+
+func (x *DeleteSubscribersRequest) GetCallingStationId() string {
+	if x != nil {
+		return x.CallingStationId
+	}
+	return ""
+}
+
+func (x *DeleteSubscribersRequest) GetAcctSessionId() string {
+	if x != nil {
+		return x.AcctSessionId
+	}
+	return ""
+}
+
+func (x *DeleteSubscribersRequest) GetState() SubscriberState {
+	if x != nil {
+		return x.State
+	}
+	return SubscriberState_SUBSCRIBER_STATE_UNSPECIFIED
+}
+
+func (x *DeleteSubscribersRequest) GetOutside() string {
+	if x != nil {
+		return x.Outside
+	}
+	return ""
+}
+
+func (x *DeleteSubscribersRequest) GetOutsidePort() uint32 {
+	if x != nil {
+		return x.OutsidePort
+	}
+	return 0
+}
+
+func (x *DeleteSubscribersRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -1078,7 +1239,13 @@ type WatchSubscribersRequest struct {
 	// Exact User-Name.
 	UserName string `protobuf:"bytes,3,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
 	// An inside address or prefix.
-	Inside        string `protobuf:"bytes,4,opt,name=inside,proto3" json:"inside,omitempty"`
+	Inside string `protobuf:"bytes,4,opt,name=inside,proto3" json:"inside,omitempty"`
+	// User-Names that begin so.
+	UserNamePrefix string `protobuf:"bytes,70,opt,name=user_name_prefix,json=userNamePrefix,proto3" json:"user_name_prefix,omitempty"`
+	// As in ListSubscribersRequest.
+	CallingStationId string `protobuf:"bytes,71,opt,name=calling_station_id,json=callingStationId,proto3" json:"calling_station_id,omitempty"`
+	// Exact Acct-Session-Id.
+	AcctSessionId string `protobuf:"bytes,72,opt,name=acct_session_id,json=acctSessionId,proto3" json:"acct_session_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1141,6 +1308,27 @@ func (x *WatchSubscribersRequest) GetInside() string {
 	return ""
 }
 
+func (x *WatchSubscribersRequest) GetUserNamePrefix() string {
+	if x != nil {
+		return x.UserNamePrefix
+	}
+	return ""
+}
+
+func (x *WatchSubscribersRequest) GetCallingStationId() string {
+	if x != nil {
+		return x.CallingStationId
+	}
+	return ""
+}
+
+func (x *WatchSubscribersRequest) GetAcctSessionId() string {
+	if x != nil {
+		return x.AcctSessionId
+	}
+	return ""
+}
+
 // WatchSubscribersResponse carries one event.
 type WatchSubscribersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1191,7 +1379,7 @@ var File_sessiond_v1_subscriber_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\n" +
-	"\x1csessiond/v1/subscriber.proto\x12\vsessiond.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sessiond/v1/nat.proto\"\xf2\x06\n" +
+	"\x1csessiond/v1/subscriber.proto\x12\vsessiond.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sessiond/v1/nat.proto\x1a\x18sessiond/v1/reason.proto\"\x86\a\n" +
 	"\n" +
 	"Subscriber\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
@@ -1220,7 +1408,8 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x12delegated_prefixes\x18\x13 \x03(\tR\x11delegatedPrefixes\x126\n" +
 	"\fremoval_held\x18\x14 \x01(\x0e2\x13.sessiond.v1.ReasonR\vremovalHeld\x12\x14\n" +
 	"\x05class\x18\x15 \x01(\tR\x05class\x12!\n" +
-	"\fmore_classes\x18\x16 \x03(\tR\vmoreClasses\"\x8e\x02\n" +
+	"\fmore_classes\x18\x16 \x03(\tR\vmoreClasses\x12\x12\n" +
+	"\x04etag\x18F \x01(\tR\x04etag\"\xb7\x02\n" +
 	"\x0fSubscriberEvent\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.sessiond.v1.EventKindR\x04kind\x12+\n" +
@@ -1229,14 +1418,15 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"subscriber\x18\x04 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
 	"subscriber\x12%\n" +
 	"\x0esessions_ended\x18\x05 \x01(\rR\rsessionsEnded\x12\x16\n" +
-	"\x06limits\x18\x06 \x03(\tR\x06limits\"S\n" +
+	"\x06limits\x18\x06 \x03(\tR\x06limits\x12'\n" +
+	"\x0fterminate_cause\x18F \x01(\rR\x0eterminateCause\"S\n" +
 	"\x14GetSubscriberRequest\x12%\n" +
 	"\x0einside_address\x18\x01 \x01(\tR\rinsideAddress\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\"P\n" +
 	"\x15GetSubscriberResponse\x127\n" +
 	"\n" +
 	"subscriber\x18\x01 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
-	"subscriber\"\xb1\x01\n" +
+	"subscriber\"\xbd\x03\n" +
 	"\x16ListSubscribersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1244,10 +1434,20 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x05group\x18\x03 \x01(\tR\x05group\x12\x10\n" +
 	"\x03nas\x18\x04 \x01(\tR\x03nas\x12\x1b\n" +
 	"\tuser_name\x18\x05 \x01(\tR\buserName\x12\x16\n" +
-	"\x06inside\x18\x06 \x01(\tR\x06inside\"|\n" +
+	"\x06inside\x18\x06 \x01(\tR\x06inside\x12(\n" +
+	"\x10user_name_prefix\x18F \x01(\tR\x0euserNamePrefix\x12,\n" +
+	"\x12calling_station_id\x18G \x01(\tR\x10callingStationId\x12&\n" +
+	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\x122\n" +
+	"\x05state\x18I \x01(\x0e2\x1c.sessiond.v1.SubscriberStateR\x05state\x12\x18\n" +
+	"\aoutside\x18J \x01(\tR\aoutside\x12!\n" +
+	"\foutside_port\x18K \x01(\rR\voutsidePort\x12\x19\n" +
+	"\border_by\x18L \x01(\tR\aorderBy\"\xaf\x01\n" +
 	"\x17ListSubscribersResponse\x129\n" +
 	"\vsubscribers\x18\x01 \x03(\v2\x17.sessiond.v1.SubscriberR\vsubscribers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8c\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\"\n" +
+	"\n" +
+	"total_size\x18F \x01(\rH\x00R\ttotalSize\x88\x01\x01B\r\n" +
+	"\v_total_size\"\x8c\x01\n" +
 	"\x14PutSubscriberRequest\x127\n" +
 	"\n" +
 	"subscriber\x18\x01 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
@@ -1257,20 +1457,30 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x15PutSubscriberResponse\x127\n" +
 	"\n" +
 	"subscriber\x18\x01 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
-	"subscriber\"w\n" +
+	"subscriber\"\xfc\x02\n" +
 	"\x18DeleteSubscribersRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x16\n" +
 	"\x06inside\x18\x02 \x01(\tR\x06inside\x12\x10\n" +
 	"\x03nas\x18\x03 \x01(\tR\x03nas\x12\x1b\n" +
-	"\tuser_name\x18\x04 \x01(\tR\buserName\"p\n" +
+	"\tuser_name\x18\x04 \x01(\tR\buserName\x12(\n" +
+	"\x10user_name_prefix\x18F \x01(\tR\x0euserNamePrefix\x12,\n" +
+	"\x12calling_station_id\x18G \x01(\tR\x10callingStationId\x12&\n" +
+	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\x122\n" +
+	"\x05state\x18I \x01(\x0e2\x1c.sessiond.v1.SubscriberStateR\x05state\x12\x18\n" +
+	"\aoutside\x18J \x01(\tR\aoutside\x12!\n" +
+	"\foutside_port\x18K \x01(\rR\voutsidePort\x12\x12\n" +
+	"\x04etag\x18M \x01(\tR\x04etag\"p\n" +
 	"\x19DeleteSubscribersResponse\x12\x18\n" +
 	"\adeleted\x18\x01 \x01(\rR\adeleted\x129\n" +
-	"\vsubscribers\x18\x02 \x03(\v2\x17.sessiond.v1.SubscriberR\vsubscribers\"v\n" +
+	"\vsubscribers\x18\x02 \x03(\v2\x17.sessiond.v1.SubscriberR\vsubscribers\"\xf6\x01\n" +
 	"\x17WatchSubscribersRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x10\n" +
 	"\x03nas\x18\x02 \x01(\tR\x03nas\x12\x1b\n" +
 	"\tuser_name\x18\x03 \x01(\tR\buserName\x12\x16\n" +
-	"\x06inside\x18\x04 \x01(\tR\x06inside\"N\n" +
+	"\x06inside\x18\x04 \x01(\tR\x06inside\x12(\n" +
+	"\x10user_name_prefix\x18F \x01(\tR\x0euserNamePrefix\x12,\n" +
+	"\x12calling_station_id\x18G \x01(\tR\x10callingStationId\x12&\n" +
+	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\"N\n" +
 	"\x18WatchSubscribersResponse\x122\n" +
 	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event*\xdd\x03\n" +
 	"\tEventKind\x12\x1a\n" +
@@ -1292,22 +1502,20 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x18EVENT_KIND_LIMIT_REACHED\x10\x0e\x12\x1a\n" +
 	"\x16EVENT_KIND_BLOCK_ADDED\x10\x0f\x12\x1d\n" +
 	"\x19EVENT_KIND_BLOCK_RETURNED\x10\x10\x12\x1c\n" +
-	"\x18EVENT_KIND_BLOCK_REFUSED\x10\x11*\xbf\x01\n" +
-	"\x06Reason\x12\x16\n" +
-	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
-	"\vREASON_STOP\x10\x01\x12\x16\n" +
-	"\x12REASON_NAS_RESTART\x10\x02\x12\x12\n" +
-	"\x0eREASON_EXPIRED\x10\x03\x12\x10\n" +
-	"\fREASON_ADMIN\x10\x04\x12\x15\n" +
-	"\x11REASON_SUPERSEDED\x10\x05\x12\x1e\n" +
-	"\x1aREASON_REMOVED_IN_DATABASE\x10\x06\x12\x17\n" +
-	"\x13REASON_POOL_REMOVED\x10\a2\xe8\x03\n" +
+	"\x18EVENT_KIND_BLOCK_REFUSED\x10\x11*\xd0\x01\n" +
+	"\x0fSubscriberState\x12 \n" +
+	"\x1cSUBSCRIBER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17SUBSCRIBER_STATE_ACTIVE\x10\x01\x12\x1c\n" +
+	"\x18SUBSCRIBER_STATE_PENDING\x10\x02\x12\x1b\n" +
+	"\x17SUBSCRIBER_STATE_ENDING\x10\x03\x12!\n" +
+	"\x1dSUBSCRIBER_STATE_REMOVAL_HELD\x10\x04\x12 \n" +
+	"\x1cSUBSCRIBER_STATE_UNCONFIRMED\x10\x052\xe8\x03\n" +
 	"\x11SubscriberService\x12V\n" +
 	"\rGetSubscriber\x12!.sessiond.v1.GetSubscriberRequest\x1a\".sessiond.v1.GetSubscriberResponse\x12\\\n" +
 	"\x0fListSubscribers\x12#.sessiond.v1.ListSubscribersRequest\x1a$.sessiond.v1.ListSubscribersResponse\x12V\n" +
 	"\rPutSubscriber\x12!.sessiond.v1.PutSubscriberRequest\x1a\".sessiond.v1.PutSubscriberResponse\x12b\n" +
 	"\x11DeleteSubscribers\x12%.sessiond.v1.DeleteSubscribersRequest\x1a&.sessiond.v1.DeleteSubscribersResponse\x12a\n" +
-	"\x10WatchSubscribers\x12$.sessiond.v1.WatchSubscribersRequest\x1a%.sessiond.v1.WatchSubscribersResponse0\x01B?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1b\x06proto3"
+	"\x10WatchSubscribers\x12$.sessiond.v1.WatchSubscribersRequest\x1a%.sessiond.v1.WatchSubscribersResponse0\x01B?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1P\x03b\x06proto3"
 
 var (
 	file_sessiond_v1_subscriber_proto_rawDescOnce sync.Once
@@ -1325,7 +1533,7 @@ var file_sessiond_v1_subscriber_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_sessiond_v1_subscriber_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_sessiond_v1_subscriber_proto_goTypes = []any{
 	(EventKind)(0),                    // 0: sessiond.v1.EventKind
-	(Reason)(0),                       // 1: sessiond.v1.Reason
+	(SubscriberState)(0),              // 1: sessiond.v1.SubscriberState
 	(*Subscriber)(nil),                // 2: sessiond.v1.Subscriber
 	(*SubscriberEvent)(nil),           // 3: sessiond.v1.SubscriberEvent
 	(*GetSubscriberRequest)(nil),      // 4: sessiond.v1.GetSubscriberRequest
@@ -1340,40 +1548,43 @@ var file_sessiond_v1_subscriber_proto_goTypes = []any{
 	(*WatchSubscribersResponse)(nil),  // 13: sessiond.v1.WatchSubscribersResponse
 	(*timestamppb.Timestamp)(nil),     // 14: google.protobuf.Timestamp
 	(*Binding)(nil),                   // 15: sessiond.v1.Binding
-	(*fieldmaskpb.FieldMask)(nil),     // 16: google.protobuf.FieldMask
+	(Reason)(0),                       // 16: sessiond.v1.Reason
+	(*fieldmaskpb.FieldMask)(nil),     // 17: google.protobuf.FieldMask
 }
 var file_sessiond_v1_subscriber_proto_depIdxs = []int32{
 	14, // 0: sessiond.v1.Subscriber.started_at:type_name -> google.protobuf.Timestamp
 	14, // 1: sessiond.v1.Subscriber.updated_at:type_name -> google.protobuf.Timestamp
 	14, // 2: sessiond.v1.Subscriber.expires_at:type_name -> google.protobuf.Timestamp
 	15, // 3: sessiond.v1.Subscriber.binding:type_name -> sessiond.v1.Binding
-	1,  // 4: sessiond.v1.Subscriber.removal_held:type_name -> sessiond.v1.Reason
+	16, // 4: sessiond.v1.Subscriber.removal_held:type_name -> sessiond.v1.Reason
 	14, // 5: sessiond.v1.SubscriberEvent.at:type_name -> google.protobuf.Timestamp
 	0,  // 6: sessiond.v1.SubscriberEvent.kind:type_name -> sessiond.v1.EventKind
-	1,  // 7: sessiond.v1.SubscriberEvent.reason:type_name -> sessiond.v1.Reason
+	16, // 7: sessiond.v1.SubscriberEvent.reason:type_name -> sessiond.v1.Reason
 	2,  // 8: sessiond.v1.SubscriberEvent.subscriber:type_name -> sessiond.v1.Subscriber
 	2,  // 9: sessiond.v1.GetSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
-	2,  // 10: sessiond.v1.ListSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
-	2,  // 11: sessiond.v1.PutSubscriberRequest.subscriber:type_name -> sessiond.v1.Subscriber
-	16, // 12: sessiond.v1.PutSubscriberRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 13: sessiond.v1.PutSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
-	2,  // 14: sessiond.v1.DeleteSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
-	3,  // 15: sessiond.v1.WatchSubscribersResponse.event:type_name -> sessiond.v1.SubscriberEvent
-	4,  // 16: sessiond.v1.SubscriberService.GetSubscriber:input_type -> sessiond.v1.GetSubscriberRequest
-	6,  // 17: sessiond.v1.SubscriberService.ListSubscribers:input_type -> sessiond.v1.ListSubscribersRequest
-	8,  // 18: sessiond.v1.SubscriberService.PutSubscriber:input_type -> sessiond.v1.PutSubscriberRequest
-	10, // 19: sessiond.v1.SubscriberService.DeleteSubscribers:input_type -> sessiond.v1.DeleteSubscribersRequest
-	12, // 20: sessiond.v1.SubscriberService.WatchSubscribers:input_type -> sessiond.v1.WatchSubscribersRequest
-	5,  // 21: sessiond.v1.SubscriberService.GetSubscriber:output_type -> sessiond.v1.GetSubscriberResponse
-	7,  // 22: sessiond.v1.SubscriberService.ListSubscribers:output_type -> sessiond.v1.ListSubscribersResponse
-	9,  // 23: sessiond.v1.SubscriberService.PutSubscriber:output_type -> sessiond.v1.PutSubscriberResponse
-	11, // 24: sessiond.v1.SubscriberService.DeleteSubscribers:output_type -> sessiond.v1.DeleteSubscribersResponse
-	13, // 25: sessiond.v1.SubscriberService.WatchSubscribers:output_type -> sessiond.v1.WatchSubscribersResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	1,  // 10: sessiond.v1.ListSubscribersRequest.state:type_name -> sessiond.v1.SubscriberState
+	2,  // 11: sessiond.v1.ListSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
+	2,  // 12: sessiond.v1.PutSubscriberRequest.subscriber:type_name -> sessiond.v1.Subscriber
+	17, // 13: sessiond.v1.PutSubscriberRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 14: sessiond.v1.PutSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
+	1,  // 15: sessiond.v1.DeleteSubscribersRequest.state:type_name -> sessiond.v1.SubscriberState
+	2,  // 16: sessiond.v1.DeleteSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
+	3,  // 17: sessiond.v1.WatchSubscribersResponse.event:type_name -> sessiond.v1.SubscriberEvent
+	4,  // 18: sessiond.v1.SubscriberService.GetSubscriber:input_type -> sessiond.v1.GetSubscriberRequest
+	6,  // 19: sessiond.v1.SubscriberService.ListSubscribers:input_type -> sessiond.v1.ListSubscribersRequest
+	8,  // 20: sessiond.v1.SubscriberService.PutSubscriber:input_type -> sessiond.v1.PutSubscriberRequest
+	10, // 21: sessiond.v1.SubscriberService.DeleteSubscribers:input_type -> sessiond.v1.DeleteSubscribersRequest
+	12, // 22: sessiond.v1.SubscriberService.WatchSubscribers:input_type -> sessiond.v1.WatchSubscribersRequest
+	5,  // 23: sessiond.v1.SubscriberService.GetSubscriber:output_type -> sessiond.v1.GetSubscriberResponse
+	7,  // 24: sessiond.v1.SubscriberService.ListSubscribers:output_type -> sessiond.v1.ListSubscribersResponse
+	9,  // 25: sessiond.v1.SubscriberService.PutSubscriber:output_type -> sessiond.v1.PutSubscriberResponse
+	11, // 26: sessiond.v1.SubscriberService.DeleteSubscribers:output_type -> sessiond.v1.DeleteSubscribersResponse
+	13, // 27: sessiond.v1.SubscriberService.WatchSubscribers:output_type -> sessiond.v1.WatchSubscribersResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_subscriber_proto_init() }
@@ -1382,6 +1593,8 @@ func file_sessiond_v1_subscriber_proto_init() {
 		return
 	}
 	file_sessiond_v1_nat_proto_init()
+	file_sessiond_v1_reason_proto_init()
+	file_sessiond_v1_subscriber_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
