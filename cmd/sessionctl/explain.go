@@ -58,8 +58,8 @@ func customer(text string) (inside, user string) {
 }
 
 func (a deskCommands) explanation(i int, e *pb.Explanation) error {
-	if a.output == outputJSON {
-		return a.json(e)
+	if !a.forPeople() {
+		return a.message(e)
 	}
 	if i > 0 {
 		fmt.Fprintln(a.stdout)

@@ -118,7 +118,7 @@ func (a subscriberCommands) history(ctx context.Context, req *pb.ListEndingsRequ
 	if err != nil {
 		return err
 	}
-	if err := out.end(); err != nil || a.output == outputJSON {
+	if err := out.end(); err != nil || !a.forPeople() {
 		return err
 	}
 	_, err = fmt.Fprintf(a.stdout, "\nAll ends since %s are known; of earlier ones, some.\n", a.moment(since))
