@@ -122,15 +122,16 @@ func (l *list[M]) printSorted() error {
 	if err := l.print(nil); err != nil {
 		return err
 	}
-	for _, one := range rows {
-		l.count++
-		var err error
-		if one.text != nil {
-			err = l.to.stdout.writeClean(one.text)
-		} else {
-			err = l.table.gather(one.cells)
+	l.count += len(rows)
+	if !l.to.forPeople() {
+		var text []byte
+		for _, one := range rows {
+			text = append(text, one.text...)
 		}
-		if err != nil {
+		return l.to.stdout.writeClean(text)
+	}
+	for _, one := range rows {
+		if err := l.table.gather(one.cells); err != nil {
 			return err
 		}
 	}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 )
 
@@ -75,6 +78,38 @@ func TestLongValuesAreWhole(t *testing.T) {
 	head, _, _ := strings.Cut(r.stdout, "\n")
 	if !strings.Contains(r.stdout, b.Online[1].UserName) || !strings.Contains(head, "OUTSIDE") {
 		t.Errorf("%s", r.stdout)
+	}
+}
+
+// TestListsInConstantMemory: a list keeps no more than its first rows, in every format.
+func TestListsInConstantMemory(t *testing.T) {
+	page := make([]*pb.Subscriber, pageSize)
+	for i := range page {
+		page[i] = &pb.Subscriber{Group: "default", InsideAddress: "100.64.0.7", UserName: strings.Repeat("u", 100), Binding: &pb.Binding{}}
+	}
+	for _, format := range outputFormats {
+		a := sceneApp("", io.Discard, io.Discard)
+		a.encoder = encoderOf(outputFormat(format))
+		out := newList(&a.printer, subscriberHeader, subscriberCommands{a}.row)
+		live := func() uint64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		before := uint64(0)
+		for i := range 100 {
+			if err := out.addAll(page); err != nil {
+				t.Fatal(err)
+			}
+			if i == 4 {
+				before = live()
+			}
+		}
+		if after := live(); after > before+1<<20 {
+			t.Errorf("%s: %d octets after 5,000 rows, %d after 100,000", format, before, after)
+		}
+		runtime.KeepAlive(out)
 	}
 }
 
