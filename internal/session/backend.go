@@ -51,6 +51,7 @@ type Backend struct {
 	reconciler *reconcile.Reconciler
 	ports      *portWatch
 	mappings   *mappingKeeper
+	watches    *eventWatches
 	configured func() []lsn.GroupConfig
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -67,6 +68,7 @@ type Manager struct {
 	served     *servedGroups
 	mappings   *mappingKeeper
 	follower   *feedFollower
+	watches    *eventWatches
 	reconciler *reconcile.Reconciler
 	backend    *Backend
 
@@ -80,6 +82,7 @@ type Store interface {
 	accountingProbe
 	bindingStore
 	feedStore
+	watchStore
 	feedAge
 	settingsStore
 	markerStore
@@ -147,7 +150,7 @@ func New(o Options) (*Manager, error) {
 	m.backend = &Backend{
 		shared: s, store: o.Store, kernel: o.Kernel, node: o.Node, readiness: m.readiness,
 		reports: m.reports, settings: m.settings, follower: m.follower, served: m.served, reconciler: m.reconciler,
-		ports: m.ports, mappings: m.mappings, configured: m.served.configured,
+		ports: m.ports, mappings: m.mappings, configured: m.served.configured, watches: m.watches,
 	}
 	for _, c := range o.Groups {
 		s.addGroupLocked(c, o.Guards[c.Name])
@@ -171,7 +174,8 @@ func (m *Manager) compose(o *Options) {
 	m.ports = newPortWatch(s, o.Kernel)
 	m.reports = &reports{
 		sharedState: s, ports: m.ports, kernel: o.Kernel, observer: o.Observer,
-		events: inspect.NewBroadcaster(watchBacklog, watchRest), clients: clientCounts{counts: map[string]int{}},
+		events: inspect.NewBroadcaster(inspect.BroadcasterOptions{Run: rand.Uint64(), Octets: eventOctets, Rest: watchRest, Keep: eventsKept}),
+		places: &eventPlaces{sharedState: s}, clients: clientCounts{counts: map[string]int{}},
 	}
 	m.settings = &liveSettings{sharedState: s, store: o.Store, kernel: o.Kernel, inForce: o.Settings}
 	m.watchdog = &watchdog{sharedState: s, store: o.Store, health: m.health, settings: m.settings, compareSoon: m.compareSoon}
@@ -183,12 +187,15 @@ func (m *Manager) compose(o *Options) {
 		former: map[string][]nat.Forward{},
 	}
 	m.served = &servedGroups{
-		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
+		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked, lost: m.reports.loseLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, mostMappings: o.MaxMappings, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
 	}
 	m.growth.room = m.served.keepPinned
 	m.follower = &feedFollower{
-		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served,
+		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served, reports: m.reports,
+	}
+	m.watches = &eventWatches{
+		sharedState: s, store: o.Store, readiness: m.readiness, reports: m.reports, follower: m.follower, reads: make(chan struct{}, readsAtOnce),
 	}
 }
 
@@ -311,6 +318,7 @@ type group struct {
 	failure  error // of the last attempt to take it up
 	moved    chan struct{}
 	followed bool                 // the feed is being read, from its position on
+	takenUp  bool                 // it was before
 	unread   unread               // how far the position was behind at the last look
 	gaps     int                  // times the feed had lost unread entries
 	shortage poolShortage         // the last log line about an exhausted pool
