@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc/metadata"
-
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -129,32 +127,4 @@ func (s *subscriberService) DeleteSubscribers(ctx context.Context, req *pb.Delet
 		res.Subscribers = append(res.Subscribers, toRecord(&deleted[i]))
 	}
 	return res, nil
-}
-
-func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, stream pb.SubscriberService_WatchSubscribersServer) error {
-	filter, err := fromSubscriberQuery(req)
-	if err != nil {
-		return err
-	}
-	ctx := stream.Context()
-	notices := s.backend.Watch(ctx, filter)
-	if err := stream.SendHeader(metadata.MD{}); err != nil {
-		return err
-	}
-	for notice, err := range notices {
-		if err != nil {
-			return err
-		}
-		message, err := notice.Encoded(encodeEvent)
-		if err != nil {
-			return err
-		}
-		if err := stream.SendMsg(encodedMessage(message)); err != nil {
-			return err
-		}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return errStopping
 }

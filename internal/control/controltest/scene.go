@@ -30,7 +30,7 @@ func Scene() *Backend {
 		ReleasedAt: Now.Add(-29980 * time.Millisecond), Elements: 2, Deleted: 14, Proof: nat.ProofIndex,
 	}
 	return &Backend{
-		Broadcaster: inspect.NewBroadcaster(64<<10, 0),
+		Broadcaster: inspect.NewBroadcaster(inspect.BroadcasterOptions{Run: 1, Octets: 64 << 10, Keep: time.Minute}),
 		Inside:      netip.MustParsePrefix("100.64.0.0/10"),
 		Online:      []inspect.Subscriber{online("100.64.0.7", "alice", "0A01", &alice), waiting("100.64.0.8", "bob", "0A03")},
 		Leases:      []inspect.Binding{leased, carol},
