@@ -188,7 +188,7 @@ func (r *feedWatcher) read(most int) {
 	r.t.Helper()
 	ctx, leave := context.WithCancel(context.Background())
 	defer leave()
-	request := inspect.Watch{Kinds: inspect.RecordKinds, After: r.place, Gaps: true, Progress: 5 * time.Millisecond}
+	request := inspect.Watch{Kinds: inspect.RecordKinds, After: r.place, Gaps: true, Progress: time.Millisecond}
 	messages, err := r.Watch(ctx, request)
 	switch {
 	case errors.Is(err, inspect.ErrNotReady), errors.Is(err, inspect.ErrUnavailable):

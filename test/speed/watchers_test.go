@@ -18,10 +18,10 @@ import (
 
 // BenchmarkWatchers measures accounting beside 1,000 watchers, as shares of the same without
 // them: the requests a second at full load, and the time to their replies at half of it. One
-// watcher wants everything and reads nothing, nine read everything, the others want one
+// watcher wants everything and reads nothing, one reads everything, the others want one
 // subscriber each.
 func BenchmarkWatchers(b *testing.B) {
-	const watchers, connections, all = 1000, 20, 10
+	const watchers, connections, all = 1000, 20, 2
 	testenv.Require(b, testenv.Redis)
 	r, err := rig.Start(within(b, 5*time.Minute), rig.Options{
 		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl, Memory: true, BlockSize: 64, LogLevel: "info",
