@@ -23,6 +23,7 @@ parts=(
 	'control control EventToWatchers 500x'
 	'speed ../test/speed Cut|FirstPacket|NASRestart$ 1x'
 	'restart ../test/speed NASRestartOfAll 1x'
+	'watchers ../test/speed Watchers 1x'
 	'scale ../test/scale Scale 1x'
 )
 
@@ -113,6 +114,10 @@ judge() {
 	case $1 in
 	speed) speed "$2" ;;
 	restart) restart "$2" ;;
+	watchers)
+		metric "$2" Watchers x-rate 1 'requests a second beside 1,000 watchers, one of them stalled, against none'
+		metric "$2" Watchers x-p99 1 'time to their replies at half load, p99, against none'
+		;;
 	removal) removal "$2" ;;
 	forward) forward "$2" ;;
 	conntrack) conntrack "$2" ;;

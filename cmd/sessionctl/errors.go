@@ -53,6 +53,7 @@ var hints = map[string]string{
 	"LIVE_BINDINGS":  "`sessionctl pool drain` takes no subscriber's NAT; --allow-disruption cuts the bindings now",
 	"CONFLICT":       "look at it again, then repeat the command",
 	"WATCHER_LAGGED": "events were lost; start the watch again, with a filter if there is too much to see",
+	"LIST_AGAIN":     "`sessionctl subscriber list` shows who is online; then watch without a resume token",
 	"READ_ONLY":      "sudo is enough on the machine of the daemon",
 	"ROLE_TOO_LOW":   "`grpc.roles` in the daemon's configuration gives the roles",
 	"NO_ROLE":        "`grpc.roles` in the daemon's configuration gives the roles",

@@ -336,6 +336,17 @@ func TestStatusWhileNotReady(t *testing.T) {
 	}
 }
 
+// TestStatusWhileRestoring: counts that go up from zero after a start are not shown as if they
+// were the state.
+func TestStatusWhileRestoring(t *testing.T) {
+	t.Parallel()
+	backend := controltest.Scene()
+	backend.Glance.NotReady, backend.Glance.Groups[0].Restoring = "restoring", true
+	server := controltest.Serve(t, backend, nil)
+	r := ctl(t, server.Address, "", "status")
+	golden(t, "status_restoring", "$ sessionctl status\n"+r.stdout, r)
+}
+
 // TestStatusNamesForeignTranslations: the status names the rules that
 // translated subscribers' flows, and the flows even after the rules are gone.
 func TestStatusNamesForeignTranslations(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -57,7 +58,7 @@ func (a daemonCommands) showStatus(s *pb.Status) error {
 		{"Ready", yesOr(s.GetReady(), s.GetNotReadyReason())},
 		{"Database", databaseText(s)},
 		{"Session removal", removalText(s.GetSettings())},
-		{"NAT sessions", number(s.GetSessions())},
+		{"NAT sessions", sessionTotal(s)},
 		{"Last reconcile", a.reconcileText(s)},
 	})
 	if err != nil || len(s.GetGroups()) == 0 {
@@ -126,7 +127,18 @@ func (a daemonCommands) showQuarantine(g *pb.GroupStatus) {
 		g.GetName(), plural(g.GetQuarantinedBlocks(), "free block"), a.moment(g.GetQuarantinedUntil()))
 }
 
+// sessionTotal returns the number of all sessions, once it is known.
+func sessionTotal(s *pb.Status) string {
+	if slices.ContainsFunc(s.GetGroups(), (*pb.GroupStatus).GetRestoring) {
+		return "being counted"
+	}
+	return number(s.GetSessions())
+}
+
 func groupRow(g *pb.GroupStatus) []string {
+	if g.GetRestoring() { // its counts begin at zero, and say nothing
+		return []string{g.GetName(), "restoring", none, none, none, none, none, none}
+	}
 	return []string{
 		g.GetName(), number(g.GetSubscribers()), number(g.GetPending()),
 		number(g.GetActive()), number(g.GetDraining()), number(g.GetCut()), number(g.GetHeld()), number(g.GetRemovalsHeld()),

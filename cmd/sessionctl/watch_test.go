@@ -3,11 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -78,10 +82,133 @@ func TestWatchEndsWithTheDaemon(t *testing.T) {
 	b := controltest.Scene()
 	server := controltest.Serve(t, b, nil)
 	ended := make(chan result, 1)
-	go func() { ended <- ctl(t, server.Address, "", "watch") }()
+	go func() { ended <- ctl(t, server.Address, "", "watch", "--reconnect=false") }()
 	testenv.Eventually(t, "a watch", b.Watched)
 	server.Stop(t)
 	if r := <-ended; r.code != exitUnreachable || !strings.Contains(r.stderr, "stopping") {
+		t.Errorf("exit %d: %s", r.code, r.stderr)
+	}
+}
+
+// running is a watch that goes on while a test replaces the daemon.
+type running struct {
+	stdout, stderr *lineBuffer
+	interrupt      func() int
+}
+
+// lineBuffer takes output, and lets a test wait for a text in it.
+type lineBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lineBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lineBuffer) has(text string, times int) func() bool {
+	return func() bool { return strings.Count(b.String(), text) == times }
+}
+
+func (b *lineBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func background(t *testing.T, arguments ...string) running {
+	t.Helper()
+	r := running{stdout: &lineBuffer{}, stderr: &lineBuffer{}}
+	ctx, interrupt := context.WithCancel(t.Context())
+	code := make(chan int, 1)
+	go func() {
+		code <- newApp(strings.NewReader(""), r.stdout, r.stderr).run(ctx, append([]string{"watch"}, arguments...))
+	}()
+	r.interrupt = func() int { interrupt(); return <-code }
+	return r
+}
+
+// TestWatchSurvivesRestart: a watch goes on over a daemon that stops, repeats and loses nothing
+// while the daemon's run has the events, and says where another run does not have them.
+func TestWatchSurvivesRestart(t *testing.T) {
+	t.Parallel()
+	socket := "unix:" + filepath.Join(t.TempDir(), "grpc.sock")
+	at := func(o *control.Options) { o.Listen = socket }
+	b := controltest.Scene()
+	tell := func(user string) {
+		e := inspect.Event{At: controltest.Now, Kind: inspect.EventCreated, Subscriber: b.Online[0]}
+		e.Subscriber.UserName = user
+		b.Publish(e)
+	}
+	serve := func() *controltest.Server { return controltest.Serve(t, b, at) }
+	server := serve()
+	w, table := background(t, "--addr", socket, "-o", "json", "--list"), background(t, "--addr", socket)
+	testenv.Eventually(t, "the list", w.stdout.has(`"listed":true`, 1))
+	testenv.Eventually(t, "two watches", func() bool { return b.Watchers() == 2 })
+	tell("before")
+	testenv.Eventually(t, "the first event", w.stdout.has(`"user_name":"before"`, 1))
+	server.Stop(t)
+	testenv.Eventually(t, "to be told", w.stderr.has("connecting again", 1))
+	server = serve()
+	testenv.Eventually(t, "the watches to be back", func() bool { return b.Watchers() == 2 })
+	tell("between")
+	for _, out := range []*lineBuffer{w.stdout, table.stdout} {
+		testenv.Eventually(t, "the second event", out.has("between", 1))
+	}
+
+	server.Stop(t)
+	b.Broadcaster = inspect.NewBroadcaster(inspect.BroadcasterOptions{Run: 2, Octets: 64 << 10})
+	serve()
+	testenv.Eventually(t, "the list after the restart", w.stdout.has(`"listed":true`, 2))
+	testenv.Eventually(t, "the watches to be back", func() bool { return b.Watchers() == 2 })
+	tell("after")
+	for _, out := range []*lineBuffer{w.stdout, table.stdout} {
+		testenv.Eventually(t, "the last event", out.has("after", 1))
+	}
+	if code := w.interrupt(); code != exitDone {
+		t.Errorf("exit %d: %s", code, w.stderr.String())
+	}
+	table.interrupt()
+	out := w.stdout.String()
+	for text, times := range map[string]int{
+		`"kind":"EVENT_KIND_LISTED"`: 4, `"cause":"GAP_CAUSE_RESTARTED"`: 1, `"user_name":"before"`: 1, `"kind":"EVENT_KIND_CREATED"`: 3,
+	} {
+		if got := strings.Count(out, text); got != times {
+			t.Errorf("%s %d times, want %d, in\n%s", text, got, times, out)
+		}
+	}
+	if told := table.stderr.String(); !strings.Contains(told, "the daemon was started anew; `sessionctl subscriber list` shows who is online") || strings.Count(told, "connected again") != 2 {
+		t.Errorf("the table's watch said %s", told)
+	}
+}
+
+// TestWatchResumes: --resume goes on behind an event, and a text that is no token is a mistake.
+func TestWatchResumes(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	server := controltest.Serve(t, b, nil)
+	first := background(t, "--addr", server.Address, "-o", "json")
+	testenv.Eventually(t, "a watch", b.Watched)
+	for _, s := range b.Online {
+		b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventUpdated, Subscriber: s})
+	}
+	testenv.Eventually(t, "two events", first.stdout.has("\n", 2))
+	var e struct {
+		ResumeToken string `json:"resume_token"`
+	}
+	if err := json.Unmarshal([]byte(strings.SplitN(first.stdout.String(), "\n", 2)[0]), &e); err != nil || e.ResumeToken == "" {
+		t.Fatalf("%v in %s", err, first.stdout.String())
+	}
+	again := background(t, "--addr", server.Address, "-o", "json", "--resume", e.ResumeToken)
+	testenv.Eventually(t, "the second event", again.stdout.has("\n", 1))
+	first.interrupt()
+	again.interrupt()
+	if _, second, _ := strings.Cut(first.stdout.String(), "\n"); again.stdout.String() != second {
+		t.Errorf("behind the first event came %s, want %s", again.stdout.String(), second)
+	}
+	if r := ctl(t, server.Address, "", "watch", "--resume", "nonsense"); r.code != exitUsage || !strings.Contains(r.stderr, "resume_token") {
 		t.Errorf("exit %d: %s", r.code, r.stderr)
 	}
 }

@@ -15,7 +15,7 @@ import (
 type Subscribers interface {
 	Subscriber(ctx context.Context, key subscriber.Key) (inspect.Subscriber, error)
 	Subscribers(ctx context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) (page []inspect.Subscriber, next subscriber.Key, err error)
-	Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error]
+	Watch(ctx context.Context, w inspect.Watch) (iter.Seq2[inspect.Message, error], error)
 }
 
 // Nat are the bindings and pools, as in package control.

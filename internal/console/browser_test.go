@@ -22,6 +22,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -326,7 +327,7 @@ func TestBrowserIsLive(t *testing.T) {
 	w.sees(w.ctx, `document.getElementById("live-state").textContent === "live"`)
 	online := controltest.Scene().Online[0]
 	b.SetOnline()
-	b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventDeleted, Reason: 1, Subscriber: online})
+	b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventDeleted, End: subscriber.End{Reason: 1}, Subscriber: online})
 	w.sees(w.ctx, `document.querySelector("main").textContent.includes("Nobody is online at this address.")`)
 
 	w.server.CloseClientConnections()

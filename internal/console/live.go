@@ -3,7 +3,6 @@ package console
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"iter"
 	"net"
 	"net/http"
@@ -39,18 +38,21 @@ func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.streams.Leave(peer)
 	s := &liveStream{w: w, control: http.NewResponseController(w)}
+	ctx, stop := context.WithCancel(r.Context())
+	events, err := c.Subscribers.Watch(ctx, inspect.Watch{Gaps: true}) // from before the first message on
+	if err != nil {
+		stop()
+		http.Error(w, "no events now: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep events back
-	ctx, stop := context.WithCancel(r.Context())
 	var watch sync.WaitGroup
 	defer watch.Wait()
 	defer stop()
 	waiting := &waitingEvents{}
-	events := c.watch(ctx) // from before the first message on
 	watch.Go(func() {
-		for waiting.gather(events) {
-			events = c.watch(ctx)
-		}
+		waiting.gather(events)
 		stop()
 	})
 	c.feed(ctx, s, waiting)
@@ -119,23 +121,25 @@ type waitingEvents struct {
 	eventsMessage
 }
 
-func (c *Console) watch(ctx context.Context) iter.Seq2[*inspect.Notice, error] {
-	return c.Subscribers.Watch(ctx, inspect.SubscriberFilter{})
+// gather adds the messages of a watch until it ends.
+func (e *waitingEvents) gather(messages iter.Seq2[inspect.Message, error]) {
+	for m, err := range messages {
+		switch {
+		case err != nil:
+			return
+		case m.Gap != nil:
+			e.miss()
+		case m.Notice != nil:
+			e.add(&m.Notice.Event)
+		}
+	}
 }
 
-// gather adds the events of a watch until it ends, and reports whether it ended because there were too
-// many.
-func (e *waitingEvents) gather(events iter.Seq2[*inspect.Notice, error]) (lagged bool) {
-	for n, err := range events {
-		if lagged = errors.Is(err, inspect.ErrLagging); err != nil {
-			break
-		}
-		e.add(&n.Event)
-	}
+// miss notes that events are missing, of unknown number.
+func (e *waitingEvents) miss() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.Missed = e.Missed || lagged
-	return lagged
+	e.Missed = true
 }
 
 func (e *waitingEvents) add(event *inspect.Event) {

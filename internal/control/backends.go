@@ -49,10 +49,14 @@ type Subscribers interface {
 	// returns it as it last was. ErrNotFound, ErrConflict, ErrNoGroup, ErrUnavailable.
 	DeleteVersion(ctx context.Context, key subscriber.Key, version string) (subscriber.Record, error)
 
-	// Watch returns the events of matching subscribers from now on. It never makes
-	// the engine wait: a lagging watcher is ended with ErrLagging. The sequence
-	// ends without error when the daemon stops.
-	Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error]
+	// Watch returns the events that match from now on, or behind a position: of the kinds of
+	// inspect.RecordKinds also if another run of the daemon gave the position out. It never
+	// makes the engine wait. The sequence ends without error when the daemon stops. With gaps
+	// or progress it begins with a message that has only a position, or a gap at its begin.
+	// ErrListAgain, also within the sequence, where events are lost and w does not ask for
+	// gaps; ErrLagging within it for a slow reader. Behind a position: ErrNotReady,
+	// ErrUnavailable.
+	Watch(ctx context.Context, w inspect.Watch) (iter.Seq2[inspect.Message, error], error)
 }
 
 // Nat is the backend of NatService: bindings and pools. Bindings returns

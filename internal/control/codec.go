@@ -88,7 +88,9 @@ func (c messageCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
-// encodeEvent returns the encoded message with the event, for watchers.
-func encodeEvent(e *inspect.Event) ([]byte, error) {
-	return proto.Marshal(&pb.WatchSubscribersResponse{Event: toEvent(e)})
+// encodeNotice returns the encoded message with the event, for watchers.
+func encodeNotice(n *inspect.Notice) ([]byte, error) {
+	e := toEvent(&n.Event)
+	e.ResumeToken = resumeToken(n.Position())
+	return proto.Marshal(&pb.WatchSubscribersResponse{Event: e})
 }

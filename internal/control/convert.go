@@ -46,6 +46,12 @@ var (
 		inspect.EventLimitReached:   pb.EventKind_EVENT_KIND_LIMIT_REACHED,
 		inspect.EventBlockAdded:     pb.EventKind_EVENT_KIND_BLOCK_ADDED, inspect.EventBlockReturned: pb.EventKind_EVENT_KIND_BLOCK_RETURNED,
 		inspect.EventBlockRefused: pb.EventKind_EVENT_KIND_BLOCK_REFUSED,
+		inspect.EventListed:       pb.EventKind_EVENT_KIND_LISTED,
+	}
+	gapCauses = map[inspect.GapCause]pb.GapCause{
+		inspect.GapBehind:    pb.GapCause_GAP_CAUSE_BEHIND,
+		inspect.GapRestarted: pb.GapCause_GAP_CAUSE_RESTARTED,
+		inspect.GapFeed:      pb.GapCause_GAP_CAUSE_FEED_LOST,
 	}
 	reasons = map[subscriber.Reason]pb.Reason{
 		subscriber.ReasonNone:              pb.Reason_REASON_UNSPECIFIED,
@@ -207,6 +213,28 @@ func toEvent(e *inspect.Event) *pb.SubscriberEvent {
 	}
 }
 
+func toGap(g *inspect.Gap) *pb.WatchGap {
+	return &pb.WatchGap{Cause: gapCauses[g.Cause], Group: g.Group, Missed: g.Missed, ListAgain: g.ListAgain}
+}
+
+// fromEventKinds reads kinds of events; none is the empty set.
+func fromEventKinds(field string, kinds []pb.EventKind) (inspect.EventKinds, error) {
+	var set inspect.EventKinds
+	for _, m := range kinds {
+		known := false
+		for kind, message := range eventKinds {
+			if known = message == m && kind != inspect.EventListed; known {
+				set |= inspect.KindsOf(kind)
+				break
+			}
+		}
+		if !known {
+			return 0, invalid(field, "%v is no kind of event that can be watched", m)
+		}
+	}
+	return set, nil
+}
+
 func toDrop(c nat.DropCount) *pb.Drop {
 	return &pb.Drop{
 		Reason: string(c.Reason), Direction: string(c.Direction), Packets: c.Packets, Bytes: c.Bytes,
@@ -343,6 +371,7 @@ func toGroupStatus(g *inspect.GroupStatus) *pb.GroupStatus {
 	}
 	return &pb.GroupStatus{
 		Name:        g.Name,
+		Restoring:   g.Restoring,
 		Subscribers: count(g.Subscribers),
 		Pending:     count(g.Pending),
 		Active:      count(g.Active),

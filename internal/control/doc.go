@@ -14,7 +14,8 @@
 //
 // Services, a file each:
 //
-//	subscribers.go SubscriberService: records by key, lists, changes, the watch
+//	subscribers.go SubscriberService: records by key, lists, changes
+//	watch.go       its watch: events, gaps, progress, and lists before them
 //	nat.go         NatService: bindings and pools
 //	sessions.go    SessionService: conntrack entries
 //	controls.go    ControlService: settings, status, reconcile
@@ -28,7 +29,7 @@
 //	convert.go     from domain to message and back
 //	fields.go      single fields: addresses, ports, times; text.go: raw octets as text
 //	mask.go        field masks of changes
-//	page.go        sizes of pages, page tokens, and orders
+//	page.go        sizes of pages, page tokens, and orders; resume.go: resume tokens
 //	errors.go      errors to status codes, with the field or resource that they are about
 //	codec.go       encoding: requests that cannot be decoded, events that watchers share
 //

@@ -47,6 +47,7 @@ var codings = []struct {
 	{inspect.ErrPoolConflict, codes.FailedPrecondition, "POOL_CONFLICT"},
 	{inspect.ErrConflict, codes.Aborted, "CONFLICT"},
 	{inspect.ErrLagging, codes.Aborted, "WATCHER_LAGGED"},
+	{inspect.ErrListAgain, codes.Aborted, "LIST_AGAIN"},
 	{errStalled, codes.Aborted, "READER_STALLED"},
 	{inspect.ErrNotReady, codes.Unavailable, "NOT_READY"},
 	{inspect.ErrFull, codes.ResourceExhausted, "DATABASE_FULL"},

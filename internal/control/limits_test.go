@@ -189,7 +189,7 @@ func TestStalledStreamIsEnded_I10(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			t.Parallel()
 			b := controltest.Scene()
-			b.Broadcaster = inspect.NewBroadcaster(8<<20, 0)
+			b.Broadcaster = inspect.NewBroadcaster(inspect.BroadcasterOptions{Octets: 8 << 20})
 			b.Flows = slices.Repeat(b.Flows, 5000)
 			told := newLedger()
 			server := controltest.Serve(t, b, limited(control.Limits{StreamsPerPeer: 1, StallTimeout: 2 * time.Second}, told))

@@ -10,7 +10,6 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
-	"github.com/sessiond/sessiond/internal/inspect"
 )
 
 // StreamMethods returns the short names of all streaming methods.
@@ -31,7 +30,7 @@ func StreamMethods() []string {
 const (
 	StreamDone     = "done"     // all was sent
 	StreamCanceled = "canceled" // by its reader, or with its connection
-	StreamLagged   = "lagged"   // its reader was too far behind
+	StreamLagged   = "lagged"   // events were lost, mostly because its reader was too far behind
 	StreamStalled  = "stalled"  // its reader took nothing
 	StreamStopping = "stopping" // the daemon ends
 	StreamFailed   = "failed"
@@ -50,7 +49,7 @@ func streamEnd(err error) string {
 		return StreamStalled
 	case errors.Is(err, errStopping):
 		return StreamStopping
-	case errors.Is(err, inspect.ErrLagging):
+	case isLost(err):
 		return StreamLagged
 	}
 	return StreamFailed

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc/metadata"
-
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -175,32 +173,4 @@ func (s *subscriberService) deleteVersion(ctx context.Context, f inspect.Subscri
 		return nil, about("subscriber", f.Inside.Addr().String(), err)
 	}
 	return &pb.DeleteSubscribersResponse{Deleted: 1, Subscribers: []*pb.Subscriber{toRecord(&r)}}, nil
-}
-
-func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, stream pb.SubscriberService_WatchSubscribersServer) error {
-	filter, err := fromRecordQuery(req)
-	if err != nil {
-		return err
-	}
-	ctx := stream.Context()
-	notices := s.backend.Watch(ctx, filter)
-	if err := stream.SendHeader(metadata.MD{}); err != nil {
-		return err
-	}
-	for notice, err := range notices {
-		if err != nil {
-			return err
-		}
-		message, err := notice.Encoded(encodeEvent)
-		if err != nil {
-			return err
-		}
-		if err := stream.SendMsg(encodedMessage(message)); err != nil {
-			return err
-		}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return errStopping
 }

@@ -2,7 +2,6 @@ package control_test
 
 import (
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
@@ -167,64 +165,5 @@ func TestDeleteSubscribers_DEL08(t *testing.T) {
 	res, err = c.DeleteSubscribers(t.Context(), &pb.DeleteSubscribersRequest{Nas: "odd"})
 	if err != nil || res.GetDeleted() != 0 {
 		t.Errorf("again: %d, %v", res.GetDeleted(), err)
-	}
-}
-
-func TestWatchSubscribers(t *testing.T) {
-	t.Parallel()
-	b := controltest.Scene()
-	stream, err := serve(t, b).WatchSubscribers(t.Context(), &pb.WatchSubscribersRequest{UserName: "alice"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Header(); err != nil {
-		t.Fatal(err)
-	}
-	b.Publish(inspect.Event{Kind: inspect.EventPending, Subscriber: b.Online[1]}) // bob
-	b.Publish(inspect.Event{
-		At: controltest.Now, Kind: inspect.EventReaped, End: subscriber.End{Reason: subscriber.ReasonStop},
-		Subscriber: b.Online[0], SessionsEnded: 2,
-	})
-	res, err := stream.Recv()
-	e := res.GetEvent()
-	if err != nil || e.GetKind() != pb.EventKind_EVENT_KIND_REAPED || e.GetReason() != pb.Reason_REASON_STOP ||
-		e.GetSessionsEnded() != 2 || e.GetSubscriber().GetUserName() != "alice" {
-		t.Errorf("got %v, %v", e, err)
-	}
-	b.Publish(inspect.Event{
-		At: controltest.Now, Kind: inspect.EventLimitReached, Subscriber: b.Online[0], Limits: []nat.Limit{nat.LimitSessions, nat.LimitUDPPorts},
-	})
-	res, err = stream.Recv()
-	if e := res.GetEvent(); err != nil || e.GetKind() != pb.EventKind_EVENT_KIND_LIMIT_REACHED || !slices.Equal(e.GetLimits(), []string{"sessions", "udp_ports"}) {
-		t.Errorf("got %v, %v", e, err)
-	}
-}
-
-// TestSlowWatcherIsEnded: a watcher that does not read does not block the
-// publisher, and gets an error about the lost events.
-func TestSlowWatcherIsEnded(t *testing.T) {
-	t.Parallel()
-	b := controltest.Scene()
-	stream, err := serve(t, b).WatchSubscribers(t.Context(), &pb.WatchSubscribersRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Header(); err != nil {
-		t.Fatal(err)
-	}
-	e := inspect.Event{Kind: inspect.EventUpdated, Subscriber: b.Online[0]}
-	for published := 0; b.Watched(); published++ {
-		if published > 10_000_000 {
-			t.Fatal("the watcher is still there")
-		}
-		b.Publish(e)
-	}
-	for {
-		if _, err = stream.Recv(); err != nil {
-			break
-		}
-	}
-	if status.Code(err) != codes.Aborted {
-		t.Errorf("the watch ended with %v", err)
 	}
 }

@@ -37,7 +37,7 @@ func BenchmarkEventToWatchers(b *testing.B) {
 	} {
 		b.Run(fmt.Sprintf("watchers=%d/%s", watchers, name), func(b *testing.B) {
 			scene := controltest.Scene()
-			scene.Broadcaster = inspect.NewBroadcaster(2<<20, 0)
+			scene.Broadcaster = inspect.NewBroadcaster(inspect.BroadcasterOptions{Octets: 2 << 20})
 			server := controltest.Serve(b, scene, func(o *control.Options) {
 				o.Limits = control.Limits{Streams: watchers, StreamsPerPeer: watchers}
 			})

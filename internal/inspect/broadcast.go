@@ -8,169 +8,184 @@ import (
 	"time"
 )
 
-// Broadcaster hands events to any number of watchers without ever waiting for
-// one: a watcher that falls behind its limit is ended with ErrLagging.
+// Broadcaster hands events to any number of watchers without ever waiting for one. It keeps
+// the newest events for all of them together, by number: each watcher has only its place
+// among them. So a watcher that comes back goes on where it was, and one that falls behind
+// the oldest event learns how many it missed.
 type Broadcaster struct {
-	limit  int           // octets that a watcher may be behind
-	rest   time.Duration // pause of a watcher after it took its waiting events
-	active atomic.Int32  // spares publishers the lock while there is no watcher
+	o      BroadcasterOptions
+	active atomic.Bool // events are kept; spares publishers the lock while they are not
 
 	mu       sync.Mutex
-	watchers []*watcher
+	kept     []*Notice     // the newest events, the oldest first
+	octets   int           // of these
+	next     uint64        // number of the next event
+	since    uint64        // number of the first event since events are kept
+	feeds    FeedPositions // behind the newest event
+	watchers int
+	waiting  waiters // those that have taken all events that they want
+	idle     *time.Timer
 	closed   bool
 }
 
-// watcher is one watch. All but filter is under the broadcaster's lock.
-type watcher struct {
-	filter  SubscriberFilter
-	waiting []*Notice     // not taken yet
-	octets  int           // of these, and of the events taken last
-	taken   int           // octets of the events taken last
-	news    chan struct{} // has room for one; closed when the watch is over
-	place   int           // index in watchers, -1 when it is over
-	lagged  bool
+// BroadcasterOptions are the options of a Broadcaster.
+type BroadcasterOptions struct {
+	Run    uint64        // the run of the daemon, in positions
+	Octets int           // required: memory of the events that are kept, for all watchers together
+	Rest   time.Duration // optional: pause of a watcher that took few events, which bounds its wake-ups while many come
+	Keep   time.Duration // optional: how long events are kept after the last watcher left
 }
 
-// NewBroadcaster returns a broadcaster whose watchers may fall behind by at
-// most limit octets each. All share the memory of an event, but a watcher far
-// behind may be the last to need it. A watcher that took few events pauses for
-// rest before it takes the next, which bounds its wake-ups while many events
-// come; 0 means no pause.
-func NewBroadcaster(limit int, rest time.Duration) *Broadcaster {
-	return &Broadcaster{limit: limit, rest: rest}
+// NewBroadcaster returns a Broadcaster without watchers.
+func NewBroadcaster(o BroadcasterOptions) *Broadcaster {
+	return &Broadcaster{o: o, next: 1, waiting: waiters{}}
 }
 
-// Watched reports whether there is a watcher. If not, publishers need not make
-// events.
-func (b *Broadcaster) Watched() bool { return b.active.Load() > 0 }
+// NotKeptError says that the events behind a position are not there any more, or not of this
+// run.
+type NotKeptError struct {
+	Restarted bool   // they are of another run
+	Missed    uint64 // number of those that are gone; 0: unknown
+}
 
-// Publish hands the event to all watchers whose filter it passes. It never
-// blocks.
-func (b *Broadcaster) Publish(e Event) {
-	if !b.Watched() {
-		return
+func (e *NotKeptError) Error() string {
+	if e.Restarted {
+		return "the position is of another run of the daemon"
 	}
-	n, octets := &Notice{Event: e}, e.octets()
+	return "the events behind the position are not kept any more"
+}
+
+// Watched reports whether events are kept, because there are watchers, or were some a short
+// time ago. If not, publishers need not make events.
+func (b *Broadcaster) Watched() bool { return b.active.Load() }
+
+// Watchers returns the number of watches.
+func (b *Broadcaster) Watchers() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i := len(b.watchers) - 1; i >= 0; i-- { // backwards, because it may shrink
-		w := b.watchers[i]
-		if !w.filter.Match(&n.Subscriber.Record) {
-			continue
-		}
-		if w.octets+octets > b.limit {
-			w.lagged = true
-			b.dropLocked(w)
-			continue
-		}
-		if len(w.waiting) == 0 {
-			select {
-			case w.news <- struct{}{}:
-			default:
-			}
-		}
-		w.waiting = append(w.waiting, n)
-		w.octets += octets
+	return b.watchers
+}
+
+// Publish hands an event to all watchers, together with the positions in the feeds behind it.
+// It never blocks.
+func (b *Broadcaster) Publish(e Event, feeds FeedPositions) {
+	if b.Watched() {
+		b.publish(&Notice{Event: e, run: b.o.Run, feeds: feeds}, e.octets())
 	}
 }
 
-// Watch returns the events published from now on. The sequence ends without an
-// error when ctx ends or the broadcaster is closed, and with ErrLagging when
-// its reader was too slow. It can be ranged over once; the watch lasts until
-// the range or ctx ends.
-func (b *Broadcaster) Watch(ctx context.Context, f SubscriberFilter) iter.Seq2[*Notice, error] {
-	w := &watcher{filter: f, news: make(chan struct{}, 1)}
-	b.add(w)
+// Lose tells all watchers of a gap in the events of a group. It never blocks.
+func (b *Broadcaster) Lose(g Gap, feeds FeedPositions) {
+	if b.Watched() {
+		b.publish(&Notice{gap: &g, run: b.o.Run, feeds: feeds}, noticeOctets)
+	}
+}
+
+func (b *Broadcaster) publish(n *Notice, octets int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.active.Load() {
+		return
+	}
+	n.seq, n.octets = b.next, octets
+	b.next++
+	b.feeds = n.feeds
+	b.kept = append(b.kept, n)
+	b.octets += octets
+	for b.octets > b.o.Octets && len(b.kept) > 1 {
+		b.octets -= b.kept[0].octets
+		b.kept[0] = nil
+		b.kept = b.kept[1:]
+	}
+	b.waiting.release(n)
+}
+
+// firstLocked returns the number of the oldest event that is kept, or of the next one.
+func (b *Broadcaster) firstLocked() uint64 { return b.next - uint64(len(b.kept)) }
+
+// Watch returns the events published from now on, or behind the position After of the
+// request; a *NotKeptError if these are not all kept. feeds are the present positions in the
+// feeds. The sequence ends without an error when ctx ends or the Broadcaster is closed. If the
+// request does not ask for gaps, it ends with ErrLagging when its reader was too slow, and with
+// ErrListAgain at another gap. With gaps or progress it begins with a message that has only
+// the position where the watch began. It can be ranged over once; the watch lasts until the
+// range or ctx ends.
+func (b *Broadcaster) Watch(ctx context.Context, request Watch, feeds FeedPositions) (iter.Seq2[Message, error], error) {
+	w := &watcher{Watch: request, news: make(chan struct{}, 1)}
+	if err := b.add(w, feeds); err != nil {
+		return nil, err
+	}
 	stop := context.AfterFunc(ctx, func() { b.drop(w) })
-	return func(yield func(*Notice, error) bool) {
+	return func(yield func(Message, error) bool) {
 		defer b.drop(w)
 		defer stop()
-		for {
-			<-w.news
-			notices, over := b.drain(w)
-			for _, n := range notices {
-				if ctx.Err() != nil || !yield(n, nil) {
-					return
-				}
-			}
-			if over {
-				break
-			}
-			if len(notices) < fewNotices {
-				b.pause(ctx)
-			}
-		}
-		if w.lagged {
-			yield(nil, ErrLagging)
-		}
-	}
+		b.read(ctx, w, yield)
+	}, nil
 }
 
-// fewNotices is the number of events taken at once from which on a wake-up
-// costs less than handling the events.
-const fewNotices = 64
-
-func (b *Broadcaster) pause(ctx context.Context) {
-	if b.rest <= 0 {
-		return
-	}
-	timer := time.NewTimer(b.rest)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// drain returns the watcher's waiting events, and whether the watch is over.
-func (b *Broadcaster) drain(w *watcher) (notices []*Notice, over bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	notices, w.waiting = w.waiting, nil
-	w.octets -= w.taken
-	w.taken = w.octets
-	return notices, w.place < 0
-}
-
-// Close ends all present and future watches.
+// Close ends all present and future watches, once they have their events.
 func (b *Broadcaster) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
-	for len(b.watchers) > 0 {
-		b.dropLocked(b.watchers[len(b.watchers)-1])
+	for _, some := range b.waiting {
+		for w := range some {
+			w.wake()
+		}
 	}
 }
 
-func (b *Broadcaster) add(w *watcher) {
+func (b *Broadcaster) add(w *watcher, feeds FeedPositions) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if w.place = len(b.watchers); b.closed {
-		w.place = -1
-		close(w.news)
-		return
+	w.next, w.begin = b.next, Position{Run: b.o.Run, Seq: b.next - 1, Feeds: feeds.List()}
+	if w.After != nil {
+		switch {
+		case w.After.Run != b.o.Run:
+			return &NotKeptError{Restarted: true}
+		case w.After.Seq >= b.next, w.After.Seq+1 < b.since:
+			return &NotKeptError{}
+		case w.After.Seq+1 < b.firstLocked():
+			return &NotKeptError{Missed: b.firstLocked() - w.After.Seq - 1}
+		}
+		w.next, w.begin = w.After.Seq+1, *w.After
 	}
-	b.watchers = append(b.watchers, w)
-	b.active.Add(1)
+	b.feeds = feeds
+	b.watchers++
+	b.active.Store(true)
+	if b.idle != nil {
+		b.idle.Stop()
+		b.idle = nil
+	}
+	return nil
 }
 
 func (b *Broadcaster) drop(w *watcher) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.dropLocked(w)
-}
-
-// dropLocked removes the watcher; the last one moves to its index.
-func (b *Broadcaster) dropLocked(w *watcher) {
-	if w.place < 0 {
+	if w.over {
 		return
 	}
-	end := len(b.watchers) - 1
-	b.watchers[w.place] = b.watchers[end]
-	b.watchers[w.place].place = w.place
-	b.watchers[end] = nil
-	b.watchers = b.watchers[:end]
-	w.place = -1
-	b.active.Add(-1)
-	close(w.news)
+	w.over = true
+	if w.waits {
+		b.waiting.remove(w)
+	}
+	w.wake()
+	if b.watchers--; b.watchers == 0 {
+		b.idle = time.AfterFunc(b.o.Keep, b.forget)
+	}
+}
+
+// forget ends the keeping of events, if there is no watcher any more. A number is left out,
+// so that no position from before is taken for one without events behind it.
+func (b *Broadcaster) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.watchers > 0 {
+		return
+	}
+	b.active.Store(false)
+	b.kept, b.octets = nil, 0
+	b.next++
+	b.since = b.next
 }

@@ -8,7 +8,10 @@
 //	view.go      a subscriber with its binding, a binding, a conntrack session; their keys in lists
 //	filter.go    the selection of subscribers, bindings and sessions; station.go: by MAC address
 //	event.go     events of subscribers, as watchers hear them
+//	watch.go     requests for events, and messages: events, gaps, progress
+//	position.go  places in the stream of events, behind which a watch can go on
 //	broadcast.go the Broadcaster, which gives each event to all watchers
+//	watcher.go   one watcher: its messages, and its waits
 //	removal.go   removals that wait, or that mode observe did not carry out
 //	ending.go    the end of a session, with what its removal found
 //	explain.go   everything about one customer; the fate of its packets, and advice

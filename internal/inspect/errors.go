@@ -13,4 +13,5 @@ var (
 	ErrFull        = errors.New("nothing new can be written: Redis is full") // raise its maxmemory; subscribers can be ended all the same
 	ErrConflict    = errors.New("changed by somebody else at the same time") // nothing was changed; read again
 	ErrLagging     = errors.New("watcher fell too far behind")               // events were lost; list, then watch again
+	ErrListAgain   = errors.New("events were lost; list, then watch again")  // the watch cannot go on where it was
 )

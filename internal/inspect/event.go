@@ -33,6 +33,7 @@ const (
 	EventBlockAdded     EventKind = 15 // the subscriber uses most of its ports, and got a block more
 	EventBlockReturned  EventKind = 16 // it has a block less, which is in its hold
 	EventBlockRefused   EventKind = 17 // it uses most of its ports, and gets no further block
+	EventListed         EventKind = 60 // no step: a watch that lists first begins with the subscribers online
 )
 
 // Growth says how the number of a subscriber's blocks changed, or why it did not.
@@ -61,8 +62,8 @@ type Event struct {
 }
 
 // noticeOctets is the memory of a notice besides its texts, encoded once: the
-// structs of event, record and binding, and the fields of its message.
-const noticeOctets = 1200
+// structs of event, record and binding, and the fields of its message with a resume token.
+const noticeOctets = 1400
 
 // textOctets is the memory of a text per octet: the text itself, and its
 // encoded form, in which an unprintable octet takes three.
@@ -79,17 +80,32 @@ func (e *Event) octets() int {
 	return noticeOctets + textOctets*texts + 80*addresses
 }
 
-// Notice is one event that all watchers share. It is immutable.
+// Notice is one event that all watchers share, or one gap. It is immutable.
 type Notice struct {
 	Event
+	gap     *Gap // nil for an event
+	run     uint64
+	seq     uint64
+	octets  int
+	feeds   FeedPositions
 	once    sync.Once
 	encoded []byte
 	failed  error
 }
 
-// Encoded returns the event's encoded form. The first call makes it, with
+// NewNotice returns the notice of an event that one watcher gets, with the place behind it.
+func NewNotice(e Event, behind Position) *Notice {
+	return &Notice{Event: e, run: behind.Run, seq: behind.Seq, feeds: FeedPositions{Shared: behind.Feeds}}
+}
+
+// Position returns the place behind the event.
+func (n *Notice) Position() Position {
+	return Position{Run: n.run, Seq: n.seq, Feeds: n.feeds.List()}
+}
+
+// Encoded returns the event's encoded form, with its position. The first call makes it, with
 // encode; all later calls return the same.
-func (n *Notice) Encoded(encode func(*Event) ([]byte, error)) ([]byte, error) {
-	n.once.Do(func() { n.encoded, n.failed = encode(&n.Event) })
+func (n *Notice) Encoded(encode func(*Notice) ([]byte, error)) ([]byte, error) {
+	n.once.Do(func() { n.encoded, n.failed = encode(n) })
 	return n.encoded, n.failed
 }

@@ -46,6 +46,7 @@ type ForeignTranslations struct {
 // GroupStatus holds the counts of one group.
 type GroupStatus struct {
 	Name        string
+	Restoring   bool // the counts are not complete yet, after a start
 	Subscribers int
 	Pending     int           // online without a block
 	FeedLag     time.Duration // age of the oldest entry of its feed that is not applied yet; 0 for none

@@ -89,6 +89,7 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 	m.now = now
 	s := m.slots.at(c.Record.Inside())
 	if s != nil && s.online && s.packed.Version().Compare(c.ID) >= 0 {
+		m.emitChange(outdated(s, c))
 		return // the slot's snapshot is newer
 	}
 	if c.Partial {
@@ -636,6 +637,22 @@ func (m *Machine) keepReceipt(s *Slot, r nat.Receipt) {
 // emit reports a transition of the slot.
 func (m *Machine) emit(kind inspect.EventKind, s *Slot) {
 	m.out.Emit(Transition{Kind: kind, At: m.now, Slot: s})
+}
+
+// outdated returns the event of a change that the slot's record is ahead of, because the record
+// was read with a later one.
+func outdated(s *Slot, c *subscriber.Change) (kind inspect.EventKind, why subscriber.End, r *subscriber.Packed) {
+	kind, r = inspect.EventUpdated, &s.packed
+	switch c.Kind {
+	case subscriber.Created:
+		kind = inspect.EventCreated
+	case subscriber.Deleted:
+		kind = inspect.EventDeleted
+	}
+	if !c.Partial {
+		r = &c.Record
+	}
+	return kind, c.End, r
 }
 
 // emitChange reports a change of the record itself.

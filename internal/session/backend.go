@@ -56,6 +56,7 @@ type Backend struct {
 	reconciler *reconcile.Reconciler
 	ports      *portWatch
 	mappings   *mappingKeeper
+	watches    *eventWatches
 	configured func() []lsn.GroupConfig
 }
 

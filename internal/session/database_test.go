@@ -100,7 +100,7 @@ func (s *failingStore) Tail(ctx context.Context, group string) (string, error) {
 }
 
 // TestCauseOfNotRestored: readiness names the reason that a start does not
-// finish.
+// finish, and the status says that the counts mean nothing meanwhile.
 func TestCauseOfNotRestored(t *testing.T) {
 	w := newWorld(t, testGroup)
 	w.halt()
@@ -120,8 +120,14 @@ func TestCauseOfNotRestored(t *testing.T) {
 		err := m.NotReady()
 		return err != nil && strings.Contains(err.Error(), "group default: feed is no stream")
 	})
+	if s, err := m.Backend().Status(t.Context()); err != nil || !s.Groups[0].Restoring {
+		t.Errorf("status %+v, %v", s.Groups, err)
+	}
 	close(failing.broken)
 	w.until("the daemon to be ready", func() bool { return m.NotReady() == nil })
+	if s, err := m.Backend().Status(t.Context()); err != nil || s.Groups[0].Restoring {
+		t.Errorf("status %+v, %v, once ready", s.Groups, err)
+	}
 }
 
 // TestStartBeforeDatabase_NAT30: a start with an empty database and a kernel

@@ -15,6 +15,8 @@
 //	feed.go        the follower of the groups' change feeds
 //	effects.go     the effects of lifecycle, into queues; the lock that wakes their workers;
 //	               readers of transitions: metrics, log, watchers
+//	watches.go     watchers that come back, replay.go: by the feeds; eventplaces.go: how far the
+//	               events have come in these
 //	executors.go   work in the kernel (cuts, openings, reaps) and in the database (writes of
 //	               bindings), repeated until it succeeds
 //	timers.go      holds, grace times and expiries; the last session of a draining address

@@ -56,6 +56,7 @@ type servedGroups struct {
 	discard      bool         // end bindings that the configuration does not cover
 	mostMappings int          // learned ones, of all groups
 	follow       func(*group) // starts following the feed of a new group; called with the lock held
+	lost         func(string) // tells watchers that events of a group are missing; likewise
 
 	regrouping sync.Mutex // serializes changes of the served groups; taken before reconciling
 
@@ -448,11 +449,12 @@ func (sg *servedGroups) RetireLocked(name string) error {
 	return nil
 }
 
-// RebuiltLocked forgets that the group's Served is stored, because the database
-// lost its data.
+// RebuiltLocked forgets that the group's Served is stored, and tells watchers, because the
+// database lost its data.
 func (sg *servedGroups) RebuiltLocked(name string) {
 	if g := sg.groups[name]; g != nil {
 		g.stored, g.pools = nil, nil
+		sg.lost(name)
 	}
 }
 

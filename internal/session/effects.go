@@ -97,11 +97,13 @@ func (l *wakingLock) Unlock() {
 
 // Readers of transitions: metrics, log, watchers.
 
-// Limits of a watcher: its backlog in octets, some 1,500 events, and the
-// minimum time between two wake-ups while the engine is busy.
+// Events for watchers: the octets of those that are kept, some 20,000, for how long they are
+// after the last watcher left, and the minimum time between two wake-ups of a watcher while
+// the engine is busy.
 const (
-	watchBacklog = 2 << 20
-	watchRest    = 10 * time.Millisecond
+	eventOctets = 32 << 20
+	eventsKept  = 5 * time.Minute
+	watchRest   = 10 * time.Millisecond
 )
 
 // sessionCounter counts the conntrack entries of an inside address.
@@ -126,6 +128,7 @@ type reports struct {
 	kernel   sessionCounter
 	observer removalObserver
 	events   *inspect.Broadcaster
+	places   *eventPlaces
 	clients  clientCounts // of the records in force
 	observed wouldRemove  // removals that RemovalOn would have carried out
 	endings  *endingLog
@@ -168,7 +171,7 @@ func (r *reports) Emit(t lifecycle.Transition) {
 	}
 	if r.events.Watched() {
 		if event, ok := r.eventLocked(&t); ok {
-			r.events.Publish(event)
+			r.events.Publish(event, r.places.behindRLocked(t.Kind))
 		}
 	}
 }
@@ -201,6 +204,13 @@ func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool
 		}
 	}
 	return e, true
+}
+
+// loseLocked tells watchers that events of a group are missing.
+func (r *reports) loseLocked(group string) {
+	r.places.movedLocked()
+	r.events.Lose(inspect.Gap{Cause: inspect.GapFeed, Group: group, ListAgain: true},
+		inspect.FeedPositions{Shared: r.places.listRLocked()})
 }
 
 // viewLocked returns the slot's record with its binding.

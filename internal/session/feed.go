@@ -45,6 +45,7 @@ type feedFollower struct {
 	kernel     readyKernel
 	health     *databaseHealth
 	served     *servedGroups
+	reports    *reports
 	reconciler *reconcile.Reconciler
 }
 
@@ -87,10 +88,15 @@ func (f *feedFollower) sync(ctx context.Context, g *group) error {
 	return f.reconciler.Resume(ctx, g.Group)
 }
 
-// TakenUpLocked implements reconcile.Feed.
+// TakenUpLocked implements reconcile.Feed. Watchers have missed changes that were found by
+// the comparison, unless this is the start.
 func (f *feedFollower) TakenUpLocked(name string) {
 	if g := f.groups[name]; g != nil {
 		g.followed = true
+		if f.reports.places.movedLocked(); g.takenUp {
+			f.reports.loseLocked(name)
+		}
+		g.takenUp = true
 		f.settleLocked()
 	}
 }
@@ -191,12 +197,17 @@ func (f *feedFollower) apply(g *group, changes []subscriber.Change, last string)
 		return // forgotten meanwhile
 	}
 	now := f.now()
+	watched := f.reports.events.Watched() // no watch begins while the lock is held
 	for i := range changes {
+		if watched {
+			f.reports.places.applyingLocked(g, &changes[i])
+		}
 		f.life.Apply(&changes[i], now)
 	}
 	if last != g.Position {
 		g.Position = last
 		g.tellMovedLocked()
+		f.reports.places.appliedLocked()
 	}
 }
 
@@ -207,6 +218,7 @@ func (f *feedFollower) unfollowed(g *group) {
 	defer f.mu.Unlock()
 	g.followed = false
 	g.tellMovedLocked()
+	f.reports.places.movedLocked()
 }
 
 // tellMovedLocked wakes the callers that wait for the position to change.

@@ -161,7 +161,7 @@ func TestMassDeletion_DEL13(t *testing.T) {
 	w.nothingLeft(confirmed)
 	w.awaitRemoved(1, subscriber.ReasonRemovedInDatabase)
 
-	events := w.Watch(t.Context(), inspect.SubscriberFilter{})
+	events := w.events(inspect.Watch{})
 	if n, err := w.RefuseRemovals(t.Context(), inspect.RemovalFilter{NAS: "bng-1"}); n != len(refused) || err != nil {
 		t.Fatalf("refused %d, %v, want %d", n, err, len(refused))
 	}
@@ -187,7 +187,7 @@ func TestMassDeletion_DEL13(t *testing.T) {
 // TestDecisionEndsTheWave_DEL13: after a decision the guard counts from zero.
 func TestDecisionEndsTheWave_DEL13(t *testing.T) {
 	w := newCrowd(t)
-	events := w.Watch(t.Context(), inspect.SubscriberFilter{})
+	events := w.events(inspect.Watch{})
 	w.loseRecords()
 	held := w.awaitHeld(crowd*3/4, subscriber.ReasonRemovedInDatabase)
 	told := 0

@@ -85,7 +85,7 @@ func TestLimits_NAT28_NAT32_NAT33(t *testing.T) {
 	w.send(subscriber.EventStart, bob, "b", "2")
 	w.awaitState(alice, nat.Active)
 	w.awaitState(bob, nat.Active)
-	events := w.Watch(t.Context(), inspect.SubscriberFilter{})
+	events := w.events(inspect.Watch{})
 	if got := w.tries(alice, 5000, 10); got != 3 {
 		t.Errorf("%d sessions began, the limit is 3", got)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -68,6 +69,7 @@ type Manager struct {
 	served     *servedGroups
 	mappings   *mappingKeeper
 	follower   *feedFollower
+	watches    *eventWatches
 	reconciler *reconcile.Reconciler
 	backend    *Backend
 	desk       *Desk
@@ -82,6 +84,7 @@ type Store interface {
 	accountingProbe
 	bindingStore
 	feedStore
+	watchStore
 	feedAge
 	settingsStore
 	markerStore
@@ -149,7 +152,7 @@ func New(o Options) (*Manager, error) {
 	m.backend = &Backend{
 		shared: s, store: o.Store, kernel: o.Kernel, node: o.Node, readiness: m.readiness,
 		reports: m.reports, settings: m.settings, follower: m.follower, served: m.served, reconciler: m.reconciler,
-		ports: m.ports, mappings: m.mappings, configured: m.served.configured,
+		ports: m.ports, mappings: m.mappings, configured: m.served.configured, watches: m.watches,
 	}
 	m.desk = &Desk{Backend: m.backend, maxSessions: o.MaxSessions, walks: make(chan struct{}, 1)}
 	for _, c := range o.Groups {
@@ -174,7 +177,8 @@ func (m *Manager) compose(o *Options) {
 	m.ports = newPortWatch(s, o.Kernel)
 	m.reports = &reports{
 		sharedState: s, ports: m.ports, kernel: o.Kernel, observer: o.Observer,
-		events: inspect.NewBroadcaster(watchBacklog, watchRest), clients: clientCounts{counts: map[string]int{}},
+		events: inspect.NewBroadcaster(inspect.BroadcasterOptions{Run: rand.Uint64(), Octets: eventOctets, Rest: watchRest, Keep: eventsKept}),
+		places: &eventPlaces{sharedState: s}, clients: clientCounts{counts: map[string]int{}},
 		endings: newEndingLog(endingsMost, o.Now()), refused: newRefusalMemory(refusedMost),
 	}
 	m.settings = &liveSettings{sharedState: s, store: o.Store, kernel: o.Kernel, inForce: o.Settings}
@@ -187,12 +191,15 @@ func (m *Manager) compose(o *Options) {
 		former: map[string][]nat.Forward{},
 	}
 	m.served = &servedGroups{
-		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked,
+		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked, lost: m.reports.loseLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, mostMappings: o.MaxMappings, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
 	}
 	m.growth.room = m.served.keepPinned
 	m.follower = &feedFollower{
-		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served,
+		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served, reports: m.reports,
+	}
+	m.watches = &eventWatches{
+		sharedState: s, store: o.Store, readiness: m.readiness, reports: m.reports, follower: m.follower, reads: make(chan struct{}, readsAtOnce),
 	}
 }
 
@@ -315,6 +322,7 @@ type group struct {
 	failure  error // of the last attempt to take it up
 	moved    chan struct{}
 	followed bool                 // the feed is being read, from its position on
+	takenUp  bool                 // it was before
 	unread   unread               // how far the position was behind at the last look
 	gaps     int                  // times the feed had lost unread entries
 	shortage poolShortage         // the last log line about an exhausted pool

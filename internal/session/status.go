@@ -100,6 +100,7 @@ func (v *Backend) groupStatusLocked(g *group) inspect.GroupStatus {
 	quarantined, until := v.shared.life.Engine().Quarantined(g.Name)
 	return inspect.GroupStatus{
 		Name:        g.Name,
+		Restoring:   !g.Synced(),
 		Subscribers: g.Online(),
 		Pending:     v.shared.life.Engine().Pending(g.Name),
 		FeedLag:     g.lagLocked(v.shared.now()),

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/netip"
 	"strings"
 	"time"
@@ -236,11 +235,6 @@ func (v *Backend) matching(f inspect.SubscriberFilter) ([]subscriber.Key, error)
 		}
 	}
 	return keys, nil
-}
-
-// Watch returns the events of matching subscribers from now on.
-func (v *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error] {
-	return v.reports.events.Watch(ctx, f)
 }
 
 // awaitRest waits, for a bounded time, until no executor works for the address:

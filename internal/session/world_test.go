@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"testing"
@@ -53,6 +54,7 @@ type world struct {
 	shifted      func() time.Time // the clock from the next boot on; nil for the time
 
 	feedLength, feedLimit int64 // from the next boot on; 0 for the defaults
+	eventOctets           int   // of the events kept for watchers, from the next boot on; 0 for the default
 
 	stop func()
 
@@ -172,6 +174,9 @@ func (w *world) boot() {
 	}
 	if w.mostNarrowed > 0 {
 		w.growth.most = w.mostNarrowed
+	}
+	if w.eventOctets > 0 {
+		w.Manager.reports.events = inspect.NewBroadcaster(inspect.BroadcasterOptions{Run: rand.Uint64(), Octets: w.eventOctets, Keep: eventsKept})
 	}
 	w.Backend, w.Desk = w.Manager.Backend(), w.Manager.Desk()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -71,6 +71,18 @@ func (f *changeFeed) Feed(
 	return p.Changes, last, nil
 }
 
+// FeedEntry returns the changes in one entry of a group's feed; ErrFeedGap if it is gone.
+func (f *changeFeed) FeedEntry(ctx context.Context, group, entry string) ([]subscriber.Change, error) {
+	entries, err := f.client.XRangeN(ctx, codec.FeedKey(group), entry, entry, 1).Result()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read entry %s of feed %q: %w", entry, group, err)
+	case len(entries) == 0:
+		return nil, gapAfter(group, entry)
+	}
+	return parseEntry(group, &entries[0]), nil
+}
+
 // readOn reads the given entry and those after it. If the given entry still exists, no
 // later entry was lost.
 func (f *changeFeed) readOn(ctx context.Context, group, after string, max int, _ time.Duration) ([]redis.XMessage, error) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +98,99 @@ func TestStalledWatchersCostLittle_I10(t *testing.T) {
 			}
 			defer conn.Close()
 			return openWatch(ctx, conn) == nil, nil
+		})
+	})
+}
+
+// TestWatchOverKills: sessionctl watch goes on over a daemon that is killed right after its
+// answers, five times: each start and each end of a session is told once.
+func TestWatchOverKills(t *testing.T) {
+	const rounds, each = 5, 40
+	w := start(t, rig.Options{Memory: true, BlockSize: 64})
+	ctx, interrupt := context.WithCancel(w.ctx)
+	defer interrupt()
+	var out lockedText
+	ended := make(chan error, 1)
+	go func() { ended <- w.Daemon.CtlTo(ctx, &out, "watch", "--list", "-o", "json") }()
+	w.awaitText(&out, `"listed":true`, 1)
+	bng, err := acctclient.Dial(w.ctx, w.Daemon.RADIUS, "127.0.0.1:0", acctclient.Options{Secret: []byte(rig.Secret)})
+	w.must(err)
+	defer func() { _ = bng.Close() }()
+	account := func(kind rfc2866.AcctStatusType, round int) {
+		for i := range each {
+			n := round*each + i
+			w.must(bng.Account(w.ctx, acctclient.Request{
+				Status: kind, SessionID: fmt.Sprint("s-", n), UserName: fmt.Sprint("user-", n),
+				FramedAddress: netip.AddrFrom4([4]byte{100, 64, byte(n >> 8), byte(n)}), NASIdentifier: rig.NAS, EventTime: time.Now(),
+			}))
+		}
+	}
+	again := func() {
+		w.must(w.Daemon.Kill())
+		w.must(w.Daemon.Start(w.ctx))
+		w.must(bng.Close())
+		bng, err = acctclient.Dial(w.ctx, w.Daemon.RADIUS, "127.0.0.1:0", acctclient.Options{Secret: []byte(rig.Secret)})
+		w.must(err)
+	}
+	for round := range rounds {
+		account(rfc2866.AcctStatusType_Value_Start, round)
+		again()
+		account(rfc2866.AcctStatusType_Value_Stop, round)
+		if round%2 == 0 {
+			again()
+		}
+	}
+	w.awaitText(&out, `"kind":"EVENT_KIND_DELETED"`, rounds*each)
+	interrupt()
+	<-ended
+	text := out.String()
+	for kind, times := range map[string]int{"CREATED": rounds * each, "DELETED": rounds * each, "LISTED": 0} {
+		if got := strings.Count(text, `"kind":"EVENT_KIND_`+kind+`"`); got != times {
+			t.Errorf("%d events %s, want %d", got, kind, times)
+		}
+	}
+	if gaps := strings.Count(text, `"list_again":false`); gaps == 0 || strings.Contains(text, `"list_again":true`) {
+		t.Errorf("%d gaps of other events; records may be missing: %v", gaps, strings.Contains(text, `"list_again":true`))
+	}
+	for n := range rounds * each {
+		for _, kind := range []string{"CREATED", "DELETED"} {
+			told := 0
+			for line := range strings.Lines(text) {
+				if strings.Contains(line, "EVENT_KIND_"+kind) && strings.Contains(line, fmt.Sprintf(`"inside_address":"100.64.%d.%d"`, n>>8, n&255)) && strings.Contains(line, fmt.Sprintf(`"user_name":"user-%d"`, n)) {
+					told++
+				}
+			}
+			if told != 1 {
+				t.Errorf("user-%d: told %d times that it is %s", n, told, kind)
+			}
+		}
+	}
+}
+
+// lockedText takes the output of a command that still runs.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// awaitText waits until a text is there so often.
+func (w *world) awaitText(l *lockedText, text string, times int) {
+	w.t.Helper()
+	w.soon(20*time.Second, func(ctx context.Context) error {
+		return w.Until(ctx, fmt.Sprintf("%d times %s", times, text), func() (bool, error) {
+			return strings.Count(l.String(), text) >= times, nil
 		})
 	})
 }

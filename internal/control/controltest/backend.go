@@ -3,6 +3,7 @@ package controltest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -252,9 +253,23 @@ func (b *Backend) Delete(_ context.Context, f inspect.SubscriberFilter) ([]subsc
 }
 
 // Watch implements control.Subscribers.
-func (b *Backend) Watch(ctx context.Context, f inspect.SubscriberFilter) iter.Seq2[*inspect.Notice, error] {
-	return b.Broadcaster.Watch(ctx, f)
+func (b *Backend) Watch(ctx context.Context, w inspect.Watch) (iter.Seq2[inspect.Message, error], error) {
+	live, err := b.Broadcaster.Watch(ctx, w, inspect.FeedPositions{})
+	if gone := (*inspect.NotKeptError)(nil); errors.As(err, &gone) {
+		if !w.Gaps {
+			return nil, fmt.Errorf("%w: %w", inspect.ErrListAgain, gone)
+		}
+		w.After = nil
+		live, err = b.Broadcaster.Watch(ctx, w, inspect.FeedPositions{})
+		if err == nil {
+			live = inspect.Gap{Cause: inspect.GapRestarted, ListAgain: true}.Before(live)
+		}
+	}
+	return live, err
 }
+
+// Publish hands an event to all watchers.
+func (b *Backend) Publish(e inspect.Event) { b.Broadcaster.Publish(e, inspect.FeedPositions{}) }
 
 // Bindings implements control.Nat.
 func (b *Backend) Bindings(_ context.Context, f inspect.BindingFilter, after inspect.BindingKey, limit int) ([]inspect.Binding, inspect.BindingKey, error) {

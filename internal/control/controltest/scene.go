@@ -31,7 +31,7 @@ func Scene() *Backend {
 		End: subscriber.End{Reason: subscriber.ReasonStop, Cause: 2},
 	}
 	b := &Backend{
-		Broadcaster: inspect.NewBroadcaster(64<<10, 0),
+		Broadcaster: inspect.NewBroadcaster(inspect.BroadcasterOptions{Run: 1, Octets: 64 << 10, Keep: time.Minute}),
 		Inside:      netip.MustParsePrefix("100.64.0.0/10"),
 		Online:      []inspect.Subscriber{online("100.64.0.7", "alice", "0A01", &alice), waiting("100.64.0.8", "bob", "0A03")},
 		Leases:      []inspect.Binding{leased, carol},

@@ -271,8 +271,11 @@ type GroupStatus struct {
 	QuarantinedBlocks uint32 `protobuf:"varint,20,opt,name=quarantined_blocks,json=quarantinedBlocks,proto3" json:"quarantined_blocks,omitempty"`
 	// When they can be given again; absent without any.
 	QuarantinedUntil *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=quarantined_until,json=quarantinedUntil,proto3" json:"quarantined_until,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The state of the group is being restored after a start, so the other fields count up
+	// and are too low. Subscribers are served meanwhile, as before the start.
+	Restoring     bool `protobuf:"varint,60,opt,name=restoring,proto3" json:"restoring,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupStatus) Reset() {
@@ -375,6 +378,13 @@ func (x *GroupStatus) GetQuarantinedUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GroupStatus) GetRestoring() bool {
+	if x != nil {
+		return x.Restoring
+	}
+	return false
+}
+
 // Status is the daemon at a glance.
 type Status struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -394,7 +404,7 @@ type Status struct {
 	// Why the absence of records in the database is not believed at present;
 	// empty when the database is whole.
 	DatabaseSuspectReason string `protobuf:"bytes,7,opt,name=database_suspect_reason,json=databaseSuspectReason,proto3" json:"database_suspect_reason,omitempty"`
-	// Conntrack entries of all subscribers.
+	// Conntrack entries of all subscribers; too low while a group is restoring.
 	Sessions uint32 `protobuf:"varint,8,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// By name.
 	Groups []*GroupStatus `protobuf:"bytes,9,rep,name=groups,proto3" json:"groups,omitempty"`
@@ -1167,7 +1177,7 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\bSettings\x12<\n" +
 	"\x1asubscriber_session_removal\x18\x01 \x01(\bR\x18subscriberSessionRemoval\x12>\n" +
 	"\ridle_timeouts\x18\x02 \x01(\v2\x19.sessiond.v1.IdleTimeoutsR\fidleTimeouts\x12;\n" +
-	"\fremoval_mode\x18\x03 \x01(\x0e2\x18.sessiond.v1.RemovalModeR\vremovalMode\"\xd4\x02\n" +
+	"\fremoval_mode\x18\x03 \x01(\x0e2\x18.sessiond.v1.RemovalModeR\vremovalMode\"\xf2\x02\n" +
 	"\vGroupStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vsubscribers\x18\x02 \x01(\rR\vsubscribers\x12\x18\n" +
@@ -1178,7 +1188,8 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\x04held\x18\a \x01(\rR\x04held\x12#\n" +
 	"\rremovals_held\x18\b \x01(\rR\fremovalsHeld\x12-\n" +
 	"\x12quarantined_blocks\x18\x14 \x01(\rR\x11quarantinedBlocks\x12G\n" +
-	"\x11quarantined_until\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x10quarantinedUntil\"\xf2\x04\n" +
+	"\x11quarantined_until\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x10quarantinedUntil\x12\x1c\n" +
+	"\trestoring\x18< \x01(\bR\trestoring\"\xf2\x04\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +

@@ -26,6 +26,7 @@
 //     FAILED_PRECONDITION  NO_GROUP         no group has that inside address
 //     ABORTED              CONFLICT         changed at the same time; try again
 //     ABORTED              WATCHER_LAGGED   events were lost; list and watch again
+//     ABORTED              LIST_AGAIN       the same, for another cause than a slow reader
 //     UNAVAILABLE          NOT_READY        still recovering after the start
 //     UNAVAILABLE          DATABASE_DOWN    Redis cannot be reached
 //     UNAVAILABLE          STOPPING         the daemon is being stopped
@@ -42,6 +43,7 @@ package sessiondv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -101,6 +103,8 @@ const (
 	// It uses most of its ports, and gets no further block: it has max_blocks, or its
 	// public address has no free one. Told at most once a minute.
 	EventKind_EVENT_KIND_BLOCK_REFUSED EventKind = 17
+	// No step: the subscriber is online as a watch with list begins, or lists again.
+	EventKind_EVENT_KIND_LISTED EventKind = 60
 )
 
 // Enum value maps for EventKind.
@@ -124,6 +128,7 @@ var (
 		15: "EVENT_KIND_BLOCK_ADDED",
 		16: "EVENT_KIND_BLOCK_RETURNED",
 		17: "EVENT_KIND_BLOCK_REFUSED",
+		60: "EVENT_KIND_LISTED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":     0,
@@ -144,6 +149,7 @@ var (
 		"EVENT_KIND_BLOCK_ADDED":     15,
 		"EVENT_KIND_BLOCK_RETURNED":  16,
 		"EVENT_KIND_BLOCK_REFUSED":   17,
+		"EVENT_KIND_LISTED":          60,
 	}
 )
 
@@ -238,6 +244,64 @@ func (x SubscriberState) Number() protoreflect.EnumNumber {
 // Deprecated: Use SubscriberState.Descriptor instead.
 func (SubscriberState) EnumDescriptor() ([]byte, []int) {
 	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{1}
+}
+
+// GapCause is the cause of a WatchGap.
+type GapCause int32
+
+const (
+	// Not a cause.
+	GapCause_GAP_CAUSE_UNSPECIFIED GapCause = 0
+	// The watcher did not read fast enough, or came back too late.
+	GapCause_GAP_CAUSE_BEHIND GapCause = 1
+	// The daemon was started anew since the resume_token.
+	GapCause_GAP_CAUSE_RESTARTED GapCause = 2
+	// The change feed in Redis has lost entries, or Redis was away, emptied or restored:
+	// the daemon has compared the group's records with it instead.
+	GapCause_GAP_CAUSE_FEED_LOST GapCause = 3
+)
+
+// Enum value maps for GapCause.
+var (
+	GapCause_name = map[int32]string{
+		0: "GAP_CAUSE_UNSPECIFIED",
+		1: "GAP_CAUSE_BEHIND",
+		2: "GAP_CAUSE_RESTARTED",
+		3: "GAP_CAUSE_FEED_LOST",
+	}
+	GapCause_value = map[string]int32{
+		"GAP_CAUSE_UNSPECIFIED": 0,
+		"GAP_CAUSE_BEHIND":      1,
+		"GAP_CAUSE_RESTARTED":   2,
+		"GAP_CAUSE_FEED_LOST":   3,
+	}
+)
+
+func (x GapCause) Enum() *GapCause {
+	p := new(GapCause)
+	*p = x
+	return p
+}
+
+func (x GapCause) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GapCause) Descriptor() protoreflect.EnumDescriptor {
+	return file_sessiond_v1_subscriber_proto_enumTypes[2].Descriptor()
+}
+
+func (GapCause) Type() protoreflect.EnumType {
+	return &file_sessiond_v1_subscriber_proto_enumTypes[2]
+}
+
+func (x GapCause) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GapCause.Descriptor instead.
+func (GapCause) EnumDescriptor() ([]byte, []int) {
+	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{2}
 }
 
 // Subscriber is one online subscriber.
@@ -512,6 +576,9 @@ type SubscriberEvent struct {
 	// For LIMIT_REACHED: the limits, as in the configuration: sessions,
 	// new_sessions_per_second, tcp_ports, udp_ports.
 	Limits []string `protobuf:"bytes,6,rep,name=limits,proto3" json:"limits,omitempty"`
+	// Goes on behind this event, in WatchSubscribersRequest. Opaque; some 70 octets, and 40
+	// more for each further group. Empty for LISTED.
+	ResumeToken string `protobuf:"bytes,60,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	// With reason STOP: the Acct-Terminate-Cause that the NAS gave (RFC 2866 section 5.10); 0
 	// where it gave none.
 	TerminateCause uint32 `protobuf:"varint,70,opt,name=terminate_cause,json=terminateCause,proto3" json:"terminate_cause,omitempty"`
@@ -589,6 +656,13 @@ func (x *SubscriberEvent) GetLimits() []string {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *SubscriberEvent) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
 }
 
 func (x *SubscriberEvent) GetTerminateCause() uint32 {
@@ -1240,6 +1314,23 @@ type WatchSubscribersRequest struct {
 	UserName string `protobuf:"bytes,3,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
 	// An inside address or prefix.
 	Inside string `protobuf:"bytes,4,opt,name=inside,proto3" json:"inside,omitempty"`
+	// Go on behind the message with this token, of a watch before, with the same filter or
+	// another. Empty: from now on. Good over disconnects and restarts of the daemon. Where not
+	// all events since can be sent, a WatchGap comes first if tell_gaps is set; else the call
+	// is refused with ABORTED (LIST_AGAIN).
+	ResumeToken string `protobuf:"bytes,60,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// The kinds of events to send; empty: all. A watch for CREATED, UPDATED and DELETED alone
+	// goes on over a restart of the daemon without a gap, as long as Redis has the changes.
+	Kinds []EventKind `protobuf:"varint,61,rep,packed,name=kinds,proto3,enum=sessiond.v1.EventKind" json:"kinds,omitempty"`
+	// Tell of lost events by a WatchGap, instead of ending the watch.
+	TellGaps bool `protobuf:"varint,62,opt,name=tell_gaps,json=tellGaps,proto3" json:"tell_gaps,omitempty"`
+	// While there is no event, send a message with a resume_token at this interval, 100ms to
+	// 1h; absent: none. So the token of a quiet watch stays young.
+	ProgressInterval *durationpb.Duration `protobuf:"bytes,63,opt,name=progress_interval,json=progressInterval,proto3" json:"progress_interval,omitempty"`
+	// Begin with LISTED events for the subscribers online that pass the filter, whatever
+	// kinds says, and list anew after a gap with list_again. Implies tell_gaps. With a
+	// resume_token that can be gone on from nothing is listed.
+	List bool `protobuf:"varint,64,opt,name=list,proto3" json:"list,omitempty"`
 	// User-Names that begin so.
 	UserNamePrefix string `protobuf:"bytes,70,opt,name=user_name_prefix,json=userNamePrefix,proto3" json:"user_name_prefix,omitempty"`
 	// As in ListSubscribersRequest.
@@ -1308,6 +1399,41 @@ func (x *WatchSubscribersRequest) GetInside() string {
 	return ""
 }
 
+func (x *WatchSubscribersRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+func (x *WatchSubscribersRequest) GetKinds() []EventKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchSubscribersRequest) GetTellGaps() bool {
+	if x != nil {
+		return x.TellGaps
+	}
+	return false
+}
+
+func (x *WatchSubscribersRequest) GetProgressInterval() *durationpb.Duration {
+	if x != nil {
+		return x.ProgressInterval
+	}
+	return nil
+}
+
+func (x *WatchSubscribersRequest) GetList() bool {
+	if x != nil {
+		return x.List
+	}
+	return false
+}
+
 func (x *WatchSubscribersRequest) GetUserNamePrefix() string {
 	if x != nil {
 		return x.UserNamePrefix
@@ -1329,11 +1455,19 @@ func (x *WatchSubscribersRequest) GetAcctSessionId() string {
 	return ""
 }
 
-// WatchSubscribersResponse carries one event.
+// WatchSubscribersResponse carries one event, or one gap. Without both it tells progress:
+// there was no event that passes the filter up to its resume_token.
 type WatchSubscribersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The event.
-	Event         *SubscriberEvent `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	Event *SubscriberEvent `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// Goes on behind this message. Set in messages without an event; an event has its own.
+	ResumeToken string `protobuf:"bytes,60,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// Lost events.
+	Gap *WatchGap `protobuf:"bytes,61,opt,name=gap,proto3" json:"gap,omitempty"`
+	// The list that the request asked for is complete. All LISTED events came before, and all
+	// events since the list began follow.
+	Listed        bool `protobuf:"varint,62,opt,name=listed,proto3" json:"listed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1375,11 +1509,107 @@ func (x *WatchSubscribersResponse) GetEvent() *SubscriberEvent {
 	return nil
 }
 
+func (x *WatchSubscribersResponse) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+func (x *WatchSubscribersResponse) GetGap() *WatchGap {
+	if x != nil {
+		return x.Gap
+	}
+	return nil
+}
+
+func (x *WatchSubscribersResponse) GetListed() bool {
+	if x != nil {
+		return x.Listed
+	}
+	return false
+}
+
+// WatchGap says that events are missing between the message before and the next.
+type WatchGap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why.
+	Cause GapCause `protobuf:"varint,1,opt,name=cause,proto3,enum=sessiond.v1.GapCause" json:"cause,omitempty"`
+	// The group whose events are missing; empty: of any group.
+	Group string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	// How many events, of all subscribers: at most so many passed the filter. 0 if unknown.
+	Missed uint64 `protobuf:"varint,3,opt,name=missed,proto3" json:"missed,omitempty"`
+	// Whether CREATED, UPDATED and DELETED may be among them. Only a list then shows who is
+	// online: after this message, list. With list in the request LISTED events follow, and
+	// subscribers without one are offline. Otherwise only events of other kinds are missing.
+	ListAgain     bool `protobuf:"varint,4,opt,name=list_again,json=listAgain,proto3" json:"list_again,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchGap) Reset() {
+	*x = WatchGap{}
+	mi := &file_sessiond_v1_subscriber_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchGap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchGap) ProtoMessage() {}
+
+func (x *WatchGap) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_subscriber_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchGap.ProtoReflect.Descriptor instead.
+func (*WatchGap) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchGap) GetCause() GapCause {
+	if x != nil {
+		return x.Cause
+	}
+	return GapCause_GAP_CAUSE_UNSPECIFIED
+}
+
+func (x *WatchGap) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *WatchGap) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *WatchGap) GetListAgain() bool {
+	if x != nil {
+		return x.ListAgain
+	}
+	return false
+}
+
 var File_sessiond_v1_subscriber_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\n" +
-	"\x1csessiond/v1/subscriber.proto\x12\vsessiond.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sessiond/v1/nat.proto\x1a\x18sessiond/v1/reason.proto\"\x86\a\n" +
+	"\x1csessiond/v1/subscriber.proto\x12\vsessiond.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sessiond/v1/nat.proto\x1a\x18sessiond/v1/reason.proto\"\x86\a\n" +
 	"\n" +
 	"Subscriber\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
@@ -1409,7 +1639,7 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\fremoval_held\x18\x14 \x01(\x0e2\x13.sessiond.v1.ReasonR\vremovalHeld\x12\x14\n" +
 	"\x05class\x18\x15 \x01(\tR\x05class\x12!\n" +
 	"\fmore_classes\x18\x16 \x03(\tR\vmoreClasses\x12\x12\n" +
-	"\x04etag\x18F \x01(\tR\x04etag\"\xb7\x02\n" +
+	"\x04etag\x18F \x01(\tR\x04etag\"\xda\x02\n" +
 	"\x0fSubscriberEvent\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.sessiond.v1.EventKindR\x04kind\x12+\n" +
@@ -1418,7 +1648,8 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"subscriber\x18\x04 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
 	"subscriber\x12%\n" +
 	"\x0esessions_ended\x18\x05 \x01(\rR\rsessionsEnded\x12\x16\n" +
-	"\x06limits\x18\x06 \x03(\tR\x06limits\x12'\n" +
+	"\x06limits\x18\x06 \x03(\tR\x06limits\x12!\n" +
+	"\fresume_token\x18< \x01(\tR\vresumeToken\x12'\n" +
 	"\x0fterminate_cause\x18F \x01(\rR\x0eterminateCause\"S\n" +
 	"\x14GetSubscriberRequest\x12%\n" +
 	"\x0einside_address\x18\x01 \x01(\tR\rinsideAddress\x12\x14\n" +
@@ -1472,17 +1703,31 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x04etag\x18M \x01(\tR\x04etag\"p\n" +
 	"\x19DeleteSubscribersResponse\x12\x18\n" +
 	"\adeleted\x18\x01 \x01(\rR\adeleted\x129\n" +
-	"\vsubscribers\x18\x02 \x03(\v2\x17.sessiond.v1.SubscriberR\vsubscribers\"\xf6\x01\n" +
+	"\vsubscribers\x18\x02 \x03(\v2\x17.sessiond.v1.SubscriberR\vsubscribers\"\xc0\x03\n" +
 	"\x17WatchSubscribersRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x10\n" +
 	"\x03nas\x18\x02 \x01(\tR\x03nas\x12\x1b\n" +
 	"\tuser_name\x18\x03 \x01(\tR\buserName\x12\x16\n" +
-	"\x06inside\x18\x04 \x01(\tR\x06inside\x12(\n" +
+	"\x06inside\x18\x04 \x01(\tR\x06inside\x12!\n" +
+	"\fresume_token\x18< \x01(\tR\vresumeToken\x12,\n" +
+	"\x05kinds\x18= \x03(\x0e2\x16.sessiond.v1.EventKindR\x05kinds\x12\x1b\n" +
+	"\ttell_gaps\x18> \x01(\bR\btellGaps\x12F\n" +
+	"\x11progress_interval\x18? \x01(\v2\x19.google.protobuf.DurationR\x10progressInterval\x12\x12\n" +
+	"\x04list\x18@ \x01(\bR\x04list\x12(\n" +
 	"\x10user_name_prefix\x18F \x01(\tR\x0euserNamePrefix\x12,\n" +
 	"\x12calling_station_id\x18G \x01(\tR\x10callingStationId\x12&\n" +
-	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\"N\n" +
+	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\"\xb2\x01\n" +
 	"\x18WatchSubscribersResponse\x122\n" +
-	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event*\xdd\x03\n" +
+	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event\x12!\n" +
+	"\fresume_token\x18< \x01(\tR\vresumeToken\x12'\n" +
+	"\x03gap\x18= \x01(\v2\x15.sessiond.v1.WatchGapR\x03gap\x12\x16\n" +
+	"\x06listed\x18> \x01(\bR\x06listed\"\x84\x01\n" +
+	"\bWatchGap\x12+\n" +
+	"\x05cause\x18\x01 \x01(\x0e2\x15.sessiond.v1.GapCauseR\x05cause\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\x12\x16\n" +
+	"\x06missed\x18\x03 \x01(\x04R\x06missed\x12\x1d\n" +
+	"\n" +
+	"list_again\x18\x04 \x01(\bR\tlistAgain*\xf4\x03\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -1502,20 +1747,26 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x18EVENT_KIND_LIMIT_REACHED\x10\x0e\x12\x1a\n" +
 	"\x16EVENT_KIND_BLOCK_ADDED\x10\x0f\x12\x1d\n" +
 	"\x19EVENT_KIND_BLOCK_RETURNED\x10\x10\x12\x1c\n" +
-	"\x18EVENT_KIND_BLOCK_REFUSED\x10\x11*\xd0\x01\n" +
+	"\x18EVENT_KIND_BLOCK_REFUSED\x10\x11\x12\x15\n" +
+	"\x11EVENT_KIND_LISTED\x10<*\xd0\x01\n" +
 	"\x0fSubscriberState\x12 \n" +
 	"\x1cSUBSCRIBER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17SUBSCRIBER_STATE_ACTIVE\x10\x01\x12\x1c\n" +
 	"\x18SUBSCRIBER_STATE_PENDING\x10\x02\x12\x1b\n" +
 	"\x17SUBSCRIBER_STATE_ENDING\x10\x03\x12!\n" +
 	"\x1dSUBSCRIBER_STATE_REMOVAL_HELD\x10\x04\x12 \n" +
-	"\x1cSUBSCRIBER_STATE_UNCONFIRMED\x10\x052\xe8\x03\n" +
+	"\x1cSUBSCRIBER_STATE_UNCONFIRMED\x10\x05*m\n" +
+	"\bGapCause\x12\x19\n" +
+	"\x15GAP_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10GAP_CAUSE_BEHIND\x10\x01\x12\x17\n" +
+	"\x13GAP_CAUSE_RESTARTED\x10\x02\x12\x17\n" +
+	"\x13GAP_CAUSE_FEED_LOST\x10\x032\xe8\x03\n" +
 	"\x11SubscriberService\x12V\n" +
 	"\rGetSubscriber\x12!.sessiond.v1.GetSubscriberRequest\x1a\".sessiond.v1.GetSubscriberResponse\x12\\\n" +
 	"\x0fListSubscribers\x12#.sessiond.v1.ListSubscribersRequest\x1a$.sessiond.v1.ListSubscribersResponse\x12V\n" +
 	"\rPutSubscriber\x12!.sessiond.v1.PutSubscriberRequest\x1a\".sessiond.v1.PutSubscriberResponse\x12b\n" +
 	"\x11DeleteSubscribers\x12%.sessiond.v1.DeleteSubscribersRequest\x1a&.sessiond.v1.DeleteSubscribersResponse\x12a\n" +
-	"\x10WatchSubscribers\x12$.sessiond.v1.WatchSubscribersRequest\x1a%.sessiond.v1.WatchSubscribersResponse0\x01B?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1P\x03b\x06proto3"
+	"\x10WatchSubscribers\x12$.sessiond.v1.WatchSubscribersRequest\x1a%.sessiond.v1.WatchSubscribersResponse0\x01B?Z=github.com/sessiond/sessiond/api/proto/sessiond/v1;sessiondv1P\x04b\x06proto3"
 
 var (
 	file_sessiond_v1_subscriber_proto_rawDescOnce sync.Once
@@ -1529,62 +1780,69 @@ func file_sessiond_v1_subscriber_proto_rawDescGZIP() []byte {
 	return file_sessiond_v1_subscriber_proto_rawDescData
 }
 
-var file_sessiond_v1_subscriber_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sessiond_v1_subscriber_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_sessiond_v1_subscriber_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_sessiond_v1_subscriber_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_sessiond_v1_subscriber_proto_goTypes = []any{
 	(EventKind)(0),                    // 0: sessiond.v1.EventKind
 	(SubscriberState)(0),              // 1: sessiond.v1.SubscriberState
-	(*Subscriber)(nil),                // 2: sessiond.v1.Subscriber
-	(*SubscriberEvent)(nil),           // 3: sessiond.v1.SubscriberEvent
-	(*GetSubscriberRequest)(nil),      // 4: sessiond.v1.GetSubscriberRequest
-	(*GetSubscriberResponse)(nil),     // 5: sessiond.v1.GetSubscriberResponse
-	(*ListSubscribersRequest)(nil),    // 6: sessiond.v1.ListSubscribersRequest
-	(*ListSubscribersResponse)(nil),   // 7: sessiond.v1.ListSubscribersResponse
-	(*PutSubscriberRequest)(nil),      // 8: sessiond.v1.PutSubscriberRequest
-	(*PutSubscriberResponse)(nil),     // 9: sessiond.v1.PutSubscriberResponse
-	(*DeleteSubscribersRequest)(nil),  // 10: sessiond.v1.DeleteSubscribersRequest
-	(*DeleteSubscribersResponse)(nil), // 11: sessiond.v1.DeleteSubscribersResponse
-	(*WatchSubscribersRequest)(nil),   // 12: sessiond.v1.WatchSubscribersRequest
-	(*WatchSubscribersResponse)(nil),  // 13: sessiond.v1.WatchSubscribersResponse
-	(*timestamppb.Timestamp)(nil),     // 14: google.protobuf.Timestamp
-	(*Binding)(nil),                   // 15: sessiond.v1.Binding
-	(Reason)(0),                       // 16: sessiond.v1.Reason
-	(*fieldmaskpb.FieldMask)(nil),     // 17: google.protobuf.FieldMask
+	(GapCause)(0),                     // 2: sessiond.v1.GapCause
+	(*Subscriber)(nil),                // 3: sessiond.v1.Subscriber
+	(*SubscriberEvent)(nil),           // 4: sessiond.v1.SubscriberEvent
+	(*GetSubscriberRequest)(nil),      // 5: sessiond.v1.GetSubscriberRequest
+	(*GetSubscriberResponse)(nil),     // 6: sessiond.v1.GetSubscriberResponse
+	(*ListSubscribersRequest)(nil),    // 7: sessiond.v1.ListSubscribersRequest
+	(*ListSubscribersResponse)(nil),   // 8: sessiond.v1.ListSubscribersResponse
+	(*PutSubscriberRequest)(nil),      // 9: sessiond.v1.PutSubscriberRequest
+	(*PutSubscriberResponse)(nil),     // 10: sessiond.v1.PutSubscriberResponse
+	(*DeleteSubscribersRequest)(nil),  // 11: sessiond.v1.DeleteSubscribersRequest
+	(*DeleteSubscribersResponse)(nil), // 12: sessiond.v1.DeleteSubscribersResponse
+	(*WatchSubscribersRequest)(nil),   // 13: sessiond.v1.WatchSubscribersRequest
+	(*WatchSubscribersResponse)(nil),  // 14: sessiond.v1.WatchSubscribersResponse
+	(*WatchGap)(nil),                  // 15: sessiond.v1.WatchGap
+	(*timestamppb.Timestamp)(nil),     // 16: google.protobuf.Timestamp
+	(*Binding)(nil),                   // 17: sessiond.v1.Binding
+	(Reason)(0),                       // 18: sessiond.v1.Reason
+	(*fieldmaskpb.FieldMask)(nil),     // 19: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
 }
 var file_sessiond_v1_subscriber_proto_depIdxs = []int32{
-	14, // 0: sessiond.v1.Subscriber.started_at:type_name -> google.protobuf.Timestamp
-	14, // 1: sessiond.v1.Subscriber.updated_at:type_name -> google.protobuf.Timestamp
-	14, // 2: sessiond.v1.Subscriber.expires_at:type_name -> google.protobuf.Timestamp
-	15, // 3: sessiond.v1.Subscriber.binding:type_name -> sessiond.v1.Binding
-	16, // 4: sessiond.v1.Subscriber.removal_held:type_name -> sessiond.v1.Reason
-	14, // 5: sessiond.v1.SubscriberEvent.at:type_name -> google.protobuf.Timestamp
+	16, // 0: sessiond.v1.Subscriber.started_at:type_name -> google.protobuf.Timestamp
+	16, // 1: sessiond.v1.Subscriber.updated_at:type_name -> google.protobuf.Timestamp
+	16, // 2: sessiond.v1.Subscriber.expires_at:type_name -> google.protobuf.Timestamp
+	17, // 3: sessiond.v1.Subscriber.binding:type_name -> sessiond.v1.Binding
+	18, // 4: sessiond.v1.Subscriber.removal_held:type_name -> sessiond.v1.Reason
+	16, // 5: sessiond.v1.SubscriberEvent.at:type_name -> google.protobuf.Timestamp
 	0,  // 6: sessiond.v1.SubscriberEvent.kind:type_name -> sessiond.v1.EventKind
-	16, // 7: sessiond.v1.SubscriberEvent.reason:type_name -> sessiond.v1.Reason
-	2,  // 8: sessiond.v1.SubscriberEvent.subscriber:type_name -> sessiond.v1.Subscriber
-	2,  // 9: sessiond.v1.GetSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
+	18, // 7: sessiond.v1.SubscriberEvent.reason:type_name -> sessiond.v1.Reason
+	3,  // 8: sessiond.v1.SubscriberEvent.subscriber:type_name -> sessiond.v1.Subscriber
+	3,  // 9: sessiond.v1.GetSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
 	1,  // 10: sessiond.v1.ListSubscribersRequest.state:type_name -> sessiond.v1.SubscriberState
-	2,  // 11: sessiond.v1.ListSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
-	2,  // 12: sessiond.v1.PutSubscriberRequest.subscriber:type_name -> sessiond.v1.Subscriber
-	17, // 13: sessiond.v1.PutSubscriberRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 14: sessiond.v1.PutSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
+	3,  // 11: sessiond.v1.ListSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
+	3,  // 12: sessiond.v1.PutSubscriberRequest.subscriber:type_name -> sessiond.v1.Subscriber
+	19, // 13: sessiond.v1.PutSubscriberRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 14: sessiond.v1.PutSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
 	1,  // 15: sessiond.v1.DeleteSubscribersRequest.state:type_name -> sessiond.v1.SubscriberState
-	2,  // 16: sessiond.v1.DeleteSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
-	3,  // 17: sessiond.v1.WatchSubscribersResponse.event:type_name -> sessiond.v1.SubscriberEvent
-	4,  // 18: sessiond.v1.SubscriberService.GetSubscriber:input_type -> sessiond.v1.GetSubscriberRequest
-	6,  // 19: sessiond.v1.SubscriberService.ListSubscribers:input_type -> sessiond.v1.ListSubscribersRequest
-	8,  // 20: sessiond.v1.SubscriberService.PutSubscriber:input_type -> sessiond.v1.PutSubscriberRequest
-	10, // 21: sessiond.v1.SubscriberService.DeleteSubscribers:input_type -> sessiond.v1.DeleteSubscribersRequest
-	12, // 22: sessiond.v1.SubscriberService.WatchSubscribers:input_type -> sessiond.v1.WatchSubscribersRequest
-	5,  // 23: sessiond.v1.SubscriberService.GetSubscriber:output_type -> sessiond.v1.GetSubscriberResponse
-	7,  // 24: sessiond.v1.SubscriberService.ListSubscribers:output_type -> sessiond.v1.ListSubscribersResponse
-	9,  // 25: sessiond.v1.SubscriberService.PutSubscriber:output_type -> sessiond.v1.PutSubscriberResponse
-	11, // 26: sessiond.v1.SubscriberService.DeleteSubscribers:output_type -> sessiond.v1.DeleteSubscribersResponse
-	13, // 27: sessiond.v1.SubscriberService.WatchSubscribers:output_type -> sessiond.v1.WatchSubscribersResponse
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	3,  // 16: sessiond.v1.DeleteSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
+	0,  // 17: sessiond.v1.WatchSubscribersRequest.kinds:type_name -> sessiond.v1.EventKind
+	20, // 18: sessiond.v1.WatchSubscribersRequest.progress_interval:type_name -> google.protobuf.Duration
+	4,  // 19: sessiond.v1.WatchSubscribersResponse.event:type_name -> sessiond.v1.SubscriberEvent
+	15, // 20: sessiond.v1.WatchSubscribersResponse.gap:type_name -> sessiond.v1.WatchGap
+	2,  // 21: sessiond.v1.WatchGap.cause:type_name -> sessiond.v1.GapCause
+	5,  // 22: sessiond.v1.SubscriberService.GetSubscriber:input_type -> sessiond.v1.GetSubscriberRequest
+	7,  // 23: sessiond.v1.SubscriberService.ListSubscribers:input_type -> sessiond.v1.ListSubscribersRequest
+	9,  // 24: sessiond.v1.SubscriberService.PutSubscriber:input_type -> sessiond.v1.PutSubscriberRequest
+	11, // 25: sessiond.v1.SubscriberService.DeleteSubscribers:input_type -> sessiond.v1.DeleteSubscribersRequest
+	13, // 26: sessiond.v1.SubscriberService.WatchSubscribers:input_type -> sessiond.v1.WatchSubscribersRequest
+	6,  // 27: sessiond.v1.SubscriberService.GetSubscriber:output_type -> sessiond.v1.GetSubscriberResponse
+	8,  // 28: sessiond.v1.SubscriberService.ListSubscribers:output_type -> sessiond.v1.ListSubscribersResponse
+	10, // 29: sessiond.v1.SubscriberService.PutSubscriber:output_type -> sessiond.v1.PutSubscriberResponse
+	12, // 30: sessiond.v1.SubscriberService.DeleteSubscribers:output_type -> sessiond.v1.DeleteSubscribersResponse
+	14, // 31: sessiond.v1.SubscriberService.WatchSubscribers:output_type -> sessiond.v1.WatchSubscribersResponse
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_subscriber_proto_init() }
@@ -1600,8 +1858,8 @@ func file_sessiond_v1_subscriber_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_subscriber_proto_rawDesc), len(file_sessiond_v1_subscriber_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   12,
+			NumEnums:      3,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@
 //     FAILED_PRECONDITION  NO_GROUP         no group has that inside address
 //     ABORTED              CONFLICT         changed at the same time; try again
 //     ABORTED              WATCHER_LAGGED   events were lost; list and watch again
+//     ABORTED              LIST_AGAIN       the same, for another cause than a slow reader
 //     UNAVAILABLE          NOT_READY        still recovering after the start
 //     UNAVAILABLE          DATABASE_DOWN    Redis cannot be reached
 //     UNAVAILABLE          STOPPING         the daemon is being stopped
@@ -80,10 +81,14 @@ type SubscriberServiceClient interface {
 	// that subscriber's NAT sessions and frees its port block, as an Acct-Stop
 	// would. No match is no error.
 	DeleteSubscribers(ctx context.Context, in *DeleteSubscribersRequest, opts ...grpc.CallOption) (*DeleteSubscribersResponse, error)
-	// WatchSubscribers streams events from now on. Response headers are
-	// sent as soon as no later event can be missed: to follow all subscribers, watch,
-	// wait for the headers, then list. A watcher may fall behind by a bounded
-	// number of events; then it is ended with ABORTED (WATCHER_LAGGED).
+	// WatchSubscribers streams events, from now on or behind a resume_token: each exactly
+	// once, and where some are lost it says so, by a WatchGap or by the error LIST_AGAIN or
+	// WATCHER_LAGGED. docs/events.md has the promise in full, and how to use it.
+	//
+	// Response headers are sent as soon as no later event can be missed. To follow all
+	// subscribers set list, or watch, wait for the headers, then list. A watcher may fall
+	// behind by a bounded number of events; then it gets a WatchGap if it set tell_gaps, or
+	// is ended with ABORTED (WATCHER_LAGGED).
 	WatchSubscribers(ctx context.Context, in *WatchSubscribersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSubscribersResponse], error)
 }
 
@@ -175,10 +180,14 @@ type SubscriberServiceServer interface {
 	// that subscriber's NAT sessions and frees its port block, as an Acct-Stop
 	// would. No match is no error.
 	DeleteSubscribers(context.Context, *DeleteSubscribersRequest) (*DeleteSubscribersResponse, error)
-	// WatchSubscribers streams events from now on. Response headers are
-	// sent as soon as no later event can be missed: to follow all subscribers, watch,
-	// wait for the headers, then list. A watcher may fall behind by a bounded
-	// number of events; then it is ended with ABORTED (WATCHER_LAGGED).
+	// WatchSubscribers streams events, from now on or behind a resume_token: each exactly
+	// once, and where some are lost it says so, by a WatchGap or by the error LIST_AGAIN or
+	// WATCHER_LAGGED. docs/events.md has the promise in full, and how to use it.
+	//
+	// Response headers are sent as soon as no later event can be missed. To follow all
+	// subscribers set list, or watch, wait for the headers, then list. A watcher may fall
+	// behind by a bounded number of events; then it gets a WatchGap if it set tell_gaps, or
+	// is ended with ABORTED (WATCHER_LAGGED).
 	WatchSubscribers(*WatchSubscribersRequest, grpc.ServerStreamingServer[WatchSubscribersResponse]) error
 	mustEmbedUnimplementedSubscriberServiceServer()
 }

@@ -1,0 +1,259 @@
+package control_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/control/controltest"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// watching begins a watch, and returns once no later event can be missed.
+func watching(t *testing.T, c clients, req *pb.WatchSubscribersRequest) pb.SubscriberService_WatchSubscribersClient {
+	t.Helper()
+	stream, err := c.WatchSubscribers(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Header(); err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
+// reason returns the reason in the ErrorInfo of an error.
+func reason(err error) string {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+func receive(t *testing.T, stream pb.SubscriberService_WatchSubscribersClient) *pb.WatchSubscribersResponse {
+	t.Helper()
+	res, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func TestWatchSubscribers(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	stream := watching(t, serve(t, b), &pb.WatchSubscribersRequest{
+		UserName: "alice", Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_REAPED, pb.EventKind_EVENT_KIND_LIMIT_REACHED},
+	})
+	b.Publish(inspect.Event{Kind: inspect.EventReaped, Subscriber: b.Online[1]}) // bob
+	b.Publish(inspect.Event{Kind: inspect.EventUpdated, Subscriber: b.Online[0]})
+	b.Publish(inspect.Event{
+		At: controltest.Now, Kind: inspect.EventReaped, End: subscriber.End{Reason: subscriber.ReasonStop},
+		Subscriber: b.Online[0], SessionsEnded: 2,
+	})
+	e := receive(t, stream).GetEvent()
+	if e.GetKind() != pb.EventKind_EVENT_KIND_REAPED || e.GetReason() != pb.Reason_REASON_STOP ||
+		e.GetSessionsEnded() != 2 || e.GetSubscriber().GetUserName() != "alice" || e.GetResumeToken() == "" {
+		t.Errorf("got %v", e)
+	}
+	b.Publish(inspect.Event{
+		At: controltest.Now, Kind: inspect.EventLimitReached, Subscriber: b.Online[0], Limits: []nat.Limit{nat.LimitSessions, nat.LimitUDPPorts},
+	})
+	e = receive(t, stream).GetEvent()
+	if e.GetKind() != pb.EventKind_EVENT_KIND_LIMIT_REACHED || !slices.Equal(e.GetLimits(), []string{"sessions", "udp_ports"}) {
+		t.Errorf("got %v", e)
+	}
+}
+
+// TestSlowWatcherIsEnded: a watcher that does not read does not block the
+// publisher, and gets an error about the lost events; or, if it asked for that, their number.
+func TestSlowWatcherIsEnded(t *testing.T) {
+	t.Parallel()
+	const published = 20_000
+	b := controltest.Scene()
+	c := serve(t, b)
+	ended, warned := watching(t, c, &pb.WatchSubscribersRequest{}), watching(t, c, &pb.WatchSubscribersRequest{TellGaps: true})
+	for range published {
+		b.Publish(inspect.Event{Kind: inspect.EventUpdated, Subscriber: b.Online[0]})
+	}
+	for {
+		if _, err := ended.Recv(); err != nil {
+			if status.Code(err) != codes.Aborted || reason(err) != "WATCHER_LAGGED" {
+				t.Errorf("the watch ended with %v", err)
+			}
+			break
+		}
+	}
+	seen, missed := 0, 0
+	for seen+missed < published {
+		switch res := receive(t, warned); {
+		case res.GetEvent() != nil:
+			seen++
+		case res.GetGap() != nil:
+			missed += int(res.GetGap().GetMissed())
+			if res.GetGap().GetCause() != pb.GapCause_GAP_CAUSE_BEHIND || !res.GetGap().GetListAgain() || res.GetResumeToken() == "" {
+				t.Errorf("gap %v", res)
+			}
+		}
+	}
+	if seen+missed != published || missed == 0 {
+		t.Errorf("%d events were seen and %d missed, of %d", seen, missed, published)
+	}
+	b.Publish(inspect.Event{Kind: inspect.EventCut, Subscriber: b.Online[0]})
+	if e := receive(t, warned).GetEvent(); e.GetKind() != pb.EventKind_EVENT_KIND_CUT {
+		t.Errorf("behind the gap: %v", e)
+	}
+}
+
+// TestResumeToken: a watch goes on behind the token of an event, of the begin, and of progress.
+func TestResumeToken(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	c := serve(t, b)
+	first := watching(t, c, &pb.WatchSubscribersRequest{ProgressInterval: durationpb.New(100 * time.Millisecond)})
+	begin := receive(t, first).GetResumeToken()
+	for _, kind := range []inspect.EventKind{inspect.EventCreated, inspect.EventBound} {
+		b.Publish(inspect.Event{Kind: kind, Subscriber: b.Online[0]})
+	}
+	created := next(t, first).GetResumeToken()
+	bound := next(t, first).GetResumeToken()
+	progress := receive(t, first)
+	if progress.GetEvent() != nil || progress.GetResumeToken() != bound {
+		t.Errorf("progress %v, want the token %s", progress, bound)
+	}
+	for token, want := range map[string]pb.EventKind{begin: pb.EventKind_EVENT_KIND_CREATED, created: pb.EventKind_EVENT_KIND_BOUND} {
+		if e := receive(t, watching(t, c, &pb.WatchSubscribersRequest{ResumeToken: token})).GetEvent(); e.GetKind() != want {
+			t.Errorf("behind %s: %v, want %v", token, e, want)
+		}
+	}
+	last := watching(t, c, &pb.WatchSubscribersRequest{ResumeToken: bound})
+	b.Publish(inspect.Event{Kind: inspect.EventCut, Subscriber: b.Online[0]})
+	if e := receive(t, last).GetEvent(); e.GetKind() != pb.EventKind_EVENT_KIND_CUT {
+		t.Errorf("behind the last: %v", e)
+	}
+}
+
+// next returns the next event.
+func next(t *testing.T, stream pb.SubscriberService_WatchSubscribersClient) *pb.SubscriberEvent {
+	t.Helper()
+	for {
+		if e := receive(t, stream).GetEvent(); e != nil {
+			return e
+		}
+	}
+}
+
+// TestTokenOfAnotherRun: a token that cannot be gone on from is refused with a reason of its
+// own, or told as a gap.
+func TestTokenOfAnotherRun(t *testing.T) {
+	t.Parallel()
+	before := serve(t, controltest.Scene())
+	token := receive(t, watching(t, before, &pb.WatchSubscribersRequest{TellGaps: true})).GetResumeToken()
+	b := controltest.Scene()
+	b.Broadcaster = inspect.NewBroadcaster(inspect.BroadcasterOptions{Run: 2, Octets: 64 << 10})
+	c := serve(t, b)
+	stream, err := c.WatchSubscribers(t.Context(), &pb.WatchSubscribersRequest{ResumeToken: token})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Aborted || reason(err) != "LIST_AGAIN" {
+		t.Errorf("%v", err)
+	}
+	gap := receive(t, watching(t, c, &pb.WatchSubscribersRequest{ResumeToken: token, TellGaps: true}))
+	if g := gap.GetGap(); g.GetCause() != pb.GapCause_GAP_CAUSE_RESTARTED || !g.GetListAgain() || gap.GetResumeToken() == "" {
+		t.Errorf("%v", gap)
+	}
+	// With list the whole list follows the gap, and only then a token.
+	listing := watching(t, c, &pb.WatchSubscribersRequest{ResumeToken: token, List: true})
+	if gap := receive(t, listing); gap.GetGap() == nil || gap.GetResumeToken() != "" {
+		t.Errorf("%v", gap)
+	}
+	checkList(t, listing, "100.64.0.7", "100.64.0.8")
+}
+
+func checkList(t *testing.T, stream pb.SubscriberService_WatchSubscribersClient, want ...string) (token string) {
+	t.Helper()
+	var got []string
+	for {
+		res := receive(t, stream)
+		if res.GetListed() {
+			if token = res.GetResumeToken(); token == "" {
+				t.Error("the list has no token")
+			}
+			break
+		}
+		e := res.GetEvent()
+		if e.GetKind() != pb.EventKind_EVENT_KIND_LISTED || e.GetResumeToken() != "" || e.GetAt() == nil {
+			t.Fatalf("in the list: %v", res)
+		}
+		got = append(got, e.GetSubscriber().GetInsideAddress())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
+	}
+	return token
+}
+
+// TestListThenWatch: a watch with list begins with all who are online and match, over several
+// pages, and has every event since it began.
+func TestListThenWatch(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Looks = 1
+	c := serve(t, b)
+	token := checkList(t, watching(t, c, &pb.WatchSubscribersRequest{List: true, UserName: "bob"}), "100.64.0.8")
+	stream := watching(t, c, &pb.WatchSubscribersRequest{List: true, Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_CUT}})
+	b.Publish(inspect.Event{Kind: inspect.EventCut, Subscriber: b.Online[0]}) // while it lists, perhaps
+	checkList(t, stream, "100.64.0.7", "100.64.0.8")
+	if e := next(t, stream); e.GetKind() != pb.EventKind_EVENT_KIND_CUT {
+		t.Errorf("after the list: %v", e)
+	}
+	// One that goes on behind its list is not listed again.
+	again := watching(t, c, &pb.WatchSubscribersRequest{List: true, ResumeToken: token})
+	if res := receive(t, again); res.GetEvent() != nil || res.GetGap() != nil || res.GetListed() {
+		t.Errorf("it begins with %v", res)
+	}
+	if e := receive(t, again).GetEvent(); e.GetKind() != pb.EventKind_EVENT_KIND_CUT {
+		t.Errorf("then %v", e)
+	}
+	// A gap in the feed of a group lists that group again.
+	b.Lose(inspect.Gap{Cause: inspect.GapFeed, Group: "default", ListAgain: true}, inspect.FeedPositions{})
+	if res := receive(t, again); res.GetGap().GetCause() != pb.GapCause_GAP_CAUSE_FEED_LOST || res.GetGap().GetGroup() != "default" {
+		t.Errorf("then %v", res)
+	}
+	checkList(t, again, "100.64.0.7", "100.64.0.8")
+}
+
+func TestWatchRequestsAreChecked(t *testing.T) {
+	t.Parallel()
+	c := serve(t, controltest.Scene())
+	for name, req := range map[string]*pb.WatchSubscribersRequest{
+		"inside":      {Inside: "x"},
+		"no token":    {ResumeToken: "x"},
+		"damaged":     {ResumeToken: "AAAAAAEAAAAAAAAABwA"},
+		"too often":   {ProgressInterval: durationpb.New(time.Millisecond)},
+		"too rarely":  {ProgressInterval: durationpb.New(2 * time.Hour)},
+		"negative":    {ProgressInterval: &durationpb.Duration{Seconds: 1, Nanos: -1}},
+		"no kind":     {Kinds: []pb.EventKind{0}},
+		"listed":      {Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_LISTED}},
+		"unknown one": {Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_CUT, 99}},
+	} {
+		stream, err := c.WatchSubscribers(t.Context(), req)
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != codes.InvalidArgument || reason(err) != "INVALID_FIELD" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,481 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// events returns the events of a watch that begins now, and has no gaps.
+func (w *world) events(request inspect.Watch) iter.Seq2[*inspect.Notice, error] {
+	w.t.Helper()
+	messages, err := w.Watch(w.t.Context(), request)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return func(yield func(*inspect.Notice, error) bool) {
+		for m, err := range messages {
+			if !yield(m.Notice, err) {
+				return
+			}
+		}
+	}
+}
+
+// keepFewEvents makes the Manager keep so many events at most, from the next boot on.
+func keepFewEvents(n int) func(*world) {
+	return func(w *world) { w.eventOctets = n * 1500 }
+}
+
+// change identifies one change of a record, in an event or in the feed.
+func change(kind inspect.EventKind, why subscriber.Reason, r *subscriber.Record) string {
+	text := fmt.Sprint(kind, " ", r.Inside, " ")
+	switch {
+	case kind == inspect.EventCreated:
+		return text + r.AcctSessionID
+	case kind == inspect.EventUpdated, why == subscriber.ReasonStop:
+		return text + fmt.Sprint(r.InputOctets)
+	}
+	return text + why.String() // the feed may not have the last octets
+}
+
+// feedTruth is all that the feed ever had.
+type feedTruth struct {
+	*world
+	after string
+	all   []string
+}
+
+// gather reads on in the feed.
+func (f *feedTruth) gather() {
+	f.t.Helper()
+	for {
+		changes, last, err := f.db.Feed(context.Background(), f.group.Name, f.after, 1000, 0, nil)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		for i := range changes {
+			r := changes[i].Record.Record()
+			f.all = append(f.all, change(changeEvents[changes[i].Kind], changes[i].Reason, &r))
+		}
+		if last == f.after {
+			return
+		}
+		f.after = last
+	}
+}
+
+// bngs makes random accounting of few addresses. Each Interim and Stop has octets of its own.
+type bngs struct {
+	*world
+	random *rand.Rand
+	ids    map[netip.Addr]string
+	n      int
+}
+
+func (b *bngs) some(n int) {
+	var events []subscriber.Event
+	for range n {
+		b.n++
+		inside := netip.AddrFrom4([4]byte{100, 64, 1, byte(b.random.IntN(40))})
+		id := b.ids[inside]
+		kind := subscriber.EventInterim
+		switch {
+		case id == "" || b.random.IntN(20) == 0:
+			kind, id = subscriber.EventStart, fmt.Sprint("s", b.n)
+			b.ids[inside] = id
+		case b.random.IntN(4) == 0:
+			kind = subscriber.EventStop
+			delete(b.ids, inside)
+		}
+		e := b.event(kind, inside, "u"+id, id)
+		if kind != subscriber.EventStart {
+			e.InputOctets = uint64(b.n)
+		}
+		events = append(events, e)
+	}
+	b.sendAll(events...)
+	if b.random.IntN(20) == 0 && len(b.ids) > 0 {
+		for inside := range b.ids {
+			if err := b.client.Unlink(context.Background(), "sessiond:{default}:sub:"+inside.String()).Err(); err != nil {
+				b.t.Fatal(err)
+			}
+			delete(b.ids, inside)
+			break
+		}
+	}
+}
+
+// TestRandomDisconnects: over 10,000 disconnects at random places, restarts of the daemon with
+// changes meanwhile, events that are not kept, trims of the feed and one Redis that is emptied,
+// a watcher gets each change of a record exactly once and in order, or is told to list again.
+func TestRandomDisconnects(t *testing.T) {
+	const disconnects, restartEvery, awayEvery = 10_000, 500, 2500
+	w := newWorld(t, testGroup, keepFewEvents(60), func(w *world) { w.feedLength, w.every = 100, 20*time.Millisecond })
+	random := rand.New(rand.NewPCG(3, 14))
+	bng := &bngs{world: w, random: random, ids: map[netip.Addr]string{}}
+	truth := &feedTruth{world: w, after: "0-0"}
+	reader := &feedWatcher{world: w, truth: truth, last: -1, floats: true}
+	reader.read(1)
+	for i := range disconnects {
+		if random.IntN(2) > 0 {
+			bng.some(1 + random.IntN(4))
+			truth.gather()
+		}
+		switch {
+		case i%restartEvery == restartEvery/2:
+			w.halt()
+			bng.some(1 + random.IntN(200)) // may be read with the records, or in the feed
+			w.boot()
+			truth.gather()
+		case i%awayEvery == awayEvery/2:
+			for range 50 {
+				bng.some(40)
+				truth.gather()
+			}
+			w.until("the feed to be trimmed", func() bool {
+				return w.client.XLen(t.Context(), "sessiond:{default}:feed").Val() < 300
+			})
+		case i == disconnects*2/3:
+			if err := w.client.FlushAll(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			truth.after = "0-0"
+			w.until("the database to be whole again", func() bool {
+				_, ok, err := w.db.Marker(t.Context(), w.group.Name)
+				return ok && err == nil && w.NotReady() == nil
+			})
+			truth.gather()
+		}
+		reader.read(random.IntN(7))
+	}
+	truth.gather()
+	w.until("the rest", func() bool {
+		truth.gather()
+		reader.read(1000)
+		return reader.last == len(truth.all)-1
+	})
+	t.Logf("%d changes, %d seen, %d gaps, %d calls refused, %d resumed from the feed", len(truth.all), reader.seen, reader.gaps, reader.refused, reader.replayed)
+	if reader.gaps < 2 || reader.replayed < 200 || reader.seen-reader.replayed < 1000 || reader.seen < len(truth.all)/3 {
+		t.Error("that tested little")
+	}
+}
+
+// feedWatcher is a watcher of record events that disconnects often.
+type feedWatcher struct {
+	*world
+	truth  *feedTruth
+	place  *inspect.Position
+	last   int  // index of the last change that was seen
+	floats bool // it was told to list again, and so may miss changes
+
+	seen, gaps, refused, replayed int
+}
+
+// read takes up to so many messages, and disconnects.
+func (r *feedWatcher) read(most int) {
+	r.t.Helper()
+	ctx, leave := context.WithCancel(context.Background())
+	defer leave()
+	request := inspect.Watch{Kinds: inspect.RecordKinds, After: r.place, Gaps: true, Progress: time.Millisecond}
+	messages, err := r.Watch(ctx, request)
+	switch {
+	case errors.Is(err, inspect.ErrNotReady), errors.Is(err, inspect.ErrUnavailable):
+		r.refused++
+		return
+	case err != nil:
+		r.t.Fatal(err)
+	}
+	began := false
+	for m, err := range messages {
+		if errors.Is(err, inspect.ErrUnavailable) {
+			r.refused++
+			return
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		place := m.Position
+		switch {
+		case m.Gap != nil:
+			if !m.Gap.ListAgain {
+				r.t.Fatalf("told %+v, though only changes of records are wanted", *m.Gap)
+			}
+			r.gaps++
+			r.floats = true
+		case m.Notice != nil:
+			if place = m.Notice.Position(); !began {
+				r.replayed++
+			}
+			r.event(m.Notice)
+		}
+		r.place = &place
+		if most--; most <= 0 || began && m.Notice == nil && m.Gap == nil {
+			return
+		}
+		began = began || m.Notice == nil
+	}
+}
+
+// event checks that an event is the next change.
+func (r *feedWatcher) event(n *inspect.Notice) {
+	r.t.Helper()
+	r.seen++
+	key := change(n.Kind, n.Reason, &n.Subscriber.Record)
+	r.truth.gather()
+	next := r.last + 1
+	if n.Kind == inspect.EventDeleted && n.Reason == subscriber.ReasonSuperseded && next < len(r.truth.all) &&
+		strings.HasPrefix(r.truth.all[next], fmt.Sprint(inspect.EventCreated, " ", n.Subscriber.Inside, " ")) {
+		return // of a record that was removed, and followed by another before that was noticed
+	}
+	for ; r.floats && next < len(r.truth.all) && r.truth.all[next] != key; next++ {
+	}
+	if next >= len(r.truth.all) || r.truth.all[next] != key {
+		r.t.Fatalf("after change %d of %d came %q (%v), want %q", r.last, len(r.truth.all), key, n.Reason,
+			r.truth.all[min(next, len(r.truth.all)):min(next+3, len(r.truth.all))])
+	}
+	r.last, r.floats = next, false
+}
+
+// TestDisconnectsInOneRun: while one daemon runs, a watcher that comes back has all events of
+// all kinds, as one that never left.
+func TestDisconnectsInOneRun(t *testing.T) {
+	w := newWorld(t, testGroup)
+	random := rand.New(rand.NewPCG(2, 71))
+	bng := &bngs{world: w, random: random, ids: map[netip.Addr]string{}}
+	stays, err := w.Watch(t.Context(), inspect.Watch{Progress: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var place *inspect.Position
+	var got, want []string
+	read := func(most int) {
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		messages, err := w.Watch(ctx, inspect.Watch{After: place, Progress: 5 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := false
+		for m, err := range messages {
+			at := m.Position
+			switch {
+			case err != nil:
+				t.Fatal(err)
+			case m.Notice != nil:
+				at = m.Notice.Position()
+				got = append(got, fmt.Sprint(at.Seq, " ", change(m.Notice.Kind, m.Notice.Reason, &m.Notice.Subscriber.Record)))
+			}
+			place = &at
+			if most--; most <= 0 || began && m.Notice == nil {
+				return
+			}
+			began = true
+		}
+	}
+	read(1)
+	for range 500 {
+		bng.some(random.IntN(5))
+		read(random.IntN(12))
+	}
+	quiet, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := w.Quiet(quiet); err != nil {
+		t.Fatal(err)
+	}
+	w.until("all held blocks to be free", func() bool {
+		list, _, err := w.Bindings(t.Context(), inspect.BindingFilter{State: nat.Held}, inspect.BindingKey{}, 1)
+		return err == nil && len(list) == 0
+	})
+	read(100_000)
+	progress := 0
+	for m, err := range stays {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Notice == nil {
+			if progress++; progress > 1 {
+				break
+			}
+			continue
+		}
+		want = append(want, fmt.Sprint(m.Notice.Position().Seq, " ", change(m.Notice.Kind, m.Notice.Reason, &m.Notice.Subscriber.Record)))
+	}
+	if len(want) < 1000 || !slices.Equal(got, want) {
+		t.Errorf("%d events were seen over 500 disconnects, and %d without", len(got), len(want))
+	}
+}
+
+// resume goes on behind a position.
+func (w *world) resume(request inspect.Watch) ([]inspect.Message, error) {
+	w.t.Helper()
+	ctx, leave := context.WithTimeout(w.t.Context(), 10*time.Second)
+	defer leave()
+	request.Progress = 20 * time.Millisecond
+	messages, err := w.Watch(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	var all []inspect.Message
+	quiet := 0
+	for m, err := range messages {
+		if err != nil {
+			return all, err
+		}
+		if m.Notice == nil && m.Gap == nil {
+			if quiet++; quiet == 2 {
+				break
+			}
+			continue
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// placeNow returns the position of a watch that begins now.
+func (w *world) placeNow() *inspect.Position {
+	w.t.Helper()
+	messages, err := w.Watch(w.t.Context(), inspect.Watch{Gaps: true})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for m := range messages {
+		return &m.Position
+	}
+	w.t.Fatal("no position")
+	return nil
+}
+
+// TestResumeOverRestart: after a restart the changes of records since the position come from
+// the feed, with their subscribers as far as they are known, and a gap tells that events of
+// other kinds are missing. A filter that cannot be decided is not guessed.
+func TestResumeOverRestart(t *testing.T) {
+	w := newWorld(t, testGroup)
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.send(subscriber.EventStart, bob, "b", "2")
+	w.awaitState(alice, nat.Active)
+	w.awaitState(bob, nat.Active)
+	place := w.placeNow()
+	w.halt()
+	w.send(subscriber.EventInterim, alice, "a", "1")
+	w.send(subscriber.EventStop, bob, "b", "2")
+	third := netip.MustParseAddr("100.64.0.12")
+	w.send(subscriber.EventStart, third, "c", "3")
+	w.send(subscriber.EventStop, third, "c", "3")
+	w.boot()
+
+	all, err := w.resume(inspect.Watch{After: place, Gaps: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) == 0 || all[0].Gap == nil || *all[0].Gap != (inspect.Gap{Cause: inspect.GapRestarted}) {
+		t.Fatalf("it begins with %+v", all)
+	}
+	want := []string{"updated a bng-1", "deleted b STOP", "created c bng-1", "deleted c bng-1 STOP"}
+	var got []string
+	for _, m := range all[1:] {
+		if m.Notice == nil {
+			t.Fatalf("then %+v", m)
+		}
+		n, r := m.Notice, &m.Notice.Subscriber.Record
+		text := map[inspect.EventKind]string{inspect.EventCreated: "created ", inspect.EventUpdated: "updated ", inspect.EventDeleted: "deleted "}[n.Kind] + r.UserName
+		if r.NAS != "" {
+			text += " " + r.NAS
+		}
+		if n.Reason != subscriber.ReasonNone {
+			text += " " + n.Reason.String()
+		}
+		got = append(got, text)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	// Behind each of these the others follow, and nothing else.
+	for i, m := range all[1:] {
+		at := m.Notice.Position()
+		rest, err := w.resume(inspect.Watch{After: &at, Kinds: inspect.RecordKinds, Gaps: true})
+		if err != nil || len(rest) != len(all)-2-i {
+			t.Errorf("behind event %d come %d, %v", i, len(rest), err)
+		}
+	}
+	if none, err := w.resume(inspect.Watch{After: place}); !errors.Is(err, inspect.ErrListAgain) {
+		t.Errorf("without gaps: %v, %v", none, err)
+	}
+	some, err := w.resume(inspect.Watch{After: place, Gaps: true, Kinds: inspect.RecordKinds, Filter: inspect.SubscriberFilter{NAS: "bng-1"}})
+	if err != nil || len(some) < 2 || some[0].Notice == nil || some[1].Gap == nil || !some[1].Gap.ListAgain {
+		t.Errorf("of one NAS: %+v, %v", some, err)
+	}
+	if none, err := w.resume(inspect.Watch{After: place, Kinds: inspect.RecordKinds, Filter: inspect.SubscriberFilter{NAS: "bng-1"}}); !errors.Is(err, inspect.ErrListAgain) {
+		t.Errorf("of one NAS, without gaps: %v, %v", none, err)
+	}
+}
+
+// TestLostPositions: a position that the feed does not lead on from is told, whatever the cause.
+func TestLostPositions(t *testing.T) {
+	w := newWorld(t, testGroup)
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	place := w.placeNow()
+	w.halt()
+	w.boot()
+	if all, err := w.resume(inspect.Watch{After: place, Kinds: inspect.RecordKinds, Gaps: true}); err != nil || len(all) != 0 {
+		t.Errorf("nothing has changed, and it got %+v, %v", all, err)
+	}
+	feed := place.Feeds[0]
+	for name, spoil := range map[string]func(*inspect.Position){
+		"another database": func(p *inspect.Position) { p.Feeds[0].Epoch++ },
+		"a later entry":    func(p *inspect.Position) { p.Feeds[0].Entry = subscriber.ParseVersion("9999999999999-0") },
+		"an earlier entry": func(p *inspect.Position) { p.Feeds[0].Entry = subscriber.ParseVersion("1-0") },
+		"no entry":         func(p *inspect.Position) { p.Feeds[0].Entry = subscriber.Version{} },
+		"no group":         func(p *inspect.Position) { p.Feeds = nil },
+		"another group":    func(p *inspect.Position) { p.Feeds = append(p.Feeds, inspect.FeedPosition{Group: "west"}) },
+	} {
+		lost := inspect.Position{Run: place.Run, Seq: place.Seq, Feeds: []inspect.FeedPosition{feed}}
+		spoil(&lost)
+		all, err := w.resume(inspect.Watch{After: &lost, Kinds: inspect.RecordKinds, Gaps: true})
+		if err != nil || len(all) != 1 || all[0].Gap == nil || !all[0].Gap.ListAgain || len(all[0].Position.Feeds) != 1 {
+			t.Errorf("%s: %+v, %v", name, all, err)
+		}
+		if _, err := w.resume(inspect.Watch{After: &lost, Kinds: inspect.RecordKinds}); !errors.Is(err, inspect.ErrListAgain) {
+			t.Errorf("%s, without gaps: %v", name, err)
+		}
+	}
+}
+
+// TestWatchersHearOfFeedGap: where the daemon compares a group instead of following its feed,
+// watchers are told to list again.
+func TestWatchersHearOfFeedGap(t *testing.T) {
+	w := newWorld(t, testGroup)
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	messages, err := w.Watch(t.Context(), inspect.Watch{Gaps: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.Del(t.Context(), "sessiond:{default}:feed").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for m, err := range messages {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Gap != nil {
+			if *m.Gap != (inspect.Gap{Cause: inspect.GapFeed, Group: "default", ListAgain: true}) {
+				t.Errorf("told %+v", *m.Gap)
+			}
+			break
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package speed
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/acctload"
+	"github.com/sessiond/sessiond/internal/rig"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// BenchmarkWatchers measures accounting beside 1,000 watchers, as shares of the same without
+// them: the requests a second at full load, and the time to their replies at half of it. One
+// watcher wants everything and reads nothing, one reads everything, the others want one
+// subscriber each.
+func BenchmarkWatchers(b *testing.B) {
+	const watchers, connections, all = 1000, 20, 2
+	testenv.Require(b, testenv.Redis)
+	r, err := rig.Start(within(b, 5*time.Minute), rig.Options{
+		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl, Memory: true, BlockSize: 64, LogLevel: "info",
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	err = r.Daemon.Edit(func(config string) string {
+		return strings.Replace(config, "grpc: {", fmt.Sprintf("grpc: {max_streams: %d, max_streams_per_peer: %[1]d, stall_timeout: 10m, ", watchers), 1)
+	})
+	if err == nil {
+		_, err = r.Daemon.Stop()
+	}
+	if err == nil {
+		err = r.Daemon.Start(within(b, time.Minute))
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		before := measure(b, r, acctload.Options{Concurrency: 64})
+		half := before.Rate / 2
+		quiet := measure(b, r, acctload.Options{Rate: half})
+
+		ctx, leave := context.WithCancel(b.Context())
+		var reading errgroup.Group
+		for c := range connections {
+			conn, err := r.Daemon.Dial()
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := c; i < watchers; i += connections {
+				req := &pb.WatchSubscribersRequest{}
+				if i >= all {
+					req.Inside = netip.AddrFrom4([4]byte{100, 80, byte(i >> 8), byte(i)}).String()
+				}
+				stream, err := pb.NewSubscriberServiceClient(conn).WatchSubscribers(ctx, req)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := stream.Header(); err != nil {
+					b.Fatal(err)
+				}
+				if i == 0 {
+					continue // reads nothing
+				}
+				reading.Go(func() error {
+					for {
+						if _, err := stream.Recv(); err != nil {
+							return err
+						}
+					}
+				})
+			}
+			defer conn.Close()
+		}
+		watched := measure(b, r, acctload.Options{Concurrency: 64})
+		delayed := measure(b, r, acctload.Options{Rate: half})
+		leave()
+		_ = reading.Wait() // each ends with its context
+		b.ReportMetric(before.Rate, "requests/s")
+		b.ReportMetric(watched.Rate/before.Rate, "x-rate")
+		b.ReportMetric(float64(quiet.Latency.Quantile(0.99).Microseconds())/1000, "p99-ms")
+		b.ReportMetric(float64(delayed.Latency.Quantile(0.99))/float64(quiet.Latency.Quantile(0.99)), "x-p99")
+	}
+}
+
+func measure(b *testing.B, r *rig.Rig, o acctload.Options) *acctload.Result {
+	b.Helper()
+	o.Server, o.Secret, o.NAS = netip.MustParseAddrPort(r.Daemon.RADIUS), []byte(rig.Secret), "watched"
+	o.Scenario, o.Inside, o.Subscribers = acctload.Mix, netip.MustParsePrefix("100.64.0.0/16"), 5000
+	o.Interims, o.Duration = 3, 5*time.Second
+	result, err := acctload.Run(within(b, time.Minute), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return result
+}
