@@ -52,7 +52,7 @@ func TestRandomRequests(t *testing.T) {
 		}
 		return all.String()
 	}
-	requests := func(conn *grpc.ClientConn, rounds int) (done, denied int) {
+	requests := func(conn *grpc.ClientConn, views bool, rounds int) (done, denied int) {
 		t.Helper()
 		for range rounds {
 			for _, m := range controltest.Methods() {
@@ -63,22 +63,26 @@ func TestRandomRequests(t *testing.T) {
 				if slices.Contains([]codes.Code{codes.Unknown, codes.Internal, codes.Unavailable}, status.Code(err)) {
 					t.Errorf("%s: %v, with %v", controltest.FullName(m), err, request)
 				}
-				if done++; status.Code(err) == codes.PermissionDenied {
+				refused := status.Code(err) == codes.PermissionDenied
+				if done++; refused {
 					denied++
+				}
+				if refused != (views && !controltest.Reads(m, request)) {
+					t.Errorf("%s: %v, with %v", controltest.FullName(m), err, request)
 				}
 			}
 		}
 		return done, denied
 	}
 	before := shown()
-	done, denied := requests(viewer, 10)
+	done, denied := requests(viewer, true, 10)
 	if after := shown(); after != before {
 		t.Errorf("a viewer's requests changed\n%s\nto\n%s", before, after)
 	}
 	if denied == 0 || denied == done {
 		t.Errorf("of %d requests of a viewer %d were refused", done, denied)
 	}
-	if done, denied := requests(root, 10); denied > 0 {
+	if done, denied := requests(root, false, 10); denied > 0 {
 		t.Errorf("of %d requests of root %d were refused", done, denied)
 	}
 	w.soon(10*time.Second, w.awaitReadyz)

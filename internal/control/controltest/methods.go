@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -39,6 +40,16 @@ func Methods() (methods []protoreflect.MethodDescriptor) {
 // FullName returns the name of a method as gRPC has it.
 func FullName(m protoreflect.MethodDescriptor) string {
 	return fmt.Sprintf("/%s/%s", m.Parent().FullName(), m.Name())
+}
+
+// reading are the verbs of methods that change nothing.
+var reading = []string{"Get", "List", "Watch", "Count", "Lookup", "Advise", "Check", "ServerReflectionInfo"}
+
+// Reads reports whether a call changes nothing, by the verb of its method, or as
+// a dry run. It knows nothing of roles, so that tests can compare these with it.
+func Reads(m protoreflect.MethodDescriptor, request any) bool {
+	dry, ok := request.(interface{ GetDryRun() bool })
+	return ok && dry.GetDryRun() || slices.ContainsFunc(reading, func(verb string) bool { return strings.HasPrefix(string(m.Name()), verb) })
 }
 
 // NewMessage returns an empty message.
@@ -112,7 +123,7 @@ func fill(r *rand.Rand, m protoreflect.Message, quarters, depth int) {
 
 var (
 	texts = []string{
-		"", "default", "100.64.0.7", "100.64.0.0/10", "198.51.100.1:1024", "alice", "bng1", "::1", "::ffff:100.64.0.7", "0.0.0.0/0",
+		"", "default", "100.64.0.7", "100.64.0.10", "user-100.64.0.10", "100.64.0.0/10", "198.51.100.1:1024", "alice", "bng1", "::1", "::ffff:100.64.0.7", "0.0.0.0/0",
 		"*", "\x00", "../../etc/passwd", "%00%ff", "<script>", "idle_timeouts.udp", "subscriber_session_removal",
 	}
 	numbers = []int64{0, 1, -1, 2, 6, 17, 512, 1024, 65535, 65536, math.MaxInt32, math.MinInt32, math.MaxInt64, math.MinInt64}
