@@ -20,6 +20,7 @@
 //	removals.go    RemovalService: removals that wait, and observed ones
 //	nases.go       NasService: BNGs
 //	mappings.go    MappingService: mappings that outlive their sessions
+//	audits.go      AuditService: who changed something
 //
 // Messages:
 //
@@ -33,6 +34,8 @@
 // Callers, and their limits:
 //
 //	intercept.go   around each call: rights, limits, errors, log
+//	orders.go      calls that change something: their order for the audit, and repeated requests
+//	actor.go       the caller, for the audit
 //	role.go        who may change things; peer.go, socketuser.go: who calls
 //	limits.go      the Limits of a caller
 //	stream.go      streams: their ends, and readers that take nothing

@@ -24,7 +24,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	var res any
 	err := permit(ctx, info.FullMethod, req)
 	if err == nil {
-		res, err = handler(ctx, req)
+		res, err = s.orders.handle(ctx, info.FullMethod, req, handler)
 	}
 	err = toStatus(err)
 	s.log(ctx, info.FullMethod, req, err, s.now().Sub(began))

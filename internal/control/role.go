@@ -61,7 +61,7 @@ func (d *door) restrict(c net.Conn) *viewerError {
 // change.
 var reading = []string{
 	"GetSubscriber", "ListSubscribers", "WatchSubscribers", "ListBindings", "LookupOutside", "ListPools", "ListDrops", "AdviseBlockSize",
-	"ListSessions", "CountSessions", "GetSettings", "GetStatus", "ListRemovals", "GetNas", "ListNases", "ListMappings",
+	"ListSessions", "CountSessions", "GetSettings", "GetStatus", "ListRemovals", "GetNas", "ListNases", "ListMappings", "ListAudit", "VerifyAudit",
 	"Check", "List", "Watch", "ServerReflectionInfo", // of gRPC health and reflection
 }
 

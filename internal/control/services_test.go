@@ -27,6 +27,8 @@ var (
 	_ control.Removals    = (*controltest.Backend)(nil)
 	_ control.NASes       = (*controltest.Backend)(nil)
 	_ control.Mappings    = (*controltest.Backend)(nil)
+	_ control.Audits      = (*controltest.Audits)(nil)
+	_ control.Previews    = controltest.Previews{}
 )
 
 // options are valid options, which a test may change.
@@ -34,6 +36,7 @@ func options(listen string) control.Options {
 	b := controltest.Scene()
 	return control.Options{
 		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b,
+		Audits: &b.Audits, Previews: controltest.Previews{Of: b},
 		Logger: slog.New(slog.DiscardHandler),
 	}
 }
@@ -46,6 +49,7 @@ type clients struct {
 	pb.RemovalServiceClient
 	pb.NasServiceClient
 	pb.MappingServiceClient
+	pb.AuditServiceClient
 }
 
 func serve(t *testing.T, b *controltest.Backend) clients {
@@ -55,6 +59,7 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 		pb.NewSubscriberServiceClient(conn), pb.NewNatServiceClient(conn),
 		pb.NewSessionServiceClient(conn), pb.NewControlServiceClient(conn),
 		pb.NewRemovalServiceClient(conn), pb.NewNasServiceClient(conn), pb.NewMappingServiceClient(conn),
+		pb.NewAuditServiceClient(conn),
 	}
 }
 

@@ -18,8 +18,9 @@ const maxDeletedShown = 1000
 
 type subscriberService struct {
 	pb.UnimplementedSubscriberServiceServer
-	backend Subscribers
-	now     func() time.Time
+	backend  Subscribers
+	previews Previews
+	now      func() time.Time
 }
 
 func (s *subscriberService) GetSubscriber(ctx context.Context, req *pb.GetSubscriberRequest) (*pb.GetSubscriberResponse, error) {
@@ -66,6 +67,9 @@ func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscr
 	if err != nil {
 		return nil, err
 	}
+	if req.GetValidateOnly() {
+		return s.previewPut(ctx, record)
+	}
 	stored, err := s.backend.Put(ctx, record)
 	if err != nil {
 		return nil, about("subscriber", record.Inside.String(), err)
@@ -78,6 +82,14 @@ func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscr
 		return nil, about("subscriber", record.Inside.String(), err)
 	}
 	return &pb.PutSubscriberResponse{Subscriber: toSubscriber(&sub)}, nil
+}
+
+func (s *subscriberService) previewPut(ctx context.Context, record subscriber.Record) (*pb.PutSubscriberResponse, error) {
+	ended, sessions, err := s.previews.PreviewPut(ctx, record)
+	if err != nil {
+		return nil, about("subscriber", record.Inside.String(), err)
+	}
+	return &pb.PutSubscriberResponse{Subscriber: toRecord(&record), SubscribersEnded: count(ended), SessionsEnded: count(sessions)}, nil
 }
 
 // recordToPut returns the whole record to store for the request.
@@ -120,15 +132,28 @@ func (s *subscriberService) DeleteSubscribers(ctx context.Context, req *pb.Delet
 	if !filter.Inside.IsValid() && filter.NAS == "" && filter.UserName == "" {
 		return nil, invalid("inside", "is required, or nas or user_name")
 	}
+	if req.GetValidateOnly() {
+		records, sessions, err := s.previews.PreviewDelete(ctx, filter)
+		if err != nil {
+			return nil, err
+		}
+		res := toDeleted(records)
+		res.SessionsEnded = count(sessions)
+		return res, nil
+	}
 	deleted, err := s.backend.Delete(ctx, filter)
 	if err != nil {
 		return nil, fmt.Errorf("after %d deletions: %w", len(deleted), err)
 	}
+	return toDeleted(deleted), nil
+}
+
+func toDeleted(deleted []subscriber.Record) *pb.DeleteSubscribersResponse {
 	res := &pb.DeleteSubscribersResponse{Deleted: count(len(deleted))}
 	for i := range min(len(deleted), maxDeletedShown) {
 		res.Subscribers = append(res.Subscribers, toRecord(&deleted[i]))
 	}
-	return res, nil
+	return res
 }
 
 func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, stream pb.SubscriberService_WatchSubscribersServer) error {

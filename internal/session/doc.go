@@ -35,6 +35,7 @@
 //	status.go      whether everything is served, and if not, why
 //	backend.go     answers to gRPC callers, in subscribers.go, bindings.go, removals.go,
 //	               sessions.go, nases.go, mappinglists.go, status.go; lists.go
+//	audits.go      audit trails, orders to the kernel, and answers to callers who only validate
 //
 // Package reconcile compares database, life cycle and kernel, and decides about
 // records that are gone, under the same lock.

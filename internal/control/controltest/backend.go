@@ -35,6 +35,7 @@ type Backend struct {
 	Waiting []inspect.Removal
 	Routers []inspect.NAS
 	Mapped  []inspect.Mapping
+	Audits  Audits
 	Inside  netip.Prefix // inside prefix of group "default"; Put elsewhere is ErrNoGroup
 	Err     error
 	Pages   int // number of requested pages
