@@ -60,6 +60,7 @@ func (a *app) root() *cobra.Command {
 		removalCommands{a}.command(),
 		nasCommands{a}.command(),
 		mappingCommands{a}.command(),
+		auditCommands{a}.command(),
 	)
 	root.Long = rootLong
 	root.Version = version

@@ -3,14 +3,14 @@
 //
 // Each noun has a file with its commands: subscriber.go, with subscriber_put.go and
 // subscriber_delete.go; binding.go, session.go, mapping.go, pool.go, nas.go, removal.go,
-// settings.go. status.go, reconcile.go, drops.go and watch.go show the daemon as a whole. They
+// settings.go, audit.go. status.go, reconcile.go, drops.go and watch.go show the daemon as a whole. They
 // share:
 //
 //	main.go       the start of the program
 //	app.go        one run: its flags and its nouns
 //	client.go     the connection to the daemon
 //	arguments.go  addresses, ports and the like from the command line
-//	confirm.go    the question before a change
+//	confirm.go    the question before a change; order.go: its reason, and trying it
 //	pages.go      lists, page by page
 //	output.go     tables and JSON lines; human.go: values for people; json.go: messages
 //	printed.go    octets that could act on a terminal
