@@ -35,7 +35,7 @@ func entriesOf(t testing.TB, db *DB, trail string) []audit.Entry {
 	if err != nil || checked.Flaw != nil {
 		t.Errorf("trail %s: %+v, %v", trail, checked.Flaw, err)
 	}
-	stored, err := db.Audit().Behind(t.Context(), trail, "", 100_000)
+	stored, err := db.Audit().Behind(t.Context(), trail, "", 1_000_000)
 	if err != nil {
 		t.Fatal(err)
 	}
