@@ -48,9 +48,9 @@ func From(ctx context.Context) *Order {
 	return o
 }
 
-// TakeBack returns a context for the change that takes back the order's last one, which could
+// Reverting returns a context for the change that takes back the order's last one, which could
 // not be put in force.
-func TakeBack(ctx context.Context, why error) context.Context {
+func Reverting(ctx context.Context, why error) context.Context {
 	o := From(ctx)
 	if o == nil {
 		return ctx

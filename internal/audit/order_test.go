@@ -22,7 +22,7 @@ func TestEntriesOfAnOrder(t *testing.T) {
 		}
 		order.Wrote()
 	}
-	e, _, _ := EntryFor(TakeBack(ctx, errors.New("refused by the kernel")))
+	e, _, _ := EntryFor(Reverting(ctx, errors.New("refused by the kernel")))
 	if e.Outcome != TakenBack || e.Error != "refused by the kernel" || e.Part != 3 {
 		t.Errorf("entry %+v of a change that is taken back", e)
 	}

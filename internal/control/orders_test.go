@@ -3,6 +3,7 @@ package control_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
 )
@@ -196,24 +198,50 @@ func TestRepeatedAfterFailure(t *testing.T) {
 	}
 }
 
-// TestRequestsAtOnce: of many attempts at once one changes something.
+// heldPools is a backend that keeps AddPool from returning.
+type heldPools struct {
+	*controltest.Backend
+	entered chan struct{}
+	release chan struct{}
+}
+
+func (b *heldPools) AddPool(ctx context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error) {
+	b.entered <- struct{}{}
+	<-b.release
+	return b.Backend.AddPool(ctx, group, outside)
+}
+
+// TestRequestsAtOnce: of many attempts at once one changes something, and the others get its
+// answer.
 func TestRequestsAtOnce(t *testing.T) {
 	t.Parallel()
-	b := controltest.Scene()
-	c := serve(t, b)
-	errs := make(chan error)
-	for range 16 {
+	const attempts = 16
+	b := &heldPools{controltest.Scene(), make(chan struct{}, attempts), make(chan struct{})}
+	conn := dial(t, controltest.Serve(t, b.Backend, func(o *control.Options) { o.Nat = b }).Address)
+	pools, controls := pb.NewNatServiceClient(conn), pb.NewControlServiceClient(conn)
+	errs := make(chan error, attempts)
+	for range attempts {
 		go func() {
-			_, err := c.AddPool(t.Context(), &pb.AddPoolRequest{OutsidePrefix: "203.0.113.0/28", RequestId: "r1"})
+			res, err := pools.AddPool(t.Context(), &pb.AddPoolRequest{OutsidePrefix: "203.0.113.0/28", RequestId: "r1"})
+			if err == nil && len(res.GetPools()) != 1 {
+				err = fmt.Errorf("answer %v", res)
+			}
 			errs <- err
 		}()
 	}
-	for range 16 {
+	<-b.entered
+	for range 50 { // calls of the same connection: the others have come meanwhile
+		if _, err := controls.GetSettings(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(b.release)
+	for range attempts {
 		if err := <-errs; err != nil {
 			t.Error(err)
 		}
 	}
-	if len(b.Orders) != 1 {
+	if len(b.Orders) != 1 || len(b.entered) != 0 {
 		t.Errorf("%d orders", len(b.Orders))
 	}
 }

@@ -67,13 +67,31 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 func TestBackendErrorsReachTheClient(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()
-	b.Err = inspect.ErrUnavailable
+	b.Err, b.Audits.Err = inspect.ErrUnavailable, inspect.ErrUnavailable
 	c := serve(t, b)
 	ctx := t.Context()
 	filter := &pb.SessionFilter{Group: "default"}
 	for name, call := range map[string]func() error{
 		"GetSubscriber": func() error {
 			_, err := c.GetSubscriber(ctx, &pb.GetSubscriberRequest{InsideAddress: "100.64.0.1"})
+			return err
+		},
+		"ListAudit":   func() error { _, err := c.ListAudit(ctx, nil); return err },
+		"VerifyAudit": func() error { _, err := c.VerifyAudit(ctx, nil); return err },
+		"a request that is to be remembered": func() error {
+			_, err := c.Reconcile(ctx, &pb.ReconcileRequest{RequestId: "r1"})
+			return err
+		},
+		"PutSubscriber, validated": func() error {
+			_, err := c.PutSubscriber(ctx, &pb.PutSubscriberRequest{Subscriber: &pb.Subscriber{InsideAddress: "100.64.0.1", UserName: "x"}, ValidateOnly: true})
+			return err
+		},
+		"DeleteSubscribers, validated": func() error {
+			_, err := c.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{Nas: "n", ValidateOnly: true})
+			return err
+		},
+		"RemovePool, validated": func() error {
+			_, err := c.RemovePool(ctx, &pb.RemovePoolRequest{OutsidePrefix: "203.0.113.0/28", ValidateOnly: true})
 			return err
 		},
 		"ListSubscribers": func() error { _, err := c.ListSubscribers(ctx, nil); return err },

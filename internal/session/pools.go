@@ -301,7 +301,7 @@ func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next 
 	replace(next)
 	if err := sg.regroup(ctx, sg.configured(), nil); err != nil {
 		replace(before)
-		return errors.Join(err, sg.store.SavePoolChanges(audit.TakeBack(ctx, err), name, before))
+		return errors.Join(err, sg.store.SavePoolChanges(audit.Reverting(ctx, err), name, before))
 	}
 	return nil
 }

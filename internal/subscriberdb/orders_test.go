@@ -19,6 +19,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // ordered returns a context of a caller's order.
@@ -56,56 +57,59 @@ func entriesOf(t testing.TB, db *DB, trail string) []audit.Entry {
 // TestEveryOrderHasItsEntry: each change that a caller orders has its entry, with who, why and
 // what; the same without a caller has none.
 func TestEveryOrderHasItsEntry(t *testing.T) {
-	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
-		db := newDB(t, client)
-		record(t, db, start("a", addr, 0), start("b", next, 0))
-		mapping := nat.Mapping{
-			Group: "default", Kind: nat.MappingStatic, Owner: nat.Owner{UserName: "user-a"}, InsidePort: 22,
-			Outside: nat.Endpoint{Protocol: 6, AddrPort: netip.MustParseAddrPort("198.51.100.1:60022")}, CreatedAt: t0,
+	redistest.OnEach(t, orderEverything)
+	t.Run("cluster", func(t *testing.T) { orderEverything(t, startCluster(t)) })
+}
+
+func orderEverything(t *testing.T, client redis.UniversalClient) {
+	db := newDB(t, client)
+	record(t, db, start("a", addr, 0), start("b", next, 0))
+	mapping := nat.Mapping{
+		Group: "default", Kind: nat.MappingStatic, Owner: nat.Owner{UserName: "user-a"}, InsidePort: 22,
+		Outside: nat.Endpoint{Protocol: 6, AddrPort: netip.MustParseAddrPort("198.51.100.1:60022")}, CreatedAt: t0,
+	}
+	pools := []PoolChange{{Prefix: netip.MustParsePrefix("203.0.113.0/28"), Kind: PoolAdded, At: t0}}
+	changesOf := func(ctx context.Context) {
+		t.Helper()
+		put := subscriber.Record{Key: key(netip.MustParseAddr("100.64.0.3")), UserName: "carol"}
+		if _, err := db.Put(ctx, put); err != nil {
+			t.Fatal(err)
 		}
-		pools := []PoolChange{{Prefix: netip.MustParsePrefix("203.0.113.0/28"), Kind: PoolAdded, At: t0}}
-		changesOf := func(ctx context.Context) {
-			t.Helper()
-			put := subscriber.Record{Key: key(netip.MustParseAddr("100.64.0.3")), UserName: "carol"}
-			if _, err := db.Put(ctx, put); err != nil {
-				t.Fatal(err)
-			}
-			if ended, err := db.Delete(ctx, []subscriber.Key{key(addr), key(next)}, subscriber.ReasonAdmin); err != nil {
-				t.Fatal(ended, err)
-			}
-			if err := db.SetSettings(ctx, map[string]string{"idle_timeouts.udp": "5m0s"}); err != nil {
-				t.Fatal(err)
-			}
-			if err := db.SavePoolChanges(ctx, "default", pools); err != nil {
-				t.Fatal(err)
-			}
-			if err := db.SaveMappings(ctx, "default", []nat.Mapping{mapping}, nil); err != nil {
-				t.Fatal(err)
-			}
+		if ended, err := db.Delete(ctx, []subscriber.Key{key(addr), key(next)}, subscriber.ReasonAdmin); err != nil {
+			t.Fatal(ended, err)
 		}
-		changesOf(ordered(t, "Any", ""))
-		changesOf(t.Context()) // by sessiond itself
-		var told []string
-		for _, e := range append(entriesOf(t, db, "default"), entriesOf(t, db, audit.DaemonTrail)...) {
-			told = append(told, fmt.Sprintf("%s %s %d %v", e.ID(), e.Group, e.Count, e.Keys))
-			if e.Actor != "user:0" || e.Role != "admin" || e.Source != "unix" || e.Reason != "ticket 7" || e.Method != "Any" || e.Node != "test" || e.Outcome != audit.Done {
-				t.Errorf("entry %+v", e)
-			}
+		if err := db.SetSettings(ctx, map[string]string{"idle_timeouts.udp": "5m0s"}); err != nil {
+			t.Fatal(err)
 		}
-		want := []string{
-			"default/1 default 1 [100.64.0.3]",
-			"default/2 default 2 [100.64.0.1 100.64.0.2]",
-			"default/3 default 0 []",
-			"default/4 default 1 [tcp/198.51.100.1:60022]",
-			"_/1  1 [idle_timeouts.udp]",
+		if err := db.SavePoolChanges(ctx, "default", pools); err != nil {
+			t.Fatal(err)
 		}
-		if !slices.Equal(told, want) {
-			t.Errorf("entries\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))
+		if err := db.SaveMappings(ctx, "default", []nat.Mapping{mapping}, nil); err != nil {
+			t.Fatal(err)
 		}
-		if online(t, db, addr) != "" || online(t, db, next) != "" {
-			t.Error("a deleted subscriber is online")
+	}
+	changesOf(ordered(t, "Any", ""))
+	changesOf(t.Context()) // by sessiond itself
+	var told []string
+	for _, e := range append(entriesOf(t, db, "default"), entriesOf(t, db, audit.DaemonTrail)...) {
+		told = append(told, fmt.Sprintf("%s %s %d %v", e.ID(), e.Group, e.Count, e.Keys))
+		if e.Actor != "user:0" || e.Role != "admin" || e.Source != "unix" || e.Reason != "ticket 7" || e.Method != "Any" || e.Node != "test" || e.Outcome != audit.Done {
+			t.Errorf("entry %+v", e)
 		}
-	})
+	}
+	want := []string{
+		"default/1 default 1 [100.64.0.3]",
+		"default/2 default 2 [100.64.0.1 100.64.0.2]",
+		"default/3 default 1 [203.0.113.0/28]",
+		"default/4 default 1 [tcp/198.51.100.1:60022]",
+		"_/1  1 [idle_timeouts.udp]",
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("entries\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))
+	}
+	if online(t, db, addr) != "" || online(t, db, next) != "" {
+		t.Error("a deleted subscriber is online")
+	}
 }
 
 // TestEntryAndChangeAreOne: where the entry cannot be written there is no change, and where
@@ -344,4 +348,68 @@ func TestRefusalTakesRestartBack(t *testing.T) {
 			t.Errorf("entries %+v", entries)
 		}
 	})
+}
+
+// beforeCall is a hook that runs something once, before a pipeline that calls a script.
+type beforeCall struct {
+	script *redis.Script
+	run    func()
+	once   sync.Once
+}
+
+func (h *beforeCall) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (h *beforeCall) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (h *beforeCall) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		for _, c := range cmds {
+			if args := c.Args(); len(args) > 1 && args[1] == h.script.Hash() {
+				h.once.Do(h.run)
+			}
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// TestConflictWithinAnOrder: where another writer changes one of many records meanwhile,
+// nothing is written, and then all is, once: each record is in one entry.
+func TestConflictWithinAnOrder(t *testing.T) {
+	for i, script := range txn.RecordedScripts() {
+		t.Run(fmt.Sprint("script ", i), func(t *testing.T) {
+			t.Parallel()
+			url := testenv.StartRedis(t).URL
+			client := redistest.Dial(t, url)
+			db, other := newDB(t, client), newDB(t, redistest.Dial(t, url))
+			if i == 0 {
+				db.txns.UseGeneralScript()
+			}
+			var keys []subscriber.Key
+			for j := range 5 {
+				a := netip.AddrFrom4([4]byte{100, 64, 3, byte(j)})
+				record(t, other, start(fmt.Sprint("s", j), a, 0))
+				keys = append(keys, key(a))
+			}
+			conflicts := 0
+			client.AddHook(&beforeCall{script: script, run: func() {
+				conflicts++
+				record(t, other, interim("s2", keys[2].Inside, time.Minute))
+			}})
+			ended, err := db.Delete(ordered(t, "DeleteSubscribers", ""), keys, subscriber.ReasonAdmin)
+			if err != nil || len(ended) != 5 || conflicts != 1 {
+				t.Errorf("%d ended, %v, %d conflicts", len(ended), err, conflicts)
+			}
+			entries := entriesOf(t, db, "default")
+			if len(entries) != 1 || len(entries[0].Keys) != 5 || entries[0].Part != 1 {
+				t.Errorf("entries %+v", entries)
+			}
+			deleted := 0
+			for _, c := range changes(t, db, "default") {
+				if c.Kind == subscriber.Deleted {
+					deleted++
+				}
+			}
+			if deleted != 5 {
+				t.Errorf("%d deletions in the feed", deleted)
+			}
+		})
+	}
 }

@@ -282,10 +282,26 @@ func (v *valueStore) SavePoolChanges(ctx context.Context, group string, changes 
 		}
 	}
 	err := v.trails.Write(ctx, group, func(e *audit.Entry) {
-		e.Group, e.Old, e.New = group, old, string(text)
+		e.Group, e.Old, e.New, e.Keys = group, old, string(text), changedPools(old, changes)
+		e.Count = len(e.Keys)
 	}, []string{key}, words)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
 	}
 	return nil
+}
+
+// changedPools returns the prefixes whose changes differ from the stored ones.
+func changedPools(stored string, changes []PoolChange) []string {
+	before, _ := codec.ParsePoolChanges([]byte(stored)) // what cannot be read counts as none
+	var prefixes []string
+	for _, both := range [2][2][]PoolChange{{before, changes}, {changes, before}} {
+		for _, c := range both[0] {
+			same := slices.ContainsFunc(both[1], func(o PoolChange) bool { return o.Prefix == c.Prefix && o.Kind == c.Kind })
+			if name := c.Prefix.String(); !same && !slices.Contains(prefixes, name) {
+				prefixes = append(prefixes, name)
+			}
+		}
+	}
+	return prefixes
 }
