@@ -88,6 +88,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 	flags.StringVar(&a.tls.ca, "tls-ca", "", "use TLS; trust the certificates in this PEM `file` (system: the system's own)")
 	flags.StringVar(&a.tls.cert, "tls-cert", "", "use TLS; show this PEM certificate `file`")
 	flags.StringVar(&a.tls.key, "tls-key", "", "PEM key `file` of --tls-cert")
+	flags.StringVar(&a.token, "token-file", os.Getenv(tokenVariable), "send the token in this `file` (environment: "+tokenVariable+")")
 	complete(root, "output", outputTable, outputJSON)
 	complete(root, "timeout")
 }

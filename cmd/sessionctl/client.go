@@ -22,6 +22,7 @@ const (
 	defaultAddress  = "127.0.0.1:7900"
 	defaultSocket   = "/run/sessiond/grpc.sock" // preferred, if it can be opened
 	addressVariable = "SESSIONCTL_ADDR"
+	tokenVariable   = "SESSIOND_TOKEN_FILE"
 	defaultTimeout  = 30 * time.Second
 	connectTimeout  = 5 * time.Second // at most; --timeout may be shorter
 
@@ -68,6 +69,7 @@ type connection struct {
 	address string
 	timeout time.Duration // of one call
 	tls     tlsFiles
+	token   string           // path of a file with a token; "": none
 	conn    *grpc.ClientConn // opened by the first call
 }
 
@@ -83,12 +85,17 @@ func (c *connection) connect() (*grpc.ClientConn, error) {
 	if _, _, err := net.SplitHostPort(c.address); err != nil && !strings.HasPrefix(c.address, "unix:") {
 		return nil, usagef("--addr: %q is neither host:port nor unix:PATH", c.address)
 	}
+	bearer, err := c.bearer()
+	if err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient(c.address,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: connectTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: min(c.timeout, connectTimeout)}),
 		grpc.WithNoProxy(),
+		grpc.WithPerRPCCredentials(bearer),
 	)
 	if err != nil {
 		return nil, usagef("--addr %s: %w", c.address, err)

@@ -8,7 +8,7 @@
 //
 //	main.go       the start of the program
 //	app.go        one run: its flags and its nouns
-//	client.go     the connection to the daemon
+//	client.go     the connection to the daemon; token.go: the token on it
 //	arguments.go  addresses, ports and the like from the command line
 //	confirm.go    the question before a change; order.go: its reason, and trying it
 //	pages.go      lists, page by page

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sys/unix"
 
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/guard"
@@ -152,8 +153,23 @@ func learned(g *config.Group) nat.Learned {
 func grpcLimits(c config.GRPC) control.Limits {
 	return control.Limits{
 		Connections: c.MaxConnections, ConnectionsPerPeer: c.MaxConnectionsPerPeer,
-		Streams: c.MaxStreams, StreamsPerPeer: c.MaxStreamsPerPeer, StallTimeout: c.StallTimeout,
+		Streams: c.MaxStreams, StreamsPerPeer: c.MaxStreamsPerPeer, StallTimeout: c.StallTimeout, CallTimeout: c.CallTimeout,
 	}
+}
+
+func grants(roles []config.GRPCRole) []control.Grant {
+	var all []control.Grant
+	for _, r := range roles {
+		all = append(all, control.Grant{
+			Role: role(r.Role), SAN: r.SAN, UnixGroup: r.UnixGroup, TokenFile: r.TokenFile, Name: r.Name,
+		})
+	}
+	return all
+}
+
+func role(name string) access.Role {
+	r, _ := access.ParseRole(name) // the configuration was validated
+	return r
 }
 
 func firstSettings(c config.Settings) inspect.Settings {

@@ -165,7 +165,7 @@ func (d *daemon) openRADIUS(context.Context) (err error) {
 func (d *daemon) openControl(context.Context) (err error) {
 	g, served := d.config.GRPC, d.manager.Backend()
 	options := control.Options{
-		Listen: g.Listen, TLS: control.TLS(g.TLS), LocalRole: control.LocalRole(g.LocalRole),
+		Listen: g.Listen, TLS: control.TLS(g.TLS), LocalRole: role(g.LocalRole), Grants: grants(g.Roles),
 		Socket: g.Socket, SocketGroup: g.SocketGroup,
 		Subscribers: served, Nat: served, Sessions: served,
 		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()}, Removals: served, NASes: served, Mappings: served,

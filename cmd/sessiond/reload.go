@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,7 +16,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
-// reloadOn applies reloaded configurations: RADIUS clients and groups. Other
+// reloadOn applies reloaded configurations: RADIUS clients, roles and groups. Other
 // keys need a restart, which loses no session either. An invalid or refused
 // configuration changes nothing.
 func (d *daemon) reloadOn(ctx context.Context, next func(context.Context) (config.Config, error)) error {
@@ -54,12 +55,16 @@ func (d *daemon) nameUntaken(c *config.Config) {
 // then nothing must have changed. If a later step is refused, the groups are
 // restored.
 func (d *daemon) reload(ctx context.Context, c config.Config) error {
+	useRoles, err := d.control.Roles(grants(c.GRPC.Roles))
+	if err != nil {
+		return fmt.Errorf("grpc.roles: %w", err)
+	}
 	before := d.manager.Groups()
 	if err := d.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
 		return err
 	}
 	var stored []subscriberdb.Group
-	err := d.db.ChangeGroups(func(now []subscriberdb.Group) []subscriberdb.Group {
+	err = d.db.ChangeGroups(func(now []subscriberdb.Group) []subscriberdb.Group {
 		stored = now
 		return served(databaseGroups(c), now, clientTTL(c.RADIUS.Clients), d.manager.Inside())
 	})
@@ -72,6 +77,7 @@ func (d *daemon) reload(ctx context.Context, c config.Config) error {
 	d.db.SetClients(databaseClients(c.RADIUS.Clients))
 	d.db.SetPlaces(places(c.RADIUS.Clients), d.manager.OnlineOf)
 	d.manager.SetGuards(guards(c.Groups))
+	useRoles()
 	return nil
 }
 

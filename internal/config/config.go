@@ -98,7 +98,8 @@ type GRPC struct {
 	Socket      string // path of a unix socket beside Listen; "" for none
 	SocketGroup string // name or number; "" for the daemon's own
 	TLS         TLS
-	LocalRole   string // of callers over loopback TCP: "viewer" or "admin"; "": by their user
+	LocalRole   string // of callers over loopback TCP: "none", "viewer", "operator" or "admin"
+	Roles       []GRPCRole
 
 	Insecure        bool // plain text on a listener off loopback is intended
 	InsecureClients bool // TLS without client certificates off loopback is intended
@@ -109,6 +110,17 @@ type GRPC struct {
 	MaxStreams            int
 	MaxStreamsPerPeer     int
 	StallTimeout          time.Duration // time until a stream is ended whose reader takes nothing
+	CallTimeout           time.Duration // longest time of a call that is no stream
+}
+
+// GRPCRole gives a role to whoever is known by one of SAN, TokenFile and
+// UnixGroup.
+type GRPCRole struct {
+	Role      string // "viewer", "operator" or "admin"
+	SAN       string // DNS name or URI
+	TokenFile string
+	Name      string // of the holder of the tokens
+	UnixGroup string // name or number
 }
 
 // TLS names the files of a TLS listener; CertFile is empty without TLS.

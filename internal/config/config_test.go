@@ -63,7 +63,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	}
 	for _, section := range []string{
 		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
-		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}",
+		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}", "grpc: {roles: [{x: 1}]}",
 		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
 		"groups: [{guard: {x: 1}}]", "groups: [{no_nat: [{x: 1}]}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "groups: [{static_mappings: [{x: 1}]}]", "groups: [{outside: [{x: 1}]}]", "log: {x: 1}",
 	} {

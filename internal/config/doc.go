@@ -13,7 +13,7 @@
 //	redis.go    redis
 //	radius.go   radius, with its clients; radsec.go: radius.radsec
 //	realms.go   clients that must agree: entries of one name, and of one realm
-//	grpc.go     grpc
+//	grpc.go     grpc; roles.go: grpc.roles
 //	audit.go    audit
 //	nat.go      nat, and settings
 //	groups.go   groups; removal.go: groups[].removal, and the removal mode

@@ -21,7 +21,8 @@ func (l *loader) grpc(v value) {
 		"listen":           func(v value) { v.listenOrUnix(&c.Listen) },
 		"socket":           func(v value) { v.socket(&c.Socket) },
 		"socket_group":     func(v value) { v.name(&c.SocketGroup) },
-		"local_role":       func(v value) { v.oneOf(&c.LocalRole, "viewer", "admin") },
+		"local_role":       func(v value) { v.oneOf(&c.LocalRole, "none", "viewer", "operator", "admin") },
+		"roles":            l.roles,
 		"tls":              func(v value) { v.mapping(l.tls(&c.TLS)); v.checkTLS(c.TLS) },
 		"insecure":         func(v value) { v.boolean(&c.Insecure) },
 		"insecure_clients": func(v value) { v.boolean(&c.InsecureClients) },
@@ -31,6 +32,7 @@ func (l *loader) grpc(v value) {
 		"max_streams":              func(v value) { v.positive(&c.MaxStreams) },
 		"max_streams_per_peer":     func(v value) { v.positive(&c.MaxStreamsPerPeer) },
 		"stall_timeout":            func(v value) { v.duration(&c.StallTimeout, time.Second) },
+		"call_timeout":             func(v value) { v.duration(&c.CallTimeout, time.Second) },
 	})
 	if c.Listen != defaultListen && !keys["socket"] {
 		c.Socket = ""
@@ -38,6 +40,7 @@ func (l *loader) grpc(v value) {
 	if !local(c.Listen) {
 		v.checkReach(c)
 	}
+	checkRoles(v, c, keys)
 }
 
 // checkReach reports a listener that other machines can reach without
@@ -46,11 +49,14 @@ func (v value) checkReach(c *GRPC) {
 	switch {
 	case c.TLS.CertFile == "" && !c.Insecure:
 		v.child("listen").errorf("%s can be reached from elsewhere in plain text; set grpc.tls, listen on 127.0.0.1, or write insecure: true", c.Listen)
+	case c.TLS.CertFile == "" && len(c.Roles) > 0:
+		v.child("insecure").warnf("whoever reaches %s has no role there, because grpc.roles believes nothing in plain text; set grpc.tls", c.Listen)
 	case c.TLS.CertFile == "":
 		v.child("insecure").warnf("whoever reaches %s can end every subscriber; set grpc.tls with client_ca_file", c.Listen)
+	case c.TLS.ClientCAFile == "" && c.hasToken(): // whoever has none has no role
 	case c.TLS.ClientCAFile == "" && !c.InsecureClients:
 		v.child("tls.client_ca_file").errorf("is missing: TLS alone lets everybody who reaches %s end every subscriber; write client_ca_file, listen on 127.0.0.1 or unix:PATH, or write grpc.insecure_clients: true", c.Listen)
-	case c.TLS.ClientCAFile == "":
+	case c.TLS.ClientCAFile == "" && len(c.Roles) == 0:
 		v.child("insecure_clients").warnf("whoever reaches %s can end every subscriber; set grpc.tls.client_ca_file", c.Listen)
 	}
 }

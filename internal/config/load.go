@@ -126,7 +126,7 @@ func defaults() Config {
 		},
 		GRPC: GRPC{
 			Listen: defaultListen, Socket: DefaultSocket, MaxConnections: 256, MaxConnectionsPerPeer: 32, MaxStreams: 128, MaxStreamsPerPeer: 32,
-			StallTimeout: 30 * time.Second,
+			StallTimeout: 30 * time.Second, CallTimeout: 10 * time.Minute, LocalRole: "viewer",
 		},
 		HTTP:  HTTP{Listen: "127.0.0.1:7901"},
 		Audit: Audit{Retention: AuditRetention{Entries: 100_000}},

@@ -111,7 +111,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"grpc by TLS for everybody, said to be insecure", "", "grpc: {listen: ':7900', insecure: true, tls: {cert_file: full, key_file: full}}\n", "grpc.tls.client_ca_file: is missing"},
 		{"grpc socket", "", "grpc: {socket: grpc.sock}\n", ":14: grpc.socket: \"grpc.sock\" is not an absolute path"},
 		{"grpc socket too long", "", "grpc: {socket: /" + strings.Repeat("x", 107) + "}\n", "longer than the 107 octets"},
-		{"local role", "", "grpc: {local_role: root}\n", ":14: grpc.local_role: \"root\" is not known; write one of: viewer, admin"},
+		{"local role", "", "grpc: {local_role: root}\n", ":14: grpc.local_role: \"root\" is not known; write one of: none, viewer, operator, admin"},
 		{"no streams", "", "grpc: {max_streams: 0}\n", ":14: grpc.max_streams: 0 is too small"},
 		{"audit to nowhere", "", "audit: {syslog: 192.0.2.5}\n", `:14: audit.syslog: audit syslog: "192.0.2.5" begins with none of unix:, udp://, tcp:// and tls://`},
 		{"few audit entries", "", "audit: {retention: {entries: 10}}\n", ":14: audit.retention.entries: 10 is too small; write at least 1000, or 0 for no bound"},

@@ -6,7 +6,8 @@ import (
 )
 
 // readAtStart holds the keys that are read at the start only. A reload applies
-// the keys that are neither here nor in readOnce: radius.clients and groups.
+// the keys that are neither here nor in readOnce: radius.clients, grpc.roles and
+// groups.
 var readAtStart = map[string]func(*Config) any{
 	"node":                          func(c *Config) any { return c.Node },
 	"redis.url":                     func(c *Config) any { return []any{c.Redis.URLs, c.Redis.Embedded} },
@@ -38,6 +39,7 @@ var readAtStart = map[string]func(*Config) any{
 	"grpc.max_connections_per_peer":       func(c *Config) any { return c.GRPC.MaxConnectionsPerPeer },
 	"grpc.max_streams":                    func(c *Config) any { return c.GRPC.MaxStreams },
 	"grpc.max_streams_per_peer":           func(c *Config) any { return c.GRPC.MaxStreamsPerPeer },
+	"grpc.call_timeout":                   func(c *Config) any { return c.GRPC.CallTimeout },
 	"grpc.stall_timeout":                  func(c *Config) any { return c.GRPC.StallTimeout },
 	"audit.file":                          func(c *Config) any { return c.Audit.File },
 	"audit.syslog":                        func(c *Config) any { return c.Audit.Syslog },

@@ -9,7 +9,7 @@ import (
 )
 
 // reloaded are the parts of a Config that a reload applies.
-var reloaded = []string{"RADIUS.Clients", "Groups"}
+var reloaded = []string{"RADIUS.Clients", "GRPC.Roles", "Groups"}
 
 // TestEveryKeyIsReloadedOrNamed: every change of a configuration is either
 // applied by a reload, or named by the one key that changed.

@@ -131,7 +131,7 @@ func (d *debt) collect() {
 		return
 	}
 	d.mu.Unlock()
-	d.connection.abandon()
+	d.connection.end(ConnectionStalled)
 }
 
 // forget stops the timer and the waits when the connection ends. It is called once.

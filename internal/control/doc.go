@@ -2,7 +2,8 @@
 // sessiond.
 //
 // A connection comes through a door, which bounds connections and streams. A call passes an
-// interceptor, which checks the caller's rights, turns errors into statuses, and logs. The
+// interceptor, which checks the caller's rights, as package access decides, turns errors into
+// statuses, and logs. The
 // service reads the request, calls its backend, and converts the result. The backends are
 // interfaces of this package: package session and cmd/sessiond implement them.
 //
@@ -35,11 +36,11 @@
 //
 //	intercept.go   around each call: rights, limits, errors, log
 //	orders.go      calls that change something: their order for the audit, and repeated requests
-//	actor.go       the caller, for the audit
-//	role.go        who may change things; peer.go, socketuser.go: who calls
+//	rights.go      who may do what; peer.go: who calls
 //	limits.go      the Limits of a caller
 //	stream.go      streams: their ends, and readers that take nothing
 //	door.go        connections; debt.go: those whose peer takes no replies
-//	listen.go      sockets, and the lock of a unix socket; tls.go
+//	listen.go      sockets, and the lock of a unix socket
+//	tls.go         certificates; watchfiles.go: files that change, of these and of tokens
 //	observer.go    the counts of connections and streams
 package control

@@ -1,14 +1,19 @@
 package control
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
 
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -20,19 +25,17 @@ type door struct {
 	streams     *tally
 	secured     bool // by TLS
 	certified   bool // callers show certificates
-	role        LocalRole
-	advice      string // for callers that may only read
 	refusals    throttle.Throttle
+	handshakes  throttle.Throttle // log lines about failed ones
+
+	mu   sync.Mutex
+	open map[*connection]struct{}
 }
 
 func (s *Server) newDoor(l net.Listener, secured bool, o *Options) *door {
-	advice := "set grpc.local_role: admin, or call as root or as the user of sessiond"
-	if o.Socket != "" {
-		advice = "call over unix:" + o.Socket + ", for which its group is needed, or as root"
-	}
 	return &door{
-		Listener: l, server: s, secured: secured, certified: o.TLS.ClientCAFile != "",
-		role: o.LocalRole, advice: advice,
+		Listener: l, server: s, secured: secured, certified: secured && o.TLS.ClientCAFile != "",
+		open:        map[*connection]struct{}{},
 		connections: newTally("connections", s.limits.Connections, s.limits.ConnectionsPerPeer),
 		streams:     newTally("streams", s.limits.Streams, s.limits.StreamsPerPeer),
 	}
@@ -45,12 +48,16 @@ func (d *door) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		peer := peerOf(raw)
+		who := d.callerOf(raw)
+		peer := peerOf(raw, &who)
 		refused := d.connections.enter(peer)
 		if refused == nil {
 			d.server.observer.ConnectionOpened()
-			c := &connection{Conn: raw, door: d, peer: peer, viewer: d.restrict(raw)}
+			c := &connection{Conn: raw, door: d, peer: peer, caller: who}
 			c.debt = newDebt(c, d.server.limits.StallTimeout)
+			d.mu.Lock()
+			d.open[c] = struct{}{}
+			d.mu.Unlock()
 			return c, nil
 		}
 		d.turnAway(raw, peer, refused)
@@ -73,29 +80,87 @@ func (d *door) turnAway(raw net.Conn, peer string, refused *limitError) {
 	_ = raw.Close()
 }
 
+// tellHandshake logs a handshake that failed.
+func (d *door) tellHandshake(c *connection, err error) {
+	if suppressed, ok := d.handshakes.Allow(d.server.now()); ok {
+		d.server.logger.Warn("gRPC handshake failed", "peer", c.peer, "error", err, "suppressed", suppressed)
+	}
+}
+
+// expel ends the connections whose certificates are not valid any more: those
+// that have expired, or, after a change of the client CAs, those of others.
+func (d *door) expel(files *tlsFiles, changed bool) {
+	now := time.Now()
+	for _, c := range d.connected() {
+		chain, until := c.certificates()
+		if len(chain) == 0 || !changed && now.Before(until) {
+			continue
+		}
+		if err := files.trust(chain); err != nil {
+			d.server.logger.Warn("gRPC connection ended, as the certificate of its peer is not valid any more", "peer", c.peer, "error", err)
+			c.end(ConnectionUntrusted)
+		}
+	}
+}
+
+// connected returns the connections that are open.
+func (d *door) connected() []*connection {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.open))
+}
+
 // connection is an admitted connection. It ends if its peer takes nothing for
 // the stall timeout of a stream.
 type connection struct {
 	net.Conn
 	door *door
 	peer string // as the limits count it
-
-	viewer *viewerError // error for changes, if the caller may only read
-	debt   *debt
+	debt *debt
 
 	mu     sync.Mutex
+	caller access.Caller
+	chain  []*x509.Certificate // of the caller, the leaf first; none without a certificate
+	until  time.Time           // end of the chain's validity
 	closed bool
 	cause  string // of its end, if the server ends it
 }
 
+// identify notes the caller's certificate.
+func (c *connection) identify(state *tls.ConnectionState) {
+	leaf := state.PeerCertificates[0]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.chain, c.until = state.PeerCertificates, lastMoment(state.VerifiedChains)
+	c.caller.SANs, c.caller.Subject = access.SANs(leaf.URIs, leaf.DNSNames), toText(leaf.Subject.String())
+}
+
+// who returns the caller.
+func (c *connection) who() *access.Caller {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	who := c.caller
+	return &who
+}
+
+// certificates returns the caller's chain, and the end of its validity.
+func (c *connection) certificates() ([]*x509.Certificate, time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.chain, c.until
+}
+
 // Causes of the end of a connection.
 const (
-	ConnectionStalled = "stalled" // its peer took nothing
-	ConnectionEnded   = "ended"   // by its peer, a failed handshake, or the end of the daemon
+	ConnectionStalled   = "stalled"   // its peer took nothing
+	ConnectionUntrusted = "untrusted" // the certificate of its peer is not valid any more
+	ConnectionEnded     = "ended"     // by its peer, a failed handshake, or the end of the daemon
 )
 
 // ConnectionCauses returns all causes of the end of a connection.
-func ConnectionCauses() []string { return []string{ConnectionStalled, ConnectionEnded} }
+func ConnectionCauses() []string {
+	return []string{ConnectionStalled, ConnectionUntrusted, ConnectionEnded}
+}
 
 // Write implements net.Conn.
 func (c *connection) Write(p []byte) (int, error) {
@@ -104,15 +169,15 @@ func (c *connection) Write(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.abandon()
+		c.end(ConnectionStalled)
 	}
 	return n, err
 }
 
-// abandon closes a connection whose peer does not take its replies.
-func (c *connection) abandon() {
+// end closes a connection for a cause of the server's.
+func (c *connection) end(cause string) {
 	c.mu.Lock()
-	c.cause = ConnectionStalled
+	c.cause = cause
 	c.mu.Unlock()
 	_ = c.Close()
 }
@@ -129,6 +194,9 @@ func (c *connection) Close() error {
 	c.mu.Unlock()
 	err := c.Conn.Close()
 	c.debt.forget()
+	c.door.mu.Lock()
+	delete(c.door.open, c)
+	c.door.mu.Unlock()
 	if cause == "" {
 		cause = ConnectionEnded
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 )
@@ -56,6 +57,10 @@ var codings = []struct {
 	{context.Canceled, codes.Canceled, "CANCELED"},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
 }
+
+// denialReasons has the ErrorInfo reasons of calls for which the caller's role
+// is too low.
+var denialReasons = map[access.Role]string{access.None: "NO_ROLE", access.Viewer: "READ_ONLY", access.Operator: "ROLE_TOO_LOW"}
 
 // fieldError is an error in one field of a request.
 type fieldError struct {
@@ -107,8 +112,11 @@ func coding(err error) (codes.Code, string) {
 	if field := (*fieldError)(nil); errors.As(err, &field) {
 		return codes.InvalidArgument, "INVALID_FIELD"
 	}
-	if viewer := (*viewerError)(nil); errors.As(err, &viewer) {
-		return codes.PermissionDenied, "READ_ONLY"
+	if denied := (*access.DeniedError)(nil); errors.As(err, &denied) {
+		return codes.PermissionDenied, denialReasons[denied.Actor.Role]
+	}
+	if refused := (*refusedError)(nil); errors.As(err, &refused) {
+		return codes.Unauthenticated, "TOKEN_REFUSED"
 	}
 	if limit := (*limitError)(nil); errors.As(err, &limit) {
 		return codes.ResourceExhausted, "LIMIT_REACHED"
@@ -133,6 +141,11 @@ func details(err error, code codes.Code, reason string) []protoadapt.MessageV1 {
 		all = append(all, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 			{Field: e.field, Description: e.problem},
 		}})
+	}
+	if e := (*access.DeniedError)(nil); errors.As(err, &e) {
+		all[0] = &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: map[string]string{
+			"method": e.Method, "role": e.Actor.Role.String(), "needed": e.Needed.String(),
+		}}
 	}
 	if e := (*inspect.LiveBindingsError)(nil); errors.As(err, &e) {
 		all[0] = &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: map[string]string{

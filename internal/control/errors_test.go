@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -77,4 +79,18 @@ func detail[M any](s *status.Status) M {
 	}
 	var none M
 	return none
+}
+
+// TestMethodWithoutRole: the server does not start with one.
+func TestMethodWithoutRole(t *testing.T) {
+	t.Parallel()
+	info := func(name string) map[string]grpc.ServiceInfo {
+		return map[string]grpc.ServiceInfo{"sessiond.v1.NasService": {Methods: []grpc.MethodInfo{{Name: "ListNases"}, {Name: name}}}}
+	}
+	if err := checkRoles(info("EndNases")); err == nil || !strings.Contains(err.Error(), "/sessiond.v1.NasService/EndNases has no role") {
+		t.Errorf("a method without role: %v", err)
+	}
+	if err := checkRoles(info("GetNas")); err != nil {
+		t.Error(err)
+	}
 }

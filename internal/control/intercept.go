@@ -12,20 +12,25 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/sessiond/sessiond/internal/access"
 )
 
-// unary converts handlers' errors into statuses, and logs the calls.
+// unary checks the rights of callers, bounds the time of their calls, converts
+// handlers' errors into statuses, and logs the calls.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	began := s.now()
 	if c, known := callerIn(ctx); known {
 		c.connection.debt.begin()
 		defer c.connection.debt.end()
 	}
-	var res any
-	err := permit(ctx, info.FullMethod, req)
-	if err == nil {
-		res, err = s.orders.handle(ctx, info.FullMethod, req, handler)
+	actor, refused := s.authorize(ctx, info.FullMethod, req)
+	if refused != nil {
+		return nil, s.refuseCall(ctx, info.FullMethod, actor, refused)
 	}
+	ctx, cancel := context.WithTimeout(access.With(ctx, actor), s.limits.CallTimeout)
+	defer cancel()
+	res, err := s.orders.handle(ctx, info.FullMethod, req, handler)
 	err = toStatus(err)
 	s.log(ctx, info.FullMethod, req, err, s.now().Sub(began))
 	return res, err
@@ -36,6 +41,10 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	began := s.now()
 	method := path.Base(info.FullMethod)
+	actor, refused := s.authorize(ss.Context(), info.FullMethod, nil)
+	if refused != nil {
+		return s.refuseCall(ss.Context(), info.FullMethod, actor, refused)
+	}
 	caller, known := callerIn(ss.Context())
 	if known {
 		caller.connection.debt.begin()
@@ -45,15 +54,19 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		}
 	}
 	s.observer.StreamOpened(method)
-	st := newServed(ss, s.limits.StallTimeout)
-	if err := permit(ss.Context(), info.FullMethod, nil); err != nil {
-		handler = func(any, grpc.ServerStream) error { return err }
-	}
+	st := newServed(access.With(ss.Context(), actor), ss, s.limits.StallTimeout)
 	defer st.cancel(nil)
+	defer s.open.remove(st)
+	err := s.open.add(st, func() error {
+		_, refused := s.authorize(ss.Context(), info.FullMethod, nil)
+		return refused
+	})
 	defer context.AfterFunc(s.stopping, func() { st.cancel(errStopping) })()
-	err := st.serve(func() error { return handler(srv, st) }, s.handlers.Go)
-	if err != nil && errors.Is(context.Cause(st.ctx), errStopping) {
-		err = errStopping
+	if err == nil {
+		err = st.serve(func() error { return handler(srv, st) }, s.handlers.Go)
+	}
+	if cause := context.Cause(st.ctx); err != nil && (errors.Is(cause, errStopping) || errors.As(cause, new(*refusedError))) {
+		err = cause
 	}
 	end := streamEnd(err)
 	if end == StreamFailed && ss.Context().Err() != nil {
@@ -66,6 +79,16 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	err = toStatus(err)
 	s.log(ss.Context(), info.FullMethod, nil, err, s.now().Sub(began))
 	return err
+}
+
+// refuseCall logs a call that its caller may not make. Any caller can provoke
+// these lines.
+func (s *Server) refuseCall(ctx context.Context, method string, actor access.Actor, refused error) error {
+	if suppressed, ok := s.denials.Allow(s.now()); ok {
+		s.logger.WarnContext(ctx, "gRPC call refused", "method", method, "peer", peerName(ctx),
+			"actor", actor.Name, "error", refused, "suppressed", suppressed)
+	}
+	return toStatus(refused)
 }
 
 // refuseStream counts and logs a stream beyond a limit.
@@ -90,7 +113,10 @@ func (s *Server) log(ctx context.Context, method string, req any, err error, too
 		slog.String("code", status.Code(err).String()),
 		slog.Duration("took", took),
 	}
-	if change, ok := req.(proto.Message); ok && Changes(method, req) {
+	if actor, ok := access.From(ctx); ok {
+		attrs = append(attrs, slog.String("actor", actor.Name))
+	}
+	if change, ok := req.(proto.Message); ok && access.Changes(method, req) {
 		level = slog.LevelInfo
 		if err != nil {
 			suppressed, ok := s.failures.Allow(s.now())

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
 
 	"github.com/sessiond/sessiond/internal/control"
+	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -122,5 +124,32 @@ func TestLockIsLeftByAKilledDaemon(t *testing.T) {
 	}
 	if _, err := os.Lstat(socket + ".lock"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the lock file: %v", err)
+	}
+}
+
+// TestSocketBesideAddress: both serve, the socket without TLS, and each has its
+// own limits.
+func TestSocketBesideAddress(t *testing.T) {
+	t.Parallel()
+	certs := controltest.MakeCerts(t)
+	socket := filepath.Join(t.TempDir(), "s")
+	leaveStaleSocket(t, socket)
+	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) {
+		o.Socket, o.TLS = socket, control.TLS{CertFile: certs.Server, KeyFile: certs.ServerKey}
+		o.Limits = control.Limits{Connections: 1, Streams: 1}
+	})
+	remote := dial(t, server.Address, grpc.WithTransportCredentials(clientTLS(t, certs)))
+	for _, conn := range []*grpc.ClientConn{remote, dial(t, "unix:"+socket)} {
+		if _, err := watch(t.Context(), conn); err != nil {
+			t.Errorf("%s: %v", conn.Target(), err)
+		}
+	}
+	if addrs := server.Addrs(); len(addrs) != 2 || addrs[1].String() != socket {
+		t.Errorf("listens on %v", addrs)
+	}
+	o := options("127.0.0.1:0")
+	o.Socket = socket
+	if _, err := control.New(o); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("the socket of a live server: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 )
@@ -44,7 +45,7 @@ func TestRefusedCallersFillNoLog(t *testing.T) {
 	var log sharedBuffer
 	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
-		o.LocalRole = control.LocalViewer
+		o.LocalRole = access.Viewer
 		o.Limits = control.Limits{StreamsPerPeer: 1}
 		o.Socket = t.TempDir() + "/s"
 	})

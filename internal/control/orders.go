@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/audit"
 )
 
@@ -42,14 +43,16 @@ type requestName struct{ actor, id string }
 // handle calls the handler, with an order in its context if the call may change something.
 func (o *changeOrders) handle(ctx context.Context, method string, req any, handler grpc.UnaryHandler) (any, error) {
 	change, ok := req.(changeRequest)
-	if !ok || !Changes(method, req) {
+	if !ok || !access.Changes(method, req) {
 		return handler(ctx, req)
 	}
 	if err := checkOrder(change); err != nil {
 		return nil, err
 	}
+	caller, _ := access.From(ctx)
 	order := &audit.Order{
-		Actor: actorOf(ctx), Method: path.Base(method),
+		Actor:  audit.Actor{Name: caller.Name, Role: caller.Role.String(), Source: caller.Source},
+		Method: path.Base(method),
 		Reason: change.GetReason(), RequestID: change.GetRequestId(), ValidateOnly: change.GetValidateOnly(),
 	}
 	if order.RequestID == "" || order.ValidateOnly {

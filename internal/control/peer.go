@@ -5,42 +5,46 @@ import (
 	"fmt"
 	"net"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/peer"
 
+	"github.com/sessiond/sessiond/internal/access"
+	"github.com/sessiond/sessiond/internal/peercred"
 	"github.com/sessiond/sessiond/internal/quota"
 )
 
-// peerOf returns the peer to which the limits count a connection.
-func peerOf(c net.Conn) string {
-	switch a := c.RemoteAddr().(type) {
-	case *net.TCPAddr:
-		return quota.PeerOf(a)
-	case *net.UnixAddr:
-		if user, ok := userOf(c); ok {
-			return fmt.Sprintf("user %d", user)
+// callerOf returns the other end of a connection, without its certificate, which
+// is not known before the handshake.
+func (d *door) callerOf(c net.Conn) access.Caller {
+	who := access.Caller{Source: c.RemoteAddr().String(), Private: d.secured}
+	if _, ok := c.(*net.UnixConn); ok {
+		who = access.Caller{Way: access.Socket, Source: "unix", Private: true}
+		if user, groups, err := peercred.Unix(c); err == nil {
+			who.User, who.Groups = &user, groups
+		}
+		return who
+	}
+	address, tcp := d.Addr().(*net.TCPAddr)
+	switch {
+	case d.certified:
+		who.Way = access.Certificate
+	case tcp && address.IP.IsLoopback():
+		who.Way, who.Private = access.Loopback, true
+		if user, err := peercred.TCP(c); err == nil {
+			who.User = &user
 		}
 	}
-	return c.RemoteAddr().Network()
+	return who
 }
 
-// userOf returns the user at the other end of a unix socket.
-func userOf(c net.Conn) (uint32, bool) {
-	socket, ok := c.(*net.UnixConn)
-	if !ok {
-		return 0, false
+// peerOf returns the peer to which the limits count a connection.
+func peerOf(c net.Conn, who *access.Caller) string {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return quota.PeerOf(a)
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return 0, false
+	if who.Way == access.Socket && who.User != nil {
+		return fmt.Sprintf("user %d", *who.User)
 	}
-	var who *unix.Ucred
-	var failed error
-	err = raw.Control(func(fd uintptr) { who, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err != nil || failed != nil {
-		return 0, false
-	}
-	return who.Uid, true
+	return c.RemoteAddr().Network()
 }
 
 // callerIn returns the caller of a call.

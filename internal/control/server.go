@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -50,14 +52,18 @@ type Options struct {
 	Listener net.Listener // used instead of Listen; closed by the server
 	TLS      TLS          // optional
 
-	// Socket is the path of a unix socket beside Listen, without TLS. Any user who
-	// may open it may do everything. Optional.
+	// Socket is the path of a unix socket beside Listen, without TLS. Optional.
 	Socket string
 	// SocketGroup is the group, by name or number, that may open unix sockets; the
 	// default is the daemon's own.
 	SocketGroup string
-	// LocalRole applies to loopback TCP; see the type.
-	LocalRole LocalRole
+	// LocalRole is the role of callers over loopback without a certificate, where
+	// any user of the machine can call. Optional; none.
+	LocalRole access.Role
+	// Grants give roles to others, beside root and the daemon's user at the unix
+	// sockets. Optional; without them whoever can open a unix socket, shows a
+	// certificate, or reaches a listener off loopback may do everything.
+	Grants []Grant
 
 	Limits   Limits   // optional
 	Observer Observer // optional
@@ -101,7 +107,7 @@ func (o *Options) check() error {
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
-	return errors.Join(o.Limits.check(), o.LocalRole.check())
+	return o.Limits.check()
 }
 
 // ErrSocket is the error of New if it cannot open Socket.
@@ -116,7 +122,13 @@ type Server struct {
 	logger   *slog.Logger
 	observer Observer
 	now      func() time.Time
+	tls      *tlsFiles // nil without TLS
+	local    access.Role
+	socket   string // path of the unix socket beside Listen
+	rights   atomic.Pointer[callerRights]
+	open     openStreams
 	failures throttle.Throttle // log lines about changes that failed
+	denials  throttle.Throttle // log lines about calls that were refused for a role
 	refusals throttle.Throttle // log lines about streams that were refused
 	handlers sync.WaitGroup    // of streams
 	stopping context.Context   // ends the streams
@@ -130,13 +142,19 @@ func New(o Options) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	creds, err := o.TLS.credentials()
+	files, err := o.TLS.open()
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	rights, err := newRights(o.LocalRole, o.Grants)
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
 	s := &Server{
 		health: health.NewServer(), logger: o.Logger, observer: o.Observer, now: o.Now, limits: o.Limits.withDefaults(),
+		tls: files, local: o.LocalRole, socket: o.Socket,
 	}
+	s.rights.Store(rights)
 	s.orders = &changeOrders{audits: o.Audits, logger: o.Logger, running: map[requestName]chan struct{}{}}
 	if s.now == nil {
 		s.now = time.Now
@@ -144,12 +162,9 @@ func New(o Options) (*Server, error) {
 	if s.observer == nil {
 		s.observer = unobserved{}
 	}
-	if err := s.openDoors(&o); err != nil {
-		return nil, err
-	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
-		grpc.Creds(doorCredentials{creds}),
+		grpc.Creds(files.credentials()),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -165,7 +180,13 @@ func New(o Options) (*Server, error) {
 		grpc.ReadBufferSize(readBuffer),
 	)
 	s.register(&o)
+	if err := checkRoles(s.grpc.GetServiceInfo()); err != nil {
+		return nil, err
+	}
 	s.SetReady(false)
+	if err := s.openDoors(&o); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -241,6 +262,11 @@ func (s *Server) SetReady(ready bool) {
 // seconds. Watchers get an error that the daemon stops.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.stop()
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { s.watchFiles(ctx) })
+	defer beside.Wait()
+	defer cancel()
 	served := make(chan error, len(s.doors))
 	for _, d := range s.doors {
 		go func() { served <- s.grpc.Serve(d) }()

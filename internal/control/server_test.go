@@ -21,7 +21,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control/controltest"
 )
 
-func dial(t *testing.T, address string, options ...grpc.DialOption) *grpc.ClientConn {
+func dial(t testing.TB, address string, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	if len(options) == 0 {
 		options = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}

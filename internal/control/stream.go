@@ -66,9 +66,9 @@ type served struct {
 	stall  *time.Timer // runs while a message waits to be taken
 }
 
-func newServed(ss grpc.ServerStream, limit time.Duration) *served {
+func newServed(ctx context.Context, ss grpc.ServerStream, limit time.Duration) *served {
 	s := &served{ServerStream: ss, limit: limit}
-	s.ctx, s.cancel = context.WithCancelCause(ss.Context())
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.stall = time.AfterFunc(limit, func() { s.cancel(errStalled) })
 	s.stall.Stop()
 	return s

@@ -14,9 +14,9 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
-// TestAnotherUserMayNotEndSubscribers: a user of the machine other than root and sessiond's
-// own may read over loopback TCP, but not end subscribers; a member of the unix socket's
-// group may.
+// TestAnotherUserMayNotEndSubscribers: any user of the machine may read over loopback TCP,
+// and none may end subscribers there; a member of the unix socket's group may do all over the
+// socket, and with roles, which a reload puts in force, that of its group.
 func TestAnotherUserMayNotEndSubscribers(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	w := start(t, rig.Options{Memory: true})
@@ -39,7 +39,7 @@ func TestAnotherUserMayNotEndSubscribers(t *testing.T) {
 		t.Errorf("a stranger sees %q, %v", out, err)
 	}
 	out, err := w.ctlAs(stranger, "--addr", address, "subscriber", "delete", "--yes", alice.String())
-	if err == nil || !strings.Contains(out, "user 65534 may only read here; call over "+socket) {
+	if err == nil || !strings.Contains(out, "user:65534 may only read here, and DeleteSubscribers needs role operator; call over "+socket) {
 		t.Errorf("a stranger deletes over TCP: %q, %v", out, err)
 	}
 	if out, err := w.ctlAs(stranger, "--addr", socket, "subscriber", "delete", "--yes", alice.String()); err == nil {
@@ -53,11 +53,28 @@ func TestAnotherUserMayNotEndSubscribers(t *testing.T) {
 	}
 	_, err = w.AwaitState(w.ctx, alice, "HELD")
 	w.must(err)
-	if out, err := w.ctlAs(user{0, 0}, "--addr", address, "subscriber", "delete", "--yes", bob.String()); err != nil {
+	if out, err := w.ctlAs(user{0, 0}, "--addr", address, "subscriber", "delete", "--yes", bob.String()); err == nil || !strings.Contains(out, "user:0 may only read here") {
 		t.Errorf("root over TCP: %q, %v", out, err)
+	}
+
+	taken, err := w.Daemon.Reload(w.ctx, func(config string) string {
+		return strings.Replace(config, "grpc: {", `grpc: {roles: [{unix_group: "65533", role: operator}], `, 1)
+	})
+	if w.must(err); !taken {
+		t.Fatal("roles are not taken")
+	}
+	operator := user{65534, 65533}
+	if out, err := w.ctlAs(operator, "--addr", socket, "settings", "set", "subscriber_session_removal=off", "--yes"); err == nil || !strings.Contains(out, "UpdateSettings needs role admin") {
+		t.Errorf("an operator changes settings: %q, %v", out, err)
+	}
+	if out, err := w.ctlAs(operator, "--addr", socket, "subscriber", "delete", "--yes", bob.String()); err != nil {
+		t.Errorf("an operator: %q, %v", out, err)
 	}
 	_, err = w.AwaitState(w.ctx, bob, "HELD")
 	w.must(err)
+	if out, err := w.ctlAs(user{0, 0}, "--addr", socket, "settings", "set", "subscriber_session_removal=on", "--yes"); err != nil {
+		t.Errorf("root at the socket: %q, %v", out, err)
+	}
 }
 
 // address returns the listening address of a service of the daemon, the first of several.

@@ -44,6 +44,14 @@ type Backend struct {
 	Looks   int // number of items that a page examines; 0: all
 }
 
+// State describes all that a call can change. It is equal as long as nothing is
+// changed.
+func (b *Backend) State() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return fmt.Sprintf("%+v", []any{b.Online, b.Leases, b.Flows, b.Blocks, b.Live, b.Waiting, b.Routers, b.Mapped})
+}
+
 // Subscriber implements control.Subscribers.
 func (b *Backend) Subscriber(_ context.Context, key subscriber.Key) (inspect.Subscriber, error) {
 	b.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -20,6 +21,11 @@ import (
 // loopback and for a client.
 type Certs struct {
 	CA, Server, ServerKey, Client, ClientKey string
+
+	dir    string
+	ca     *x509.Certificate
+	caKey  *ecdsa.PrivateKey
+	issued *atomic.Int64
 }
 
 // MakeCerts makes new Certs in a directory of the test.
@@ -27,17 +33,30 @@ func MakeCerts(t testing.TB) Certs {
 	t.Helper()
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	c := Certs{file("ca.pem"), file("server.pem"), file("server.key"), file("client.pem"), file("client.key")}
-	ca, caKey := certificate(t, 1, nil, nil)
-	writePEM(t, c.CA, "CERTIFICATE", ca.Raw)
-	writePair(t, c.Server, c.ServerKey, 2, ca, caKey)
-	writePair(t, c.Client, c.ClientKey, 3, ca, caKey)
+	c := Certs{
+		CA: file("ca.pem"), Server: file("server.pem"), ServerKey: file("server.key"), Client: file("client.pem"), ClientKey: file("client.key"),
+		dir: dir, issued: &atomic.Int64{},
+	}
+	c.ca, c.caKey = certificate(t, &x509.Certificate{SerialNumber: big.NewInt(c.issued.Add(1)), IsCA: true}, nil, nil)
+	writePEM(t, c.CA, "CERTIFICATE", c.ca.Raw)
+	c.write(t, c.Server, c.ServerKey, &x509.Certificate{})
+	c.write(t, c.Client, c.ClientKey, &x509.Certificate{})
 	return c
 }
 
-func writePair(t testing.TB, certFile, keyFile string, serial int64, ca *x509.Certificate, caKey *ecdsa.PrivateKey) {
+// Issue makes a certificate of the CA with the template's names and end of validity, if it has
+// these, and returns its files.
+func (c *Certs) Issue(t testing.TB, template x509.Certificate) (cert, key string) {
 	t.Helper()
-	cert, key := certificate(t, serial, ca, caKey)
+	name := filepath.Join(c.dir, fmt.Sprint("issued-", c.issued.Load()))
+	c.write(t, name+".pem", name+".key", &template)
+	return name + ".pem", name + ".key"
+}
+
+func (c *Certs) write(t testing.TB, certFile, keyFile string, template *x509.Certificate) {
+	t.Helper()
+	template.SerialNumber = big.NewInt(c.issued.Add(1))
+	cert, key := certificate(t, template, c.ca, c.caKey)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
@@ -47,23 +66,21 @@ func writePair(t testing.TB, certFile, keyFile string, serial int64, ca *x509.Ce
 }
 
 // certificate makes a certificate issued by the CA; without one it makes a CA.
-func certificate(t testing.TB, serial int64, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+func certificate(t testing.TB, template, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(serial),
-		Subject:               pkix.Name{CommonName: fmt.Sprint("sessiond test ", serial)}, // different from the CA's, as OpenSSL requires
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
-		BasicConstraintsValid: true,
-		IsCA:                  ca == nil,
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+	template.Subject = pkix.Name{CommonName: fmt.Sprint("sessiond test ", template.SerialNumber)} // different from the CA's, as OpenSSL requires
+	template.NotBefore = time.Now().Add(-time.Hour)
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
 	}
+	template.BasicConstraintsValid = true
+	template.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 	if ca == nil {
 		ca, caKey = template, key
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/control"
 )
 
@@ -18,14 +19,14 @@ type Server struct {
 	stopped chan error
 }
 
-// Serve serves the backend on a free loopback port, at the time of the scene,
-// until the test ends. Change may set further options; it may be nil.
+// Serve serves the backend on a free loopback port, where all may change things,
+// at the time of the scene, until the test ends. Change may set further options; it may be nil.
 func Serve(t testing.TB, b *Backend, change func(*control.Options)) *Server {
 	t.Helper()
 	o := control.Options{
 		Listen: "127.0.0.1:0", Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b,
 		Audits: &b.Audits, Previews: Previews{b},
-		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return Now },
+		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return Now }, LocalRole: access.Admin,
 	}
 	if change != nil {
 		change(&o)

@@ -1,4 +1,4 @@
-package control
+package peercred
 
 import (
 	"encoding/binary"
@@ -19,10 +19,10 @@ const (
 	tcpEstablished   = 1
 )
 
-// callingUser returns the user of the other end of a TCP connection within this
+// TCP returns the user of the other end of a TCP connection within this
 // machine. It is an error if that end is closing, because the kernel then
 // reports user 0.
-func callingUser(c net.Conn) (uint32, error) {
+func TCP(c net.Conn) (uint32, error) {
 	local, isTCP := c.LocalAddr().(*net.TCPAddr)
 	remote, isToo := c.RemoteAddr().(*net.TCPAddr)
 	if !isTCP || !isToo {
