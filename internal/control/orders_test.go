@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
@@ -83,6 +84,11 @@ func answerOf(t *testing.T, method string) proto.Message {
 // its backend an order with the caller, the reason and the request's name.
 func TestEveryChangeIsAnOrder(t *testing.T) {
 	t.Parallel()
+	for _, method := range access.Methods() {
+		if short, ours := strings.CutPrefix(method, "/sessiond.v1."); ours && access.Changes(method, nil) && changeCalls()[short] == nil {
+			t.Errorf("changeCalls has no request of %s", short)
+		}
+	}
 	for method, req := range changeCalls() {
 		b := controltest.Scene()
 		set(t, req, "reason", "ticket 7")
