@@ -29,11 +29,13 @@ test: setup
 		env CGO_ENABLED=1 GOFLAGS= $(GO) test -json -race -vet=off -count=1 -timeout 15m ./...
 
 ## soak: FAULTS random faults (default 1000), in worlds with seeds from SEED on, as many
-## flushes of nftables under traffic, and 100 discoveries of each kind by coturn and pion/stun
+## flushes of nftables under traffic and kills within audited changes, and 100 discoveries of
+## each kind by coturn and pion/stun
 FAULTS ?= 1000
 SEED ?= $(shell date +%s)
 soak: setup
 	STUN_RUNS=100 $(GO) test -count=1 -timeout 1h -v ./internal/nftnat -run 'TestNATDiscovery|TestSTUN'
+	KILLS=$(FAULTS) $(GO) test -count=1 -timeout 1h -v ./internal/subscriberdb -run TestKilledWithinOrders
 	FLUSHES=$(FAULTS) $(GO) test -count=1 -timeout 1h -v ./internal/nftnat -run TestFlushes
 	$(GO) test -count=1 -timeout 24h -v ./test/faults -run TestFaults -args -faults $(FAULTS) -each 50 -first $(SEED)
 

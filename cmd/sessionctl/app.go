@@ -90,6 +90,7 @@ func (a *app) root() *cobra.Command {
 		mappingCommands{a}.command(),
 		deskCommands{a}.topCommand(),
 		deskCommands{a}.explainCommand(),
+		auditCommands{a}.command(),
 	)
 	root.Long = rootLong
 	root.Version = version

@@ -164,6 +164,11 @@ func (c *connection) mappings() (pb.MappingServiceClient, error) {
 	return pb.NewMappingServiceClient(conn), err
 }
 
+func (c *connection) audits() (pb.AuditServiceClient, error) {
+	conn, err := c.connect()
+	return pb.NewAuditServiceClient(conn), err
+}
+
 func (c *connection) nases() (pb.NasServiceClient, error) {
 	conn, err := c.connect()
 	return pb.NewNasServiceClient(conn), err

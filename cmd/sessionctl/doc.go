@@ -3,14 +3,14 @@
 //
 // Each noun has a file with its commands: subscriber.go, with subscriber_put.go,
 // subscriber_delete.go and history.go; binding.go, session.go, mapping.go, pool.go, nas.go, removal.go,
-// settings.go. status.go, reconcile.go, drops.go and watch.go show the daemon as a whole,
+// settings.go, audit.go. status.go, reconcile.go, drops.go and watch.go show the daemon as a whole,
 // explain.go one customer, top.go the busiest ones. They share:
 //
 //	main.go       the start of the program
 //	app.go        one run: its flags and its nouns
 //	client.go     the connection to the daemon; token.go: the token on it
 //	arguments.go  addresses, ports, times and the like from the command line
-//	confirm.go    the question before a change
+//	confirm.go    the question before a change; order.go: its reason, and trying it
 //	pages.go      lists, page by page
 //	output.go     formats, and single answers; list.go: lists
 //	table.go      columns that fit the terminal; human.go: values for people

@@ -166,6 +166,8 @@ func TestCompletion(t *testing.T) {
 		"subscriber list --group d":                "default\n:4\n",
 		"settings set subscriber_session_removal=": "subscriber_session_removal=on\nsubscriber_session_removal=off\nsubscriber_session_removal=observe\n:4\n",
 		"session list --protocol t":                "tcp\nudp\nicmp\n:4\n",
+		"audit verify d":                           "default\n:4\n",
+		"subscriber delete --reason x":             ":4\n",
 		"nas get bng":                              "bng1.example\tbng1\nbng2.example\tcore\nbng3.example\tcore\nbng4.example\tcore\n:4\n",
 		"nas get bng1.example ":                    ":4\n",
 		"nas get MikroTik --client s":              "site1\nsite2\n:4\n",

@@ -26,6 +26,7 @@ func (a mappingCommands) createCommand() *cobra.Command {
 	req := &pb.CreateMappingRequest{}
 	var protocolName string
 	var lifetime time.Duration
+	var order orderFlags
 	c := &cobra.Command{
 		Use:   "create [INSIDE]:PORT [OUTSIDE:PORT] --protocol P [--owner USER]",
 		Short: "Give a subscriber a public port, of those that its group sets apart",
@@ -51,6 +52,7 @@ func (a mappingCommands) createCommand() *cobra.Command {
 			if lifetime > 0 {
 				req.Lifetime = durationpb.New(lifetime)
 			}
+			req.Reason, req.RequestId, req.ValidateOnly = order.reason, order.requestID, order.validateOnly
 			return a.create(c.Context(), req)
 		},
 	}
@@ -60,6 +62,7 @@ func (a mappingCommands) createCommand() *cobra.Command {
 	flags.StringVar(&protocolName, "protocol", "", "`protocol`: tcp or udp")
 	flags.DurationVar(&lifetime, "lifetime", 0, "delete it after this `time`; 0 for never")
 	a.completePicks(c)
+	order.register(c)
 	complete(c, "lifetime")
 	complete(c, "protocol", "tcp", "udp")
 	return c
@@ -108,6 +111,9 @@ func (a mappingCommands) create(ctx context.Context, req *pb.CreateMappingReques
 	res, err := client.CreateMapping(ctx, req)
 	if err != nil {
 		return err
+	}
+	if m := res.GetMapping(); req.GetValidateOnly() {
+		return a.tried(res, "map %s to port %d", net.JoinHostPort(m.GetOutsideAddress(), number(m.GetOutsidePort())), m.GetInsidePort())
 	}
 	return a.showMappings([]*pb.Mapping{res.GetMapping()})
 }
@@ -164,6 +170,7 @@ func (a mappingCommands) deleteCommand() *cobra.Command {
 	req := &pb.DeleteMappingRequest{}
 	var protocolName string
 	var yes bool
+	var order orderFlags
 	c := &cobra.Command{
 		Use:               "delete OUTSIDE:PORT --protocol P",
 		Short:             "Delete a mapping, with the sessions through it",
@@ -177,7 +184,8 @@ func (a mappingCommands) deleteCommand() *cobra.Command {
 			if req.Protocol, err = mappedProtocol(protocolName); err != nil {
 				return err
 			}
-			if err := a.confirm(yes, func() (string, error) {
+			req.Reason, req.RequestId, req.ValidateOnly = order.reason, order.requestID, order.validateOnly
+			if err := a.confirm(yes || order.validateOnly, func() (string, error) {
 				return fmt.Sprintf("Delete the mapping of %s %s, and end its sessions?", protocolName, given[0]), nil
 			}); err != nil {
 				return err
@@ -190,6 +198,7 @@ func (a mappingCommands) deleteCommand() *cobra.Command {
 	flags.StringVar(&protocolName, "protocol", "", "`protocol`: tcp or udp")
 	flags.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	a.completeGroups(c)
+	order.register(c)
 	complete(c, "protocol", "tcp", "udp")
 	return c
 }
@@ -204,6 +213,9 @@ func (a mappingCommands) remove(ctx context.Context, req *pb.DeleteMappingReques
 	res, err := client.DeleteMapping(ctx, req)
 	if err != nil {
 		return err
+	}
+	if req.GetValidateOnly() {
+		return a.tried(res, "end %s", plural(res.GetSessionsEnded(), "session"))
 	}
 	return a.answer(res, "deleted; "+plural(res.GetSessionsEnded(), "session")+" ended")
 }

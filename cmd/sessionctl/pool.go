@@ -62,8 +62,8 @@ func (a poolCommands) addCommand() *cobra.Command {
 			"The change is kept in Redis, across restarts. Write it into the configuration\ntoo: what stands there holds without Redis.",
 		Example: "  sessionctl pool add 203.0.113.0/28 --group default",
 	}
-	return a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
-		req.OutsidePrefix = outside
+	return a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string, order orderFlags) (poolAnswer, error) {
+		req.OutsidePrefix, req.Reason, req.RequestId, req.ValidateOnly = outside, order.reason, order.requestID, order.validateOnly
 		return client.AddPool(ctx, req)
 	})
 }
@@ -75,8 +75,8 @@ func (a poolCommands) drainCommand() *cobra.Command {
 		Short:   "Give no more blocks of a public prefix, or of a part of one; live bindings stay",
 		Example: "  sessionctl pool drain 198.51.100.0/28",
 	}
-	return a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
-		req.OutsidePrefix = outside
+	return a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string, order orderFlags) (poolAnswer, error) {
+		req.OutsidePrefix, req.Reason, req.RequestId, req.ValidateOnly = outside, order.reason, order.requestID, order.validateOnly
 		return client.DrainPool(ctx, req)
 	})
 }
@@ -92,13 +92,13 @@ func (a poolCommands) removeCommand() *cobra.Command {
 			"subscribers stay online, lose their sessions, and get blocks of other prefixes.",
 		Example: "  sessionctl pool remove 198.51.100.0/28 --allow-disruption",
 	}
-	a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error) {
-		req.OutsidePrefix = outside
+	a.changeCommand(c, &req.Group, func(ctx context.Context, client pb.NatServiceClient, outside string, order orderFlags) (poolAnswer, error) {
+		req.OutsidePrefix, req.Reason, req.RequestId, req.ValidateOnly = outside, order.reason, order.requestID, order.validateOnly
 		question := "Remove " + outside + "?"
 		if req.GetAllowDisruption() {
 			question = "Remove " + outside + ", and cut the live bindings there?"
 		}
-		if err := a.confirm(yes, func() (string, error) { return question, nil }); err != nil {
+		if err := a.confirm(yes || order.validateOnly, func() (string, error) { return question, nil }); err != nil {
 			return nil, err
 		}
 		return client.RemovePool(ctx, req)
@@ -115,7 +115,8 @@ type poolAnswer interface {
 }
 
 // changeCommand completes a command that changes a pool.
-func (a poolCommands) changeCommand(c *cobra.Command, inGroup *string, change func(ctx context.Context, client pb.NatServiceClient, outside string) (poolAnswer, error)) *cobra.Command {
+func (a poolCommands) changeCommand(c *cobra.Command, inGroup *string, change func(ctx context.Context, client pb.NatServiceClient, outside string, order orderFlags) (poolAnswer, error)) *cobra.Command {
+	var order orderFlags
 	c.Args = args(cobra.ExactArgs(1))
 	c.ValidArgsFunction = a.completePools
 	c.RunE = func(c *cobra.Command, given []string) error {
@@ -125,15 +126,28 @@ func (a poolCommands) changeCommand(c *cobra.Command, inGroup *string, change fu
 		}
 		ctx, cancel := a.bounded(c.Context())
 		defer cancel()
-		answer, err := change(ctx, client, given[0])
+		answer, err := change(ctx, client, given[0], order)
 		if err != nil {
 			return err
+		}
+		if order.validateOnly {
+			return a.showTrial(answer)
 		}
 		return a.showChange(answer)
 	}
 	c.Flags().StringVar(inGroup, "group", "", "the `group`; may be left out where there is only one, or only one has the prefix")
 	a.completeGroups(c)
+	order.register(c)
 	return c
+}
+
+// showTrial prints the answer to a change of a pool that was only tried.
+func (a poolCommands) showTrial(answer poolAnswer) error {
+	removed, ok := answer.(*pb.RemovePoolResponse)
+	if !ok {
+		return a.tried(answer, "be done")
+	}
+	return a.tried(answer, "cut %s and end %s", plural(removed.GetBindingsCut(), "live binding"), plural(removed.GetSessionsEnded(), "NAT session"))
 }
 
 // showChange prints the pools after a change, and how many bindings it cuts.

@@ -10,16 +10,19 @@ import (
 
 func (a daemonCommands) reconcileCommand() *cobra.Command {
 	req := &pb.ReconcileRequest{}
+	var order orderFlags
 	c := &cobra.Command{
 		Use:     "reconcile",
 		Example: "  sessionctl reconcile --dry-run",
 		Short:   "Compare Redis, engine and kernel, and mend what differs",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			req.Reason, req.RequestId, req.ValidateOnly = order.reason, order.requestID, order.validateOnly
 			return a.reconcile(c.Context(), req)
 		},
 	}
 	c.Flags().BoolVar(&req.DryRun, "dry-run", false, "only show the differences")
+	order.register(c)
 	return c
 }
 

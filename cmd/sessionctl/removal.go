@@ -155,23 +155,25 @@ func (a removalCommands) refuseCommand() *cobra.Command {
 }
 
 // decisionCommand completes a command that decides about held removals.
-func (a removalCommands) decisionCommand(c *cobra.Command, question string, decide func(context.Context, *pb.RemovalFilter) error) *cobra.Command {
+func (a removalCommands) decisionCommand(c *cobra.Command, question string, decide func(context.Context, *pb.RemovalFilter, orderFlags) error) *cobra.Command {
 	var pick removalFlags
 	var yes bool
+	var order orderFlags
 	c.Args = args(cobra.NoArgs)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		filter, err := pick.decision()
 		if err != nil {
 			return err
 		}
-		err = a.confirm(yes, func() (string, error) { return a.decisionQuestion(c.Context(), filter, question) })
+		err = a.confirm(yes || order.validateOnly, func() (string, error) { return a.decisionQuestion(c.Context(), filter, question) })
 		if err != nil {
 			return err
 		}
-		return decide(c.Context(), filter)
+		return decide(c.Context(), filter, order)
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	pick.register(a.completer, c)
+	order.register(c)
 	return c
 }
 
@@ -189,19 +191,24 @@ func (a removalCommands) decisionQuestion(ctx context.Context, f *pb.RemovalFilt
 
 var errNoneHeld = errors.New("no such removal is held; see `sessionctl removal list`")
 
-func (a removalCommands) confirmHeld(ctx context.Context, f *pb.RemovalFilter) error {
+func (a removalCommands) confirmHeld(ctx context.Context, f *pb.RemovalFilter, order orderFlags) error {
 	client, err := a.removals()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
-	res, err := client.ConfirmRemovals(ctx, &pb.ConfirmRemovalsRequest{Filter: f})
+	res, err := client.ConfirmRemovals(ctx, &pb.ConfirmRemovalsRequest{
+		Filter: f, Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
+	})
 	if err != nil {
 		return err
 	}
 	if res.GetConfirmed() == 0 {
 		return errNoneHeld
+	}
+	if order.validateOnly {
+		return a.tried(res, "carry out %s and end %s", plural(res.GetConfirmed(), "removal"), plural(res.GetSessionsEnded(), "NAT session"))
 	}
 	if !a.forPeople() {
 		return a.message(res)
@@ -210,19 +217,24 @@ func (a removalCommands) confirmHeld(ctx context.Context, f *pb.RemovalFilter) e
 	return err
 }
 
-func (a removalCommands) refuseHeld(ctx context.Context, f *pb.RemovalFilter) error {
+func (a removalCommands) refuseHeld(ctx context.Context, f *pb.RemovalFilter, order orderFlags) error {
 	client, err := a.removals()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
-	res, err := client.RefuseRemovals(ctx, &pb.RefuseRemovalsRequest{Filter: f})
+	res, err := client.RefuseRemovals(ctx, &pb.RefuseRemovalsRequest{
+		Filter: f, Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
+	})
 	if err != nil {
 		return err
 	}
 	if res.GetRefused() == 0 {
 		return errNoneHeld
+	}
+	if order.validateOnly {
+		return a.tried(res, "drop %s", plural(res.GetRefused(), "removal"))
 	}
 	if !a.forPeople() {
 		return a.message(res)

@@ -179,6 +179,7 @@ func (a sessionCommands) count(ctx context.Context, filter *pb.SessionFilter) (*
 func (a sessionCommands) killCommand() *cobra.Command {
 	var pick sessionFlags
 	var yes bool
+	var order orderFlags
 	c := &cobra.Command{
 		Use:   "kill",
 		Short: "End NAT sessions; their subscribers stay online",
@@ -194,15 +195,16 @@ func (a sessionCommands) killCommand() *cobra.Command {
 			if proto.Equal(filter, &pb.SessionFilter{}) {
 				return usagef("say which sessions: --inside, --outside, --remote, --protocol or --group")
 			}
-			err = a.confirm(yes, func() (string, error) { return a.killQuestion(c.Context(), filter) })
+			err = a.confirm(yes || order.validateOnly, func() (string, error) { return a.killQuestion(c.Context(), filter) })
 			if err != nil {
 				return err
 			}
-			return a.kill(c.Context(), filter)
+			return a.kill(c.Context(), filter, order)
 		},
 	}
 	pick.register(a.completer, c)
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	order.register(c)
 	return c
 }
 
@@ -219,19 +221,24 @@ func (a sessionCommands) killQuestion(ctx context.Context, filter *pb.SessionFil
 	return "End " + plural(res.GetCount(), "NAT session") + "?", nil
 }
 
-func (a sessionCommands) kill(ctx context.Context, filter *pb.SessionFilter) error {
+func (a sessionCommands) kill(ctx context.Context, filter *pb.SessionFilter, order orderFlags) error {
 	client, err := a.sessions()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
-	res, err := client.TerminateSessions(ctx, &pb.TerminateSessionsRequest{Filter: filter})
+	res, err := client.TerminateSessions(ctx, &pb.TerminateSessionsRequest{
+		Filter: filter, Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
+	})
 	if err != nil {
 		return err
 	}
 	if res.GetTerminated() == 0 {
 		return errNoSession
+	}
+	if order.validateOnly {
+		return a.tried(res, "end %s of %s", plural(res.GetTerminated(), "session"), plural(res.GetSubscribers(), "subscriber"))
 	}
 	return a.answer(res, "ended "+plural(res.GetTerminated(), "session"))
 }

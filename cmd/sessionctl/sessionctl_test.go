@@ -140,6 +140,21 @@ func TestGolden(t *testing.T) {
 		"binding_outside":       "binding list --outside 198.51.100.1:1600",
 		"nas_get_restarted":     "nas get bng1.example --client bng1",
 		"reconcile_dry_json":    "reconcile --dry-run -o json",
+		"audit_list":            "audit list",
+		"audit_list_json":       "audit list --method DeleteSubscribers -o json",
+		"audit_list_none":       "audit list --actor nobody",
+		"audit_verify":          "audit verify",
+		"audit_verify_json":     "audit verify default -o json",
+		"try_delete":            "subscriber delete --nas bng1.example --validate-only --reason test",
+		"try_put":               "subscriber put 100.64.0.7 --user dave --validate-only",
+		"try_kill":              "session kill --inside 100.64.0.7 --validate-only",
+		"try_settings":          "settings set subscriber_session_removal=off --validate-only",
+		"try_confirm":           "removal confirm --inside 0.0.0.0/0 --validate-only --audit-reason test",
+		"try_refuse":            "removal refuse --inside 0.0.0.0/0 --validate-only -o json",
+		"try_pool":              "pool remove 198.51.100.0/28 --allow-disruption --validate-only",
+		"try_pool_add":          "pool add 203.0.113.0/28 --validate-only",
+		"try_mapping":           "mapping create :22 --owner bob --protocol tcp --validate-only",
+		"try_mapping_delete":    "mapping delete 198.51.100.1:60022 --protocol tcp --validate-only",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -191,40 +206,42 @@ func TestExitCodes(t *testing.T) {
 	t.Parallel()
 	server := controltest.Serve(t, controltest.Scene(), nil)
 	for line, want := range map[string]int{
-		"":                                               exitDone,
-		"--help":                                         exitDone,
-		"--version":                                      exitDone,
-		"completion bash":                                exitDone,
-		"status":                                         exitDone,
-		"subscriber list --user nobody":                  exitDone,
-		"subscriber get 100.64.0.99":                     exitRefused,
-		"subscriber delete 100.64.0.7":                   exitRefused, // no terminal to ask on
-		"subscriber delete -y --user x":                  exitRefused, // no such subscriber
-		"session kill --inside 100.64.0.7":               exitRefused, // no terminal to ask on
-		"binding lookup 198.51.100.1:9":                  exitRefused,
-		"subscriber put 10.0.0.1 --user u":               exitRefused, // no group
-		"nonsense":                                       exitUsage,
-		"subscriber":                                     exitUsage,
-		"subscriber nonsense":                            exitUsage,
-		"subscriber list extra":                          exitUsage,
-		"subscriber list --nonsense":                     exitUsage,
-		"subscriber list --inside x":                     exitUsage,
-		"subscriber get":                                 exitUsage,
-		"subscriber get x":                               exitUsage,
-		"subscriber get 2001:db8::1":                     exitUsage,
-		"subscriber delete":                              exitUsage,
-		"subscriber delete -y":                           exitUsage,
-		"subscriber delete 1.1.1.1 --inside 1.1.1.1":     exitUsage,
-		"subscriber put 100.64.1.1":                      exitUsage,
-		"pool drain 203.0.113.0/28":                      exitRefused,
-		"pool remove 198.51.100.0/28":                    exitRefused, // no terminal to ask on
-		"pool remove -y 198.51.100.0/28":                 exitRefused, // live bindings
-		"pool add 100.64.0.0/24":                         exitRefused, // inside
-		"mapping create :22 --protocol tcp":              exitUsage,   // whose
-		"mapping create 22 --owner a --protocol tcp":     exitUsage,   // no port
-		"mapping create :22 --owner a":                   exitUsage,   // no protocol
-		"mapping create 100.64.0.0/24:22 --protocol tcp": exitUsage,
-		"mapping create 100.64.0.7:22 --owner a --protocol tcp":      exitUsage,
+		"":                                                      exitDone,
+		"--help":                                                exitDone,
+		"--version":                                             exitDone,
+		"completion bash":                                       exitDone,
+		"status":                                                exitDone,
+		"subscriber list --user nobody":                         exitDone,
+		"subscriber get 100.64.0.99":                            exitRefused,
+		"subscriber delete 100.64.0.7":                          exitRefused, // no terminal to ask on
+		"subscriber delete -y --user x":                         exitRefused, // no such subscriber
+		"session kill --inside 100.64.0.7":                      exitRefused, // no terminal to ask on
+		"binding lookup 198.51.100.1:9":                         exitRefused,
+		"subscriber put 10.0.0.1 --user u":                      exitRefused, // no group
+		"nonsense":                                              exitUsage,
+		"audit list --from yesterday":                           exitUsage,
+		"audit verify nowhere":                                  exitRefused,
+		"subscriber":                                            exitUsage,
+		"subscriber nonsense":                                   exitUsage,
+		"subscriber list extra":                                 exitUsage,
+		"subscriber list --nonsense":                            exitUsage,
+		"subscriber list --inside x":                            exitUsage,
+		"subscriber get":                                        exitUsage,
+		"subscriber get x":                                      exitUsage,
+		"subscriber get 2001:db8::1":                            exitUsage,
+		"subscriber delete":                                     exitUsage,
+		"subscriber delete -y":                                  exitUsage,
+		"subscriber delete 1.1.1.1 --inside 1.1.1.1":            exitUsage,
+		"subscriber put 100.64.1.1":                             exitUsage,
+		"pool drain 203.0.113.0/28":                             exitRefused,
+		"pool remove 198.51.100.0/28":                           exitRefused, // no terminal to ask on
+		"pool remove -y 198.51.100.0/28":                        exitRefused, // live bindings
+		"pool add 100.64.0.0/24":                                exitRefused, // inside
+		"mapping create :22 --protocol tcp":                     exitUsage,   // whose
+		"mapping create 22 --owner a --protocol tcp":            exitUsage,   // no port
+		"mapping create :22 --owner a":                          exitUsage,   // no protocol
+		"mapping create 100.64.0.0/24:22 --protocol tcp":        exitUsage,
+		"mapping create 100.64.0.7:22 --owner a --protocol tcp": exitUsage,
 		"mapping create :22 198.51.100.1 --owner a --protocol tcp":   exitUsage,
 		"mapping create :22 --owner a --protocol tcp --lifetime -1s": exitUsage,
 		"mapping create :22 --owner a --protocol icmp":               exitUsage,

@@ -152,6 +152,7 @@ func (a settingsCommands) show(s *pb.Settings) error {
 
 func (a settingsCommands) setCommand() *cobra.Command {
 	var yes bool
+	var order orderFlags
 	c := &cobra.Command{
 		Use:   "set NAME=VALUE...",
 		Short: "Change live settings",
@@ -171,19 +172,24 @@ func (a settingsCommands) setCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.confirmCuts(c.Context(), yes, req.GetSettings()); err != nil {
+			if err := a.confirmCuts(c.Context(), yes || order.validateOnly, req.GetSettings()); err != nil {
 				return err
 			}
 			ctx, cancel := a.bounded(c.Context())
 			defer cancel()
+			req.Reason, req.RequestId, req.ValidateOnly = order.reason, order.requestID, order.validateOnly
 			res, err := client.UpdateSettings(ctx, req)
 			if err != nil {
 				return err
+			}
+			if order.validateOnly {
+				return a.tried(res, "cut %s and end %s", plural(res.GetBindingsCut(), "draining binding"), plural(res.GetSessionsEnded(), "NAT session"))
 			}
 			return a.show(res.GetSettings())
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	order.register(c)
 	return c
 }
 

@@ -14,6 +14,7 @@ import (
 func (a subscriberCommands) deleteCommand() *cobra.Command {
 	var pick subscriberFlags
 	var yes bool
+	var order orderFlags
 	c := &cobra.Command{
 		Use:   "delete {ADDRESS | --user U | --nas N | --inside PREFIX}",
 		Short: "Delete subscriber records: ends their NAT sessions and frees their ports",
@@ -25,15 +26,16 @@ func (a subscriberCommands) deleteCommand() *cobra.Command {
 			if err := pick.narrow(given); err != nil {
 				return err
 			}
-			err := a.confirm(yes, func() (string, error) { return a.deleteQuestion(c.Context(), pick) })
+			err := a.confirm(yes || order.validateOnly, func() (string, error) { return a.deleteQuestion(c.Context(), pick) })
 			if err != nil {
 				return err
 			}
-			return a.delete(c.Context(), pick)
+			return a.delete(c.Context(), pick, order)
 		},
 	}
 	pick.registerAll(c.Flags())
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	order.register(c)
 	a.completePicks(c)
 	return c
 }
@@ -81,7 +83,7 @@ func (a subscriberCommands) deleteQuestion(ctx context.Context, pick subscriberF
 
 var errNobody = errors.New("no such subscriber is online; see `sessionctl subscriber list`")
 
-func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags) error {
+func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags, order orderFlags) error {
 	outside, port, state, err := pick.check()
 	if err != nil {
 		return err
@@ -96,12 +98,16 @@ func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags) er
 		Group: pick.group, Inside: pick.inside, Nas: pick.nas, UserName: pick.user,
 		UserNamePrefix: pick.userPrefix, CallingStationId: pick.station, AcctSessionId: pick.session,
 		Outside: outside, OutsidePort: port, State: state,
+		Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
 	})
 	if err != nil {
 		return err
 	}
 	if res.GetDeleted() == 0 {
 		return errNobody
+	}
+	if order.validateOnly {
+		return a.tried(res, "delete %s and end %s", plural(res.GetDeleted(), "subscriber"), plural(res.GetSessionsEnded(), "NAT session"))
 	}
 	return a.showDeleted(res)
 }

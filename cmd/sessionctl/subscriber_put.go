@@ -13,6 +13,7 @@ import (
 func (a subscriberCommands) putCommand() *cobra.Command {
 	sub := &pb.Subscriber{}
 	var expiresIn time.Duration
+	var order orderFlags
 	c := &cobra.Command{
 		Use:     "put ADDRESS --user U",
 		Short:   "Provision a subscriber without RADIUS, or replace its record",
@@ -32,7 +33,7 @@ func (a subscriberCommands) putCommand() *cobra.Command {
 			if expiresIn > 0 {
 				sub.ExpiresAt = timestamppb.New(a.now().Add(expiresIn))
 			}
-			return a.put(c.Context(), sub)
+			return a.put(c.Context(), sub, order)
 		},
 	}
 	flags := c.Flags()
@@ -43,19 +44,26 @@ func (a subscriberCommands) putCommand() *cobra.Command {
 	flags.StringVar(&sub.Group, "group", "", "the `group`, where groups share inside addresses")
 	flags.DurationVar(&expiresIn, "expires-in", 0, "end the record after this `time`; 0 for never")
 	a.completeGroups(c)
+	order.register(c)
 	return c
 }
 
-func (a subscriberCommands) put(ctx context.Context, sub *pb.Subscriber) error {
+func (a subscriberCommands) put(ctx context.Context, sub *pb.Subscriber, order orderFlags) error {
 	client, err := a.subscribers()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
-	res, err := client.PutSubscriber(ctx, &pb.PutSubscriberRequest{Subscriber: sub})
+	res, err := client.PutSubscriber(ctx, &pb.PutSubscriberRequest{
+		Subscriber: sub, Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
+	})
 	if err != nil {
 		return err
+	}
+	if order.validateOnly {
+		return a.tried(res, "store %s, end %s there and %s", sub.GetInsideAddress(),
+			plural(res.GetSubscribersEnded(), "subscriber"), plural(res.GetSessionsEnded(), "NAT session"))
 	}
 	return a.show(res.GetSubscriber())
 }

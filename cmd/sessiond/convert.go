@@ -98,9 +98,10 @@ func guards(groups []config.Group) map[string]guard.Limits {
 func databaseOptions(c config.Config, client redis.UniversalClient, m *metrics.Metrics, log *slog.Logger) subscriberdb.Options {
 	return subscriberdb.Options{
 		OnVerdict: m.Verdict, Refused: m.Refused, Conflict: m.NASConflict,
-		Garbage: func(group string, kind subscriberdb.Garbage) { m.Garbage(group, string(kind)) },
-		Limited: func(client string, b subscriberdb.Bound) { m.BoundReached(client, string(b)) },
-		Client:  client, Clients: databaseClients(c.RADIUS.Clients), NamedRealms: !c.RADIUS.InferRealms, Groups: databaseGroups(c), Node: c.Node, Logger: log,
+		Garbage:   func(group string, kind subscriberdb.Garbage) { m.Garbage(group, string(kind)) },
+		Unwritten: m.AuditUnwritten,
+		Limited:   func(client string, b subscriberdb.Bound) { m.BoundReached(client, string(b)) },
+		Client:    client, Clients: databaseClients(c.RADIUS.Clients), NamedRealms: !c.RADIUS.InferRealms, Groups: databaseGroups(c), Node: c.Node, Logger: log,
 	}
 }
 

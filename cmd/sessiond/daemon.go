@@ -171,6 +171,7 @@ func (d *daemon) openControl(context.Context) (err error) {
 		Socket: g.Socket, SocketGroup: g.SocketGroup,
 		Subscribers: served, Nat: served, Sessions: served,
 		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()}, Removals: served, NASes: served, Mappings: served, Desk: d.manager.Desk(),
+		Audits: d.manager.Audits(), Previews: served.Previews(),
 		Logger: d.log, Limits: grpcLimits(d.config.GRPC), Observer: d.metrics.Calls(),
 	}
 	if g.Socket == config.DefaultSocket {
@@ -242,7 +243,11 @@ func (d *daemon) run(ctx context.Context, reload func(context.Context) (config.C
 	background, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	back, backCtx := errgroup.WithContext(background)
-	tasks := []func(context.Context) error{d.nat.Run, d.sweepRestarts, d.db.TrimFeeds, d.db.KeepKeyTypes, d.db.KeepNASes, d.manager.Run, d.web.run, newGCTuner(d.manager.Ready()).run}
+	tasks, err := d.auditTasks()
+	if err != nil {
+		return err
+	}
+	tasks = append(tasks, d.nat.Run, d.sweepRestarts, d.db.TrimFeeds, d.db.KeepKeyTypes, d.db.KeepNASes, d.manager.Run, d.web.run, newGCTuner(d.manager.Ready()).run)
 	if d.console != nil {
 		tasks = append(tasks, d.console.Run)
 	}

@@ -12,6 +12,7 @@
 //	ownership.go      the lock of the table, and the groups of this node
 //	deterministic.go  sessiond --deterministic
 //	controls.go       gRPC: status and settings of the whole daemon
+//	auditsinks.go     audit trails, trimmed and copied
 //	web.go            HTTP: metrics and health; metricsource.go: states for the metrics
 //	console.go        pages for a browser, beside them
 //	logwriter.go      the log, whose reader may stop reading

@@ -47,6 +47,9 @@ var leastRoles = map[string]Role{
 	"/sessiond.v1.DeskService/ListEndings":        Viewer,
 	"/sessiond.v1.DeskService/ListTopSubscribers": Viewer,
 
+	"/sessiond.v1.AuditService/ListAudit":   Viewer,
+	"/sessiond.v1.AuditService/VerifyAudit": Viewer,
+
 	"/grpc.health.v1.Health/Check": None,
 	"/grpc.health.v1.Health/List":  None,
 	"/grpc.health.v1.Health/Watch": None,

@@ -18,6 +18,7 @@ type Config struct {
 	Settings Settings
 	Groups   []Group
 	Log      Log
+	Audit    Audit
 }
 
 // Redis is the connection to the database.
@@ -125,6 +126,19 @@ type GRPCRole struct {
 // TLS names the files of a TLS listener; CertFile is empty without TLS.
 type TLS struct {
 	CertFile, KeyFile, ClientCAFile string
+}
+
+// Audit is the trail of the changes that callers of gRPC order.
+type Audit struct {
+	File      string // path of a copy; "" for none
+	Syslog    string // URL of a server that gets a copy; "" for none
+	Retention AuditRetention
+}
+
+// AuditRetention bounds the entries of each trail in Redis.
+type AuditRetention struct {
+	Entries int
+	Age     time.Duration // 0 for no bound
 }
 
 // HTTP serves metrics, health and the console.

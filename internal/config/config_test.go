@@ -174,6 +174,9 @@ func TestValues(t *testing.T) {
 		{"grpc socket beside the usual address", "", "grpc: {listen: '127.0.0.1:7900'}\n", func(c Config) any { return c.GRPC.Socket }, "/run/sessiond/grpc.sock"},
 		{"no grpc socket", "", "grpc: {socket: ''}\n", func(c Config) any { return c.GRPC.Socket }, ""},
 		{"grpc socket and address", "", "grpc: {listen: '127.0.0.1:0', socket: /run/s.sock, socket_group: noc}\n", func(c Config) any { return c.GRPC.Socket + " " + c.GRPC.SocketGroup }, "/run/s.sock noc"},
+		{"audit file beside the configuration", "", "audit: {file: audit.json}\n", func(c Config) any { return c.Audit.File }, filepath.Join(dir, "audit.json")},
+		{"audit", "", "audit: {file: /var/log/a, syslog: 'udp://192.0.2.5', retention: {entries: 0, age: 24h}}\n", func(c Config) any { return c.Audit },
+			Audit{File: "/var/log/a", Syslog: "udp://192.0.2.5", Retention: AuditRetention{Age: 24 * time.Hour}}},
 		{"grpc limits", "", "grpc: {max_connections: 1, max_connections_per_peer: 2, max_streams: 3, max_streams_per_peer: 4, stall_timeout: 5s}\n", func(c Config) any {
 			return fmt.Sprint(c.GRPC.MaxConnections, c.GRPC.MaxConnectionsPerPeer, c.GRPC.MaxStreams, c.GRPC.MaxStreamsPerPeer, c.GRPC.StallTimeout)
 		}, "1 2 3 4 5s"},

@@ -128,8 +128,9 @@ func defaults() Config {
 			Listen: defaultListen, Socket: DefaultSocket, MaxConnections: 256, MaxConnectionsPerPeer: 32, MaxStreams: 128, MaxStreamsPerPeer: 32,
 			StallTimeout: 30 * time.Second, CallTimeout: 10 * time.Minute, LocalRole: "viewer",
 		},
-		HTTP: HTTP{Listen: "127.0.0.1:7901", Console: true},
-		NAT:  NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", Flowtables: "refuse", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
+		HTTP:  HTTP{Listen: "127.0.0.1:7901", Console: true},
+		Audit: Audit{Retention: AuditRetention{Entries: 100_000}},
+		NAT:   NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", Flowtables: "refuse", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
 		Settings: Settings{
 			SubscriberSessionRemoval: removalOn,
 			IdleTimeouts: IdleTimeouts{
@@ -150,6 +151,7 @@ func (l *loader) load(root value) {
 		"redis":    l.redis,
 		"radius":   l.radius,
 		"grpc":     l.grpc,
+		"audit":    l.audit,
 		"http":     l.http,
 		"nat":      l.nat,
 		"settings": l.settings,

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -201,4 +202,59 @@ type Desk interface {
 
 	// Top returns the busiest subscribers, the busiest first.
 	Top(ctx context.Context, q inspect.TopQuery) ([]inspect.Top, error)
+}
+
+// Audits is the backend of AuditService, and remembers the requests of callers.
+type Audits interface {
+	// ListAudit returns up to limit entries that match, newest first, after a place (zero:
+	// from the newest). Next is as in Subscribers. ErrUnavailable.
+	ListAudit(ctx context.Context, f audit.Filter, after audit.Place, limit int) (page []audit.Entry, next audit.Place, err error)
+
+	// VerifyAudit checks one trail, or with an empty name all. ErrNotFound, ErrUnavailable.
+	VerifyAudit(ctx context.Context, trail string) ([]audit.Verified, error)
+
+	// BeginRequest remembers a request for 15 minutes, across restarts, and returns the
+	// knowledge from before. ErrUnavailable.
+	BeginRequest(ctx context.Context, r audit.Request) (audit.Remembered, error)
+
+	// EndRequest stores the outcome of a request.
+	EndRequest(ctx context.Context, r audit.Request, answer []byte) error
+
+	// ForgetRequest forgets a request that changed nothing.
+	ForgetRequest(ctx context.Context, r audit.Request) error
+}
+
+// Previews is the backend of calls with validate_only: it changes nothing, and returns the
+// outcome that the call would have, with the errors that it would have.
+type Previews interface {
+	// PreviewPut returns the number of subscribers that would lose the record's address, and
+	// of their conntrack entries.
+	PreviewPut(ctx context.Context, r subscriber.Record) (subscribers, sessions int, err error)
+
+	// PreviewDelete returns the subscribers that Delete would end, and the number of their
+	// conntrack entries.
+	PreviewDelete(ctx context.Context, f inspect.SubscriberFilter) (records []subscriber.Record, sessions int, err error)
+
+	// PreviewRemovals returns the number of suspended removals that a decision is about, and
+	// of the conntrack entries of their subscribers.
+	PreviewRemovals(ctx context.Context, f inspect.RemovalFilter) (removals, sessions int, err error)
+
+	// PreviewSettings returns the settings after UpdateSettings, and the number of draining
+	// bindings that would be cut, with their conntrack entries.
+	PreviewSettings(ctx context.Context, s inspect.Settings, names []string) (after inspect.Settings, bindings, sessions int, err error)
+
+	// PreviewAddPool and PreviewDrainPool return the pools in the prefix, as they are.
+	PreviewAddPool(ctx context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error)
+	PreviewDrainPool(ctx context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error)
+
+	// PreviewRemovePool does so too, with the number of bindings that would be cut, and of
+	// their conntrack entries.
+	PreviewRemovePool(ctx context.Context, group string, outside netip.Prefix, cut bool) (pools []inspect.Pool, bindings, sessions int, err error)
+
+	// PreviewMapping returns the mapping that CreateMapping would make.
+	PreviewMapping(ctx context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error)
+
+	// PreviewMappingEnd returns the mapping that DeleteMapping would end, and the number of
+	// conntrack entries through it.
+	PreviewMappingEnd(ctx context.Context, group string, outside nat.Endpoint) (view inspect.Mapping, sessions int, err error)
 }

@@ -11,7 +11,8 @@ const maxDriftsShown = 10_000
 
 type controlService struct {
 	pb.UnimplementedControlServiceServer
-	backend Controls
+	backend  Controls
+	previews Previews
 }
 
 func (s *controlService) GetSettings(ctx context.Context, _ *pb.GetSettingsRequest) (*pb.GetSettingsResponse, error) {
@@ -31,6 +32,13 @@ func (s *controlService) UpdateSettings(ctx context.Context, req *pb.UpdateSetti
 	if err != nil {
 		return nil, err
 	}
+	if req.GetValidateOnly() {
+		after, bindings, sessions, err := s.previews.PreviewSettings(ctx, change, names)
+		if err != nil {
+			return nil, err
+		}
+		return &pb.UpdateSettingsResponse{Settings: toSettings(&after), BindingsCut: count(bindings), SessionsEnded: count(sessions)}, nil
+	}
 	settings, err := s.backend.UpdateSettings(ctx, change, names)
 	if err != nil {
 		return nil, err
@@ -47,7 +55,7 @@ func (s *controlService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) 
 }
 
 func (s *controlService) Reconcile(ctx context.Context, req *pb.ReconcileRequest) (*pb.ReconcileResponse, error) {
-	drifts, err := s.backend.Reconcile(ctx, req.GetDryRun())
+	drifts, err := s.backend.Reconcile(ctx, req.GetDryRun() || req.GetValidateOnly())
 	if err != nil {
 		return nil, err
 	}

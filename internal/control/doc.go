@@ -23,6 +23,7 @@
 //	nases.go       NasService: BNGs
 //	mappings.go    MappingService: mappings that outlive their sessions
 //	desk.go        DeskService: explanations, ends of sessions, the busiest subscribers
+//	audits.go      AuditService: who changed something
 //
 // Messages:
 //
@@ -36,6 +37,7 @@
 // Callers, and their limits:
 //
 //	intercept.go   around each call: rights, limits, errors, log
+//	orders.go      calls that change something: their order for the audit, and repeated requests
 //	rights.go      who may do what; peer.go: who calls
 //	limits.go      the Limits of a caller
 //	stream.go      streams: their ends, and readers that take nothing

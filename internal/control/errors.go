@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sessiond/sessiond/internal/access"
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 )
 
@@ -50,6 +51,7 @@ var codings = []struct {
 	{inspect.ErrListAgain, codes.Aborted, "LIST_AGAIN"},
 	{errStalled, codes.Aborted, "READER_STALLED"},
 	{inspect.ErrNotReady, codes.Unavailable, "NOT_READY"},
+	{audit.ErrUnwritten, codes.Unavailable, "AUDIT_UNAVAILABLE"},
 	{inspect.ErrFull, codes.ResourceExhausted, "DATABASE_FULL"},
 	{inspect.ErrUnavailable, codes.Unavailable, "DATABASE_DOWN"},
 	{errStopping, codes.Unavailable, "STOPPING"},
@@ -122,6 +124,9 @@ func coding(err error) (codes.Code, string) {
 	}
 	if live := (*inspect.LiveBindingsError)(nil); errors.As(err, &live) {
 		return codes.FailedPrecondition, "LIVE_BINDINGS"
+	}
+	if errors.Is(err, audit.ErrUnwritten) && errors.Is(err, inspect.ErrFull) {
+		return codes.ResourceExhausted, "AUDIT_UNAVAILABLE"
 	}
 	for _, c := range codings {
 		if errors.Is(err, c.err) {

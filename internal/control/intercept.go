@@ -30,7 +30,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	ctx, cancel := context.WithTimeout(access.With(ctx, actor), s.limits.CallTimeout)
 	defer cancel()
-	res, err := handler(ctx, req)
+	res, err := s.orders.handle(ctx, info.FullMethod, req, handler)
 	err = toStatus(err)
 	s.log(ctx, info.FullMethod, req, err, s.now().Sub(began))
 	return res, err

@@ -14,7 +14,8 @@ import (
 
 type mappingService struct {
 	pb.UnimplementedMappingServiceServer
-	backend Mappings
+	backend  Mappings
+	previews Previews
 }
 
 func (s *mappingService) CreateMapping(ctx context.Context, req *pb.CreateMappingRequest) (*pb.CreateMappingResponse, error) {
@@ -22,7 +23,11 @@ func (s *mappingService) CreateMapping(ctx context.Context, req *pb.CreateMappin
 	if err != nil {
 		return nil, err
 	}
-	made, err := s.backend.CreateMapping(ctx, m, lifetime)
+	create := s.backend.CreateMapping
+	if req.GetValidateOnly() {
+		create = s.previews.PreviewMapping
+	}
+	made, err := create(ctx, m, lifetime)
 	if err != nil {
 		return nil, about("mapping", m.Owner.String(), err)
 	}
@@ -61,7 +66,11 @@ func (s *mappingService) DeleteMapping(ctx context.Context, req *pb.DeleteMappin
 	if err != nil {
 		return nil, err
 	}
-	m, sessions, err := s.backend.DeleteMapping(ctx, req.GetGroup(), e)
+	end := s.backend.DeleteMapping
+	if req.GetValidateOnly() {
+		end = s.previews.PreviewMappingEnd
+	}
+	m, sessions, err := end(ctx, req.GetGroup(), e)
 	if err != nil {
 		return nil, about("mapping", e.String(), err)
 	}

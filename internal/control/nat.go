@@ -19,6 +19,7 @@ type natService struct {
 	pb.UnimplementedNatServiceServer
 	backend  Nat
 	mappings Mappings
+	previews Previews
 	now      func() time.Time
 }
 
@@ -136,7 +137,11 @@ func (s *natService) AddPool(ctx context.Context, req *pb.AddPoolRequest) (*pb.A
 	if err != nil {
 		return nil, err
 	}
-	pools, err := s.backend.AddPool(ctx, req.GetGroup(), outside)
+	add := s.backend.AddPool
+	if req.GetValidateOnly() {
+		add = s.previews.PreviewAddPool
+	}
+	pools, err := add(ctx, req.GetGroup(), outside)
 	if err != nil {
 		return nil, about("pool", outside.String(), err)
 	}
@@ -148,7 +153,11 @@ func (s *natService) DrainPool(ctx context.Context, req *pb.DrainPoolRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	pools, err := s.backend.DrainPool(ctx, req.GetGroup(), outside)
+	drain := s.backend.DrainPool
+	if req.GetValidateOnly() {
+		drain = s.previews.PreviewDrainPool
+	}
+	pools, err := drain(ctx, req.GetGroup(), outside)
 	if err != nil {
 		return nil, about("pool", outside.String(), err)
 	}
@@ -159,6 +168,13 @@ func (s *natService) RemovePool(ctx context.Context, req *pb.RemovePoolRequest) 
 	outside, err := fromPool(req.GetOutsidePrefix())
 	if err != nil {
 		return nil, err
+	}
+	if req.GetValidateOnly() {
+		pools, cut, sessions, err := s.previews.PreviewRemovePool(ctx, req.GetGroup(), outside, req.GetAllowDisruption())
+		if err != nil {
+			return nil, about("pool", outside.String(), err)
+		}
+		return &pb.RemovePoolResponse{Pools: toPools(pools), BindingsCut: count(cut), SessionsEnded: count(sessions)}, nil
 	}
 	pools, cut, err := s.backend.RemovePool(ctx, req.GetGroup(), outside, req.GetAllowDisruption())
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 
 type removalService struct {
 	pb.UnimplementedRemovalServiceServer
-	backend Removals
+	backend  Removals
+	previews Previews
 }
 
 func (s *removalService) ListRemovals(ctx context.Context, req *pb.ListRemovalsRequest) (*pb.ListRemovalsResponse, error) {
@@ -48,6 +49,13 @@ func (s *removalService) ConfirmRemovals(ctx context.Context, req *pb.ConfirmRem
 	if err != nil {
 		return nil, err
 	}
+	if req.GetValidateOnly() {
+		n, sessions, err := s.previews.PreviewRemovals(ctx, filter)
+		if err != nil {
+			return nil, err
+		}
+		return &pb.ConfirmRemovalsResponse{Confirmed: count(n), SessionsEnded: count(sessions)}, nil
+	}
 	n, err := s.backend.ConfirmRemovals(ctx, filter)
 	if err != nil {
 		return nil, fmt.Errorf("after %d removals: %w", n, err)
@@ -59,6 +67,13 @@ func (s *removalService) RefuseRemovals(ctx context.Context, req *pb.RefuseRemov
 	filter, err := decisionFilter(req.GetFilter())
 	if err != nil {
 		return nil, err
+	}
+	if req.GetValidateOnly() {
+		n, _, err := s.previews.PreviewRemovals(ctx, filter)
+		if err != nil {
+			return nil, err
+		}
+		return &pb.RefuseRemovalsResponse{Refused: count(n)}, nil
 	}
 	n, err := s.backend.RefuseRemovals(ctx, filter)
 	if err != nil {

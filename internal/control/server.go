@@ -24,6 +24,9 @@ import (
 // graceOnStop bounds the time of calls in progress when the server stops.
 const graceOnStop = 5 * time.Second
 
+// rememberWithin bounds the wait for the outcome of a request to be remembered.
+const rememberWithin = 2 * time.Second
+
 // Watches can be silent for hours: keepalives detect dead peers. Clients may
 // send their own.
 const (
@@ -73,6 +76,8 @@ type Options struct {
 	NASes       NASes       // required
 	Mappings    Mappings    // required
 	Desk        Desk        // required
+	Audits      Audits      // required
+	Previews    Previews    // required
 
 	Logger *slog.Logger     // required
 	Now    func() time.Time // optional; time.Now
@@ -98,6 +103,10 @@ func (o *Options) check() error {
 		return errors.New("control: Mappings is required")
 	case o.Desk == nil:
 		return errors.New("control: Desk is required")
+	case o.Audits == nil:
+		return errors.New("control: Audits is required")
+	case o.Previews == nil:
+		return errors.New("control: Previews is required")
 	case o.Logger == nil:
 		return errors.New("control: Logger is required")
 	}
@@ -127,6 +136,7 @@ type Server struct {
 	handlers sync.WaitGroup    // of streams
 	stopping context.Context   // ends the streams
 	stop     context.CancelFunc
+	orders   *changeOrders
 }
 
 // New opens the listeners, so that Addr is known; Run serves them. Health is
@@ -148,6 +158,7 @@ func New(o Options) (*Server, error) {
 		tls: files, local: o.LocalRole, socket: o.Socket,
 	}
 	s.rights.Store(rights)
+	s.orders = &changeOrders{audits: o.Audits, logger: o.Logger, running: map[requestName]chan struct{}{}}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -204,13 +215,14 @@ func (s *Server) openDoors(o *Options) (err error) {
 
 func (s *Server) register(o *Options) {
 	services := serviceRegistrar{s.grpc}
-	pb.RegisterSubscriberServiceServer(services, &subscriberService{backend: o.Subscribers, now: s.now})
-	pb.RegisterNatServiceServer(services, &natService{backend: o.Nat, mappings: o.Mappings, now: s.now})
+	pb.RegisterSubscriberServiceServer(services, &subscriberService{backend: o.Subscribers, previews: o.Previews, now: s.now})
+	pb.RegisterNatServiceServer(services, &natService{backend: o.Nat, mappings: o.Mappings, previews: o.Previews, now: s.now})
 	pb.RegisterSessionServiceServer(services, &sessionService{backend: o.Sessions})
-	pb.RegisterControlServiceServer(services, &controlService{backend: o.Controls})
-	pb.RegisterRemovalServiceServer(services, &removalService{backend: o.Removals})
+	pb.RegisterControlServiceServer(services, &controlService{backend: o.Controls, previews: o.Previews})
+	pb.RegisterRemovalServiceServer(services, &removalService{backend: o.Removals, previews: o.Previews})
 	pb.RegisterNasServiceServer(services, &nasService{backend: o.NASes})
-	pb.RegisterMappingServiceServer(services, &mappingService{backend: o.Mappings})
+	pb.RegisterMappingServiceServer(services, &mappingService{backend: o.Mappings, previews: o.Previews})
+	pb.RegisterAuditServiceServer(services, &auditService{backend: o.Audits})
 	pb.RegisterDeskServiceServer(services, &deskService{backend: o.Desk, now: s.now})
 	healthpb.RegisterHealthServer(services, s.health)
 	reflection.Register(services)
@@ -245,6 +257,7 @@ func (s *Server) SetReady(ready bool) {
 		pb.NasService_ServiceDesc.ServiceName,
 		pb.MappingService_ServiceDesc.ServiceName,
 		pb.DeskService_ServiceDesc.ServiceName,
+		pb.AuditService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, state)
 	}

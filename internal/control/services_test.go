@@ -28,6 +28,8 @@ var (
 	_ control.NASes       = (*controltest.Backend)(nil)
 	_ control.Mappings    = (*controltest.Backend)(nil)
 	_ control.Desk        = (*controltest.Backend)(nil)
+	_ control.Audits      = (*controltest.Audits)(nil)
+	_ control.Previews    = controltest.Previews{}
 )
 
 // options are valid options, which a test may change.
@@ -35,6 +37,7 @@ func options(listen string) control.Options {
 	b := controltest.Scene()
 	return control.Options{
 		Listen: listen, Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b, Desk: b,
+		Audits: &b.Audits, Previews: controltest.Previews{Of: b},
 		Logger: slog.New(slog.DiscardHandler),
 	}
 }
@@ -48,6 +51,7 @@ type clients struct {
 	pb.NasServiceClient
 	pb.MappingServiceClient
 	pb.DeskServiceClient
+	pb.AuditServiceClient
 }
 
 func serve(t *testing.T, b *controltest.Backend) clients {
@@ -57,6 +61,7 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 		pb.NewSubscriberServiceClient(conn), pb.NewNatServiceClient(conn),
 		pb.NewSessionServiceClient(conn), pb.NewControlServiceClient(conn),
 		pb.NewRemovalServiceClient(conn), pb.NewNasServiceClient(conn), pb.NewMappingServiceClient(conn), pb.NewDeskServiceClient(conn),
+		pb.NewAuditServiceClient(conn),
 	}
 }
 
@@ -64,13 +69,31 @@ func serve(t *testing.T, b *controltest.Backend) clients {
 func TestBackendErrorsReachTheClient(t *testing.T) {
 	t.Parallel()
 	b := controltest.Scene()
-	b.Err = inspect.ErrUnavailable
+	b.Err, b.Audits.Err = inspect.ErrUnavailable, inspect.ErrUnavailable
 	c := serve(t, b)
 	ctx := t.Context()
 	filter := &pb.SessionFilter{Group: "default"}
 	for name, call := range map[string]func() error{
 		"GetSubscriber": func() error {
 			_, err := c.GetSubscriber(ctx, &pb.GetSubscriberRequest{InsideAddress: "100.64.0.1"})
+			return err
+		},
+		"ListAudit":   func() error { _, err := c.ListAudit(ctx, nil); return err },
+		"VerifyAudit": func() error { _, err := c.VerifyAudit(ctx, nil); return err },
+		"a request that is to be remembered": func() error {
+			_, err := c.Reconcile(ctx, &pb.ReconcileRequest{RequestId: "r1"})
+			return err
+		},
+		"PutSubscriber, validated": func() error {
+			_, err := c.PutSubscriber(ctx, &pb.PutSubscriberRequest{Subscriber: &pb.Subscriber{InsideAddress: "100.64.0.1", UserName: "x"}, ValidateOnly: true})
+			return err
+		},
+		"DeleteSubscribers, validated": func() error {
+			_, err := c.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{Nas: "n", ValidateOnly: true})
+			return err
+		},
+		"RemovePool, validated": func() error {
+			_, err := c.RemovePool(ctx, &pb.RemovePoolRequest{OutsidePrefix: "203.0.113.0/28", ValidateOnly: true})
 			return err
 		},
 		"ListSubscribers": func() error { _, err := c.ListSubscribers(ctx, nil); return err },

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"net/netip"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -63,9 +64,25 @@ func (s *sessionService) TerminateSessions(ctx context.Context, req *pb.Terminat
 	if filter == (inspect.SessionFilter{}) {
 		return nil, invalid("filter", "is required; inside \"0.0.0.0/0\" stands for all sessions")
 	}
+	if req.GetValidateOnly() {
+		return s.previewTerminate(ctx, filter)
+	}
 	n, err := s.backend.TerminateSessions(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
 	return &pb.TerminateSessionsResponse{Terminated: count(n)}, nil
+}
+
+func (s *sessionService) previewTerminate(ctx context.Context, filter inspect.SessionFilter) (*pb.TerminateSessionsResponse, error) {
+	sessions, subscribers := 0, map[netip.Addr]struct{}{}
+	err := s.backend.Sessions(ctx, filter, func(session inspect.Session) error {
+		sessions++
+		subscribers[session.Inside.Addr()] = struct{}{}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.TerminateSessionsResponse{Terminated: count(sessions), Subscribers: count(len(subscribers))}, nil
 }

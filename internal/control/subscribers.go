@@ -16,8 +16,9 @@ const maxDeletedShown = 1000
 
 type subscriberService struct {
 	pb.UnimplementedSubscriberServiceServer
-	backend Subscribers
-	now     func() time.Time
+	backend  Subscribers
+	previews Previews
+	now      func() time.Time
 }
 
 func (s *subscriberService) GetSubscriber(ctx context.Context, req *pb.GetSubscriberRequest) (*pb.GetSubscriberResponse, error) {
@@ -94,6 +95,12 @@ func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscr
 	if err != nil {
 		return nil, err
 	}
+	if req.GetValidateOnly() {
+		if err := s.checkVersion(ctx, record.Key, record.Version); err != nil {
+			return nil, about("subscriber", record.Inside.String(), err)
+		}
+		return s.previewPut(ctx, record)
+	}
 	stored, err := s.backend.Put(ctx, record)
 	if err != nil {
 		return nil, about("subscriber", record.Inside.String(), err)
@@ -106,6 +113,14 @@ func (s *subscriberService) PutSubscriber(ctx context.Context, req *pb.PutSubscr
 		return nil, about("subscriber", record.Inside.String(), err)
 	}
 	return &pb.PutSubscriberResponse{Subscriber: toSubscriber(&sub)}, nil
+}
+
+func (s *subscriberService) previewPut(ctx context.Context, record subscriber.Record) (*pb.PutSubscriberResponse, error) {
+	ended, sessions, err := s.previews.PreviewPut(ctx, record)
+	if err != nil {
+		return nil, about("subscriber", record.Inside.String(), err)
+	}
+	return &pb.PutSubscriberResponse{Subscriber: toRecord(&record), SubscribersEnded: count(ended), SessionsEnded: count(sessions)}, nil
 }
 
 // recordToPut returns the whole record to store for the request.
@@ -150,27 +165,64 @@ func (s *subscriberService) DeleteSubscribers(ctx context.Context, req *pb.Delet
 		return nil, invalid("inside", "is required, or another field besides group; \"0.0.0.0/0\" stands for all subscribers")
 	}
 	if req.GetEtag() != "" {
-		return s.deleteVersion(ctx, filter, req.GetEtag())
+		return s.deleteVersion(ctx, filter, req)
+	}
+	if req.GetValidateOnly() {
+		return s.previewDelete(ctx, filter)
 	}
 	deleted, err := s.backend.Delete(ctx, filter)
 	if err != nil {
 		return nil, fmt.Errorf("after %d deletions: %w", len(deleted), err)
 	}
+	return toDeleted(deleted), nil
+}
+
+func (s *subscriberService) previewDelete(ctx context.Context, filter inspect.SubscriberFilter) (*pb.DeleteSubscribersResponse, error) {
+	records, sessions, err := s.previews.PreviewDelete(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	res := toDeleted(records)
+	res.SessionsEnded = count(sessions)
+	return res, nil
+}
+
+func toDeleted(deleted []subscriber.Record) *pb.DeleteSubscribersResponse {
 	res := &pb.DeleteSubscribersResponse{Deleted: count(len(deleted))}
 	for i := range min(len(deleted), maxDeletedShown) {
 		res.Subscribers = append(res.Subscribers, toRecord(&deleted[i]))
 	}
-	return res, nil
+	return res
 }
 
 // deleteVersion deletes one record, if it still is the one that was looked at.
-func (s *subscriberService) deleteVersion(ctx context.Context, f inspect.SubscriberFilter, version string) (*pb.DeleteSubscribersResponse, error) {
+func (s *subscriberService) deleteVersion(ctx context.Context, f inspect.SubscriberFilter, req *pb.DeleteSubscribersRequest) (*pb.DeleteSubscribersResponse, error) {
 	if f != (inspect.SubscriberFilter{Group: f.Group, Inside: f.Inside}) || !f.Inside.IsSingleIP() {
 		return nil, invalid("etag", "is of one record; give inside as one address, and no other field but group")
 	}
-	r, err := s.backend.DeleteVersion(ctx, subscriber.Key{Group: f.Group, Inside: f.Inside.Addr()}, version)
+	key := subscriber.Key{Group: f.Group, Inside: f.Inside.Addr()}
+	if req.GetValidateOnly() {
+		if err := s.checkVersion(ctx, key, req.GetEtag()); err != nil {
+			return nil, about("subscriber", key.Inside.String(), err)
+		}
+		return s.previewDelete(ctx, f)
+	}
+	r, err := s.backend.DeleteVersion(ctx, key, req.GetEtag())
 	if err != nil {
 		return nil, about("subscriber", f.Inside.Addr().String(), err)
 	}
 	return &pb.DeleteSubscribersResponse{Deleted: 1, Subscribers: []*pb.Subscriber{toRecord(&r)}}, nil
+}
+
+// checkVersion compares the version of a subscriber's record with the one that a caller has
+// looked at; empty is any. ErrNotFound, ErrConflict.
+func (s *subscriberService) checkVersion(ctx context.Context, key subscriber.Key, version string) error {
+	if version == "" {
+		return nil
+	}
+	present, err := s.backend.Subscriber(ctx, key)
+	if err == nil && present.Version != version {
+		err = inspect.ErrConflict
+	}
+	return err
 }

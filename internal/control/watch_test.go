@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -28,16 +27,6 @@ func watching(t *testing.T, c clients, req *pb.WatchSubscribersRequest) pb.Subsc
 		t.Fatal(err)
 	}
 	return stream
-}
-
-// reason returns the reason in the ErrorInfo of an error.
-func reason(err error) string {
-	for _, d := range status.Convert(err).Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok {
-			return info.GetReason()
-		}
-	}
-	return ""
 }
 
 func receive(t *testing.T, stream pb.SubscriberService_WatchSubscribersClient) *pb.WatchSubscribersResponse {

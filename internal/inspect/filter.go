@@ -1,6 +1,8 @@
 package inspect
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"strings"
 
@@ -136,6 +138,25 @@ type SessionFilter struct {
 	InsidePort  uint16
 	OutsidePort uint16
 	RemotePort  uint16
+}
+
+// String returns the filter's fields as words, "all" for none.
+func (f *SessionFilter) String() string {
+	var words []string
+	add := func(name string, set bool, value any) {
+		if set {
+			words = append(words, fmt.Sprintf("%s=%v", name, value))
+		}
+	}
+	add("group", f.Group != "", f.Group)
+	add("protocol", f.Protocol != 0, f.Protocol)
+	add("inside", f.Inside.IsValid(), f.Inside)
+	add("inside_port", f.InsidePort != 0, f.InsidePort)
+	add("outside", f.Outside.IsValid(), f.Outside)
+	add("outside_port", f.OutsidePort != 0, f.OutsidePort)
+	add("remote", f.Remote.IsValid(), f.Remote)
+	add("remote_port", f.RemotePort != 0, f.RemotePort)
+	return cmp.Or(strings.Join(words, " "), "all")
 }
 
 // Match reports whether the session passes the filter.

@@ -54,6 +54,9 @@ func used() *Metrics {
 	m.LimitReached("default", nat.LimitTCPPorts)
 	m.Looked(inspect.LookPresence, time.Second)
 	m.Verdict("", subscriber.ForeignNAS)
+	m.AuditUnwritten()
+	m.AuditLost("file", 3)
+	m.ExpectSinks("syslog")
 	m.Expect(Expected{Clients: []string{"bng1", "bng2"}})
 	m.NASConflict("bng1")
 	return m
@@ -93,6 +96,7 @@ func TestContract(t *testing.T) {
 	for _, line := range []string{
 		`sessiond_radius_requests_total{client="bng1",result="ok",type="start"} 1`,
 		`sessiond_radius_response_seconds_count 1`,
+		`sessiond_audit_write_failures_total 1`, `sessiond_audit_sink_lost_total{sink="file"} 3`, `sessiond_audit_sink_lost_total{sink="syslog"} 0`,
 		`sessiond_radsec_connections{client="bng1"} 1`,
 		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 1`,
 		`sessiond_radsec_connections_refused_total{cause="handshake",client=""} 1`,

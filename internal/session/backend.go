@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -11,6 +12,7 @@ import (
 	"github.com/sessiond/sessiond/internal/reconcile"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
 )
 
 // backendStore carries out the changes that gRPC callers order, and lists
@@ -22,6 +24,9 @@ type backendStore interface {
 	ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
 	RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
 	SetSettings(ctx context.Context, changed map[string]string) error
+	BeginOrder(ctx context.Context, entry func(*audit.Entry)) (end func(count int, failed error) error, err error)
+	EarlierEntries(ctx context.Context) ([]audit.Entry, error)
+	Audit() *trail.Store
 	NASes(ctx context.Context) ([]subscriberdb.NAS, error)
 	FeedFill(group string) float64
 }

@@ -39,6 +39,7 @@
 //	               sessions.go, nases.go, mappinglists.go, status.go; lists.go
 //	explain.go     the Desk: everything about one customer; top.go: the busiest ones
 //	endings.go     the newest ends of sessions; refusals.go: who was refused sessions lately
+//	audits.go      audit trails, orders to the kernel, and answers to callers who only validate
 //
 // Package reconcile compares database, life cycle and kernel, and decides about
 // records that are gone, under the same lock.

@@ -9,6 +9,7 @@ import (
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/nftnat"
 )
 
 // CreateMapping makes a mapping.
@@ -83,4 +84,45 @@ func (v *Backend) MappingCounts() map[string]int {
 		counts[name] = g.Mappings.Len()
 	}
 	return counts
+}
+
+// PreviewMapping returns the mapping that CreateMapping would make.
+func (p *Previews) PreviewMapping(_ context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
+	k := p.of.mappings
+	g, m, err := k.plan(m)
+	if err != nil {
+		return inspect.Mapping{}, err
+	}
+	if lifetime > 0 {
+		m.ExpiresAt = k.now().UTC().Add(lifetime)
+	}
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	view := k.viewRLocked(g, &m)
+	view.InForce = false
+	return view, nil
+}
+
+// PreviewMappingEnd returns the mapping that DeleteMapping would end, and the number of
+// conntrack entries through it.
+func (p *Previews) PreviewMappingEnd(ctx context.Context, group string, outside nat.Endpoint) (view inspect.Mapping, sessions int, err error) {
+	k := p.of.mappings
+	g, m, err := k.find(group, outside)
+	if err != nil {
+		return inspect.Mapping{}, 0, err
+	}
+	k.mu.RLock()
+	view = k.viewRLocked(g, &m)
+	k.mu.RUnlock()
+	if !view.Inside.IsValid() {
+		return view, 0, nil
+	}
+	through := nat.NewForwards([]nat.Forward{m.Forward()})
+	err = k.kernel.SessionsOf(ctx, netip.PrefixFrom(view.Inside, 32), func(s nftnat.Session) error {
+		if s.Inside.Addr() == view.Inside && through.Has(s.Forward()) {
+			sessions++
+		}
+		return nil
+	})
+	return view, sessions, err
 }

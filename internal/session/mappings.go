@@ -10,12 +10,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/queue"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
 
 // Mappings that outlive their sessions are stored before they are programmed, and taken out of
@@ -27,6 +29,7 @@ type mappingStore interface {
 	Mappings(ctx context.Context, group string, yield func([]nat.Mapping) error) error
 	CountMappings(ctx context.Context, group string) (int, error)
 	SaveMappings(ctx context.Context, group string, put []nat.Mapping, remove []nat.Endpoint) error
+	EarlierEntries(ctx context.Context) ([]audit.Entry, error)
 }
 
 // mappingKernel takes mappings over at a start, and ends the sessions through one.
@@ -384,6 +387,9 @@ func (k *mappingKeeper) StoreAll(ctx context.Context, name string) error {
 
 // create makes a mapping, and returns once the kernel has it if its owner is online.
 func (k *mappingKeeper) create(ctx context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
+	if made, ok, err := k.earlier(ctx, false); ok || err != nil {
+		return made, err
+	}
 	g, m, inside, err := k.add(ctx, m, lifetime)
 	if err != nil {
 		return inspect.Mapping{}, err
@@ -466,6 +472,11 @@ func (k *mappingKeeper) groupRLocked(name string, o nat.Owner) (*group, error) {
 // remove ends a mapping, and returns once the kernel has neither it nor a session through it.
 func (k *mappingKeeper) remove(ctx context.Context, name string, e nat.Endpoint) (inspect.Mapping, int, error) {
 	g, m, inside, err := k.end(ctx, name, e)
+	if errors.Is(err, inspect.ErrNotFound) {
+		if ended, ok, failed := k.earlier(ctx, true); ok || failed != nil {
+			return ended, 0, failed
+		}
+	}
 	if err != nil {
 		return inspect.Mapping{}, 0, err
 	}
@@ -476,6 +487,28 @@ func (k *mappingKeeper) remove(ctx context.Context, name string, e nat.Endpoint)
 	sessions := k.ended[e]
 	delete(k.ended, e)
 	return k.viewRLocked(g, &m), sessions, err
+}
+
+// earlier returns the mapping that an earlier attempt with the order's request_id made or ended.
+func (k *mappingKeeper) earlier(ctx context.Context, ended bool) (inspect.Mapping, bool, error) {
+	entries, err := k.store.EarlierEntries(ctx)
+	if err != nil {
+		return inspect.Mapping{}, false, unavailable(err)
+	}
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	for _, e := range entries {
+		g := k.groups[e.Group]
+		if g == nil {
+			continue
+		}
+		for m := range g.Mappings.From(nat.Endpoint{}) {
+			if slices.Contains(e.Keys, codec.FormatEndpoint(m.Outside)) && m.Ended() == ended {
+				return k.viewRLocked(g, &m), true, nil
+			}
+		}
+	}
+	return inspect.Mapping{}, false, nil
 }
 
 // end ends a mapping, and returns the address that had it, zero for none.

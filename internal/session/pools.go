@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -196,28 +197,43 @@ type poolOrder struct {
 	kind    subscriberdb.PoolKind
 }
 
+// poolPlan is a change of pools that may be carried out.
+type poolPlan struct {
+	group        string
+	before, next poolChanges
+	live         []netip.Addr // inside addresses with live bindings in the prefix
+}
+
+// checkPool returns the plan for an order, or the reason to refuse it. regrouping is held.
+func (sg *servedGroups) checkPool(o poolOrder) (plan poolPlan, err error) {
+	if err := sg.mayRegroup(); err != nil {
+		return plan, fmt.Errorf("%w: %w", inspect.ErrNotReady, err)
+	}
+	plan.group, plan.before, plan.next, err = sg.planPool(o)
+	if err != nil {
+		return plan, err
+	}
+	if err := sg.mayRoute(o); err != nil {
+		return plan, err
+	}
+	mapped := sg.mappedIn(plan.group, o.outside)
+	plan.live = sg.liveIn(plan.group, o.outside)
+	if o.kind == subscriberdb.PoolRemoved && len(plan.live)+mapped > 0 {
+		return plan, &inspect.LiveBindingsError{Outside: o.outside, Bindings: len(plan.live), Mappings: mapped}
+	}
+	return plan, nil
+}
+
 // changePool carries out an order, and returns the group and the number of bindings that
 // are being cut.
 func (sg *servedGroups) changePool(ctx context.Context, o poolOrder) (name string, cut int, err error) {
 	sg.awaitAdopted(ctx)
 	sg.regrouping.Lock()
 	defer sg.regrouping.Unlock()
-	if err := sg.mayRegroup(); err != nil {
-		return "", 0, fmt.Errorf("%w: %w", inspect.ErrNotReady, err)
-	}
-	name, before, next, err := sg.planPool(o)
-	if err != nil {
+	plan, err := sg.checkPool(o)
+	name, before, next := plan.group, plan.before, plan.next
+	if err != nil || slices.Equal(before, next) {
 		return name, 0, err
-	}
-	if err := sg.mayRoute(o); err != nil {
-		return name, 0, err
-	}
-	live, mapped := sg.liveIn(name, o.outside), sg.mappedIn(name, o.outside)
-	if o.kind == subscriberdb.PoolRemoved && len(live)+mapped > 0 {
-		return name, 0, &inspect.LiveBindingsError{Outside: o.outside, Bindings: len(live), Mappings: mapped}
-	}
-	if slices.Equal(before, next) {
-		return name, 0, nil
 	}
 	if err := sg.carryOut(ctx, name, before, next, func() {
 		if o.kind == subscriberdb.PoolCut {
@@ -285,7 +301,7 @@ func (sg *servedGroups) carryOut(ctx context.Context, name string, before, next 
 	replace(next)
 	if err := sg.regroup(ctx, sg.configured(), nil); err != nil {
 		replace(before)
-		return errors.Join(err, sg.store.SavePoolChanges(ctx, name, before))
+		return errors.Join(err, sg.store.SavePoolChanges(audit.Reverting(ctx, err), name, before))
 	}
 	return nil
 }
@@ -469,10 +485,54 @@ func (v *Backend) changePool(ctx context.Context, o poolOrder) ([]inspect.Pool, 
 	if err != nil {
 		return nil, 0, err
 	}
+	return v.poolsIn(name, o.outside), cut, nil
+}
+
+// poolsIn returns the pools of a group in an outside prefix.
+func (v *Backend) poolsIn(name string, outside netip.Prefix) []inspect.Pool {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
-	pools := slices.DeleteFunc(v.served.poolsRLocked(), func(p inspect.Pool) bool {
-		return p.Group != name || !p.Outside.Overlaps(o.outside)
+	return slices.DeleteFunc(v.served.poolsRLocked(), func(p inspect.Pool) bool {
+		return p.Group != name || !p.Outside.Overlaps(outside)
 	})
-	return pools, cut, nil
+}
+
+// PreviewAddPool returns the pools in an outside prefix that AddPool would take, as they are.
+func (p *Previews) PreviewAddPool(ctx context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error) {
+	pools, _, err := p.pool(ctx, poolOrder{group, outside, subscriberdb.PoolAdded})
+	return pools, err
+}
+
+// PreviewDrainPool does the same for DrainPool.
+func (p *Previews) PreviewDrainPool(ctx context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error) {
+	pools, _, err := p.pool(ctx, poolOrder{group, outside, subscriberdb.PoolDraining})
+	return pools, err
+}
+
+// PreviewRemovePool does the same for RemovePool. It returns also the number of bindings that
+// would be cut, and of their conntrack entries.
+func (p *Previews) PreviewRemovePool(ctx context.Context, group string, outside netip.Prefix, cut bool) (pools []inspect.Pool, bindings, sessions int, err error) {
+	kind := subscriberdb.PoolRemoved
+	if cut {
+		kind = subscriberdb.PoolCut
+	}
+	pools, live, err := p.pool(ctx, poolOrder{group, outside, kind})
+	for _, inside := range live {
+		sessions += p.of.kernel.SessionCount(inside)
+	}
+	return pools, len(live), sessions, err
+}
+
+// pool checks an order, and returns the pools in its prefix, and the inside addresses with live
+// bindings there.
+func (p *Previews) pool(ctx context.Context, o poolOrder) ([]inspect.Pool, []netip.Addr, error) {
+	sg := p.of.served
+	sg.awaitAdopted(ctx)
+	sg.regrouping.Lock()
+	defer sg.regrouping.Unlock()
+	plan, err := sg.checkPool(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.of.poolsIn(plan.group, o.outside), plan.live, nil
 }

@@ -177,19 +177,27 @@ func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) 
 	if err != nil {
 		return 0, err
 	}
+	earlier, err := v.earlier(ctx)
+	if err != nil {
+		return 0, err
+	}
 	ended, err := v.store.ConfirmRemovals(ctx, keys)
 	v.decided(ended)
 	if err != nil {
 		return len(ended), unavailable(err)
 	}
 	v.follower.awaitTails(ctx)
-	return len(ended), nil
+	return len(earlier) + len(ended), nil
 }
 
 // RefuseRemovals drops the suspended removals that match, and returns their
 // number once the engine has applied that.
 func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
 	keys, err := v.heldKeys(f)
+	if err != nil {
+		return 0, err
+	}
+	earlier, err := v.earlier(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -210,7 +218,7 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 			Kind: inspect.EventRemovalRefused, At: v.shared.now(), End: subscriber.End{Reason: reason}, Record: &packed, Slot: v.shared.life.Slot(r.Inside),
 		})
 	}
-	return len(kept), nil
+	return len(earlier) + len(kept), nil
 }
 
 // decided reports to the guards that a person has decided about suspended

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nftnat"
 )
@@ -30,12 +31,20 @@ func (v *Backend) TerminateSessions(ctx context.Context, f inspect.SessionFilter
 	if err != nil {
 		return 0, err
 	}
-	for i, s := range doomed {
-		if err := v.kernel.KillSession(ctx, s); err != nil {
-			return i, err
-		}
+	if len(doomed) == 0 {
+		return 0, nil
 	}
-	return len(doomed), nil
+	order := func(e *audit.Entry) {
+		e.Group, e.Count, e.Keys = f.Group, len(doomed), []string{f.String()}
+	}
+	return v.ordered(ctx, order, func() (int, error) {
+		for i, s := range doomed {
+			if err := v.kernel.KillSession(ctx, s); err != nil {
+				return i, err
+			}
+		}
+		return len(doomed), nil
+	})
 }
 
 func (v *Backend) eachSession(ctx context.Context, f inspect.SessionFilter, yield func(nftnat.Session, inspect.Session) error) error {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/reconcile"
@@ -122,9 +123,18 @@ func (v *Backend) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, 
 	if v.readiness.notReady() != nil {
 		return nil, fmt.Errorf("%w: %w", inspect.ErrNotReady, v.readiness.notReady())
 	}
-	drifts, err := v.reconciler.Compare(ctx, reconcile.Comparison{DryRun: dryRun, Audit: true})
-	if err != nil {
-		return drifts, fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
+	var drifts []inspect.Drift
+	compare := func() (int, error) {
+		var err error
+		if drifts, err = v.reconciler.Compare(ctx, reconcile.Comparison{DryRun: dryRun, Audit: true}); err != nil {
+			err = fmt.Errorf("%w: %w", inspect.ErrUnavailable, err)
+		}
+		return len(drifts), err
 	}
-	return drifts, nil
+	if dryRun {
+		_, err := compare()
+		return drifts, err
+	}
+	_, err := v.ordered(ctx, func(*audit.Entry) {}, compare)
+	return drifts, err
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
@@ -190,11 +191,18 @@ func (v *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 	if err != nil {
 		return nil, err
 	}
+	earlier, err := v.earlier(ctx)
+	if err != nil {
+		return nil, err
+	}
 	deleted, err := v.store.Delete(ctx, keys, subscriber.ReasonAdmin)
 	if err != nil {
 		return deleted, unavailable(err)
 	}
 	v.follower.awaitTails(ctx)
+	for _, key := range earlier {
+		deleted = append(deleted, subscriber.Record{Key: key})
+	}
 	return deleted, nil
 }
 
@@ -219,6 +227,12 @@ func (v *Backend) DeleteVersion(ctx context.Context, key subscriber.Key, version
 	}
 	v.follower.awaitTails(ctx)
 	return deleted, nil
+}
+
+// subscriberKey reads the key of a subscriber in an audit entry.
+func subscriberKey(group, text string) (subscriber.Key, bool) {
+	inside, err := netip.ParseAddr(text)
+	return subscriber.Key{Group: group, Inside: inside}, err == nil
 }
 
 // matching returns the keys of matching online subscribers, in order.
@@ -263,6 +277,11 @@ func unavailable(err error) error {
 		return fmt.Errorf("%w: %w", inspect.ErrNotFound, err)
 	case errors.Is(err, subscriberdb.ErrStale):
 		return fmt.Errorf("%w: %w", inspect.ErrConflict, err)
+	case errors.Is(err, audit.ErrUnwritten):
+		if subscriberdb.IsFull(err) {
+			return fmt.Errorf("%w: %w", inspect.ErrFull, err)
+		}
+		return err
 	case subscriberdb.IsFull(err):
 		return fmt.Errorf("%w: %w", inspect.ErrFull, err)
 	}

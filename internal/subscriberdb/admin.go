@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
@@ -17,8 +18,18 @@ import (
 // recordWriter writes and deletes records without an accounting event.
 type recordWriter struct {
 	*shared
-	txns *txn.Engine
-	feed *changeFeed
+	txns   *txn.Engine
+	feed   *changeFeed
+	orders *callerOrders
+}
+
+// run runs transactions, with audit entries if a caller orders them.
+func (w *recordWriter) run(ctx context.Context, txns []*txn.Txn) {
+	if audit.From(ctx) == nil {
+		w.txns.Run(ctx, txns)
+		return
+	}
+	w.txns.RunRecorded(ctx, txns, w.orders)
 }
 
 // Put writes a record for an operator: it creates the record at its address, updates the
@@ -47,7 +58,7 @@ func (w *recordWriter) Put(ctx context.Context, r subscriber.Record) (subscriber
 		}
 		return subscriber.DecidePut(v.Holder, r)
 	})}
-	w.txns.Run(ctx, []*txn.Txn{tx})
+	w.run(ctx, []*txn.Txn{tx})
 	switch {
 	case tx.Err != nil:
 		return r, fmt.Errorf("put record %v: %w", r.Inside, tx.Err)
@@ -75,7 +86,7 @@ func (w *recordWriter) DeleteVersion(ctx context.Context, key subscriber.Key, ve
 		}
 		return subscriber.Decision{Delete: []subscriber.Ending{subscriber.NewEnding(*v.Holder, why, at)}}
 	})}
-	w.txns.Run(ctx, []*txn.Txn{tx})
+	w.run(ctx, []*txn.Txn{tx})
 	switch {
 	case tx.Err != nil:
 		return subscriber.Record{}, failed([]*txn.Txn{tx})
@@ -128,6 +139,9 @@ const endWorkers = txn.MaxTrips
 func (w *recordWriter) endAll(ctx context.Context, txns []*txn.Txn) ([]subscriber.Record, error) {
 	workers, ctx := errgroup.WithContext(ctx)
 	workers.SetLimit(endWorkers)
+	if audit.From(ctx) != nil { // the entries of an order follow each other
+		workers.SetLimit(1)
+	}
 	for batch := range slices.Chunk(txns, endBatch) {
 		workers.Go(func() error { return w.endInTurn(ctx, batch) })
 	}
@@ -166,7 +180,7 @@ func (w *recordWriter) endInTurn(ctx context.Context, txns []*txn.Txn) error {
 	if ctx.Err() != nil { // a batch before this one failed
 		return ctx.Err()
 	}
-	w.txns.Run(ctx, txns)
+	w.run(ctx, txns)
 	return failed(txns)
 }
 
@@ -185,7 +199,7 @@ func (w *recordWriter) performAll(ctx context.Context, txns []*txn.Txn) error {
 	for len(txns) > 0 {
 		batch := txns[:min(endBatch, len(txns))]
 		txns = txns[len(batch):]
-		w.txns.Run(ctx, batch)
+		w.run(ctx, batch)
 		for _, tx := range batch {
 			if tx.Err != nil {
 				return fmt.Errorf("record %v: %w", tx.Inside, tx.Err)

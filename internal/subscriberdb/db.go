@@ -15,6 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriberdb/nases"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/subscriberdb/removals"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
@@ -61,6 +62,7 @@ type Options struct {
 	Conflict     func(client string)                       // optional: called for an event with a name that several NASes use; called concurrently
 	Garbage      func(group string, kind Garbage)          // optional: called for unusable data in Redis, each time it is read; called concurrently
 	Limited      func(client string, b Bound)              // optional: called when a RADIUS client has used up its share; called concurrently
+	Unwritten    func()                                    // optional: called for each change that is refused, as its audit entry cannot be written; called concurrently
 	Logger       *slog.Logger                              // default: discard
 	Now          func() time.Time                          // default: time.Now
 }
@@ -84,6 +86,7 @@ type DB struct {
 	*restartSweeper // sessions that restarts of NASes end
 	*bindingStore   // bindings, see package bindings
 	*mappingStore   // mappings that outlive their sessions
+	*callerOrders   // audit entries about the changes that callers order
 
 	txns      *txn.Engine
 	nases     *nases.Registry
@@ -166,11 +169,15 @@ func assemble(o *Options) *DB {
 	probe := &prober{common, txns, o.Node}
 	feed.probe = probe
 	reader := &recordReader{common, clients, &reports.reporters}
-	writer := &recordWriter{common, txns, feed}
+	orders := &callerOrders{trail.New(trail.Options{
+		Client: common.client, Node: o.Node, Trails: common.names, Failed: o.Unwritten, Logger: logger, Now: o.Now,
+	})}
+	writer := &recordWriter{common, txns, feed, orders}
 	guards := &restartGuards{}
 	return &DB{
 		shared: common, clientSet: clients, prober: probe, changeFeed: feed,
-		nasStore: nases.NewStore(known, common.client, logger, o.Now), valueStore: &valueStore{common}, mappingStore: &mappingStore{common}, keyTypes: &keyTypes{common},
+		nasStore: nases.NewStore(known, common.client, logger, o.Now), valueStore: &valueStore{common, orders.trails},
+		mappingStore: &mappingStore{common, orders.trails}, callerOrders: orders, keyTypes: &keyTypes{common},
 		recordReader: reader, recordWriter: writer, absences: &absences{common, feed, txns, o.TombstoneTTL},
 		suspensions: &suspensions{common, reader, writer, guards},
 		removalWatcher: removals.New(removals.Options{
@@ -216,6 +223,9 @@ func (o *Options) setDefaults() {
 	if o.Limited == nil {
 		o.Limited = func(string, Bound) {}
 	}
+	if o.Unwritten == nil {
+		o.Unwritten = func() {}
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -229,9 +239,9 @@ func (o *Options) setDefaults() {
 // txn.
 func scripts() []*redis.Script {
 	general, fast := txn.Scripts()
-	fast = append(append(fast, bindings.Scripts()...), nases.Scripts()...)
+	fast = slices.Concat(fast, txn.RecordedScripts(), trail.Scripts(), bindings.Scripts(), nases.Scripts())
 	return append([]*redis.Script{
-		general, announceScript, sweptScript, forgetScript,
+		general, announceScript, sweptScript, forgetScript.Plain(), forgetScript.Recorded(),
 		ownerScript, positionScript, trimScript, aheadScript, renewScript, discardScript, discardTextScript,
 	}, fast...)
 }

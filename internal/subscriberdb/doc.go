@@ -32,10 +32,11 @@
 // All else.
 //
 //	mappings.go      static mappings
+//	orders.go        audit entries about changes that callers order
 //	values.go        settings, and of each group its marker, owner and served configuration
 //	probe.go         whether Redis can be used, and keeps its data
 //	garbage.go       unusable data: counted, logged, deleted where they block writes
 //
-// Subpackages: txn (transactions), nases, removals (by others), bindings, codec (keys and
+// Subpackages: txn (transactions), trail (audit entries), nases, removals (by others), bindings, codec (keys and
 // text forms, pure) and redisconn (connections).
 package subscriberdb

@@ -5,15 +5,18 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
 )
 
 // mappingStore reads and writes the mappings that outlive their sessions.
-type mappingStore struct{ *shared }
+type mappingStore struct {
+	*shared
+	trails *trail.Store
+}
 
 // mappingChunk bounds the mappings of one write: it is one step, during which Redis serves no
 // other client.
@@ -63,7 +66,7 @@ func (s *mappingStore) SaveMappings(ctx context.Context, group string, put []nat
 			}
 			args = append(args, codec.FormatEndpoint(chunk[i].Outside), text)
 		}
-		if err := s.client.Process(ctx, redis.NewIntCmd(ctx, args...)); err != nil {
+		if err := s.write(ctx, group, args, 2); err != nil {
 			return fmt.Errorf("write %s: %w", key, err)
 		}
 	}
@@ -72,9 +75,24 @@ func (s *mappingStore) SaveMappings(ctx context.Context, group string, put []nat
 		for _, e := range chunk {
 			args = append(args, codec.FormatEndpoint(e))
 		}
-		if err := s.client.Process(ctx, redis.NewIntCmd(ctx, args...)); err != nil {
+		if err := s.write(ctx, group, args, 1); err != nil {
 			return fmt.Errorf("remove from %s: %w", key, err)
 		}
 	}
 	return nil
+}
+
+// write executes a command on the mappings of a group: two words, and then some words for each
+// mapping, of which the first is its field.
+func (s *mappingStore) write(ctx context.Context, group string, command []any, each int) error {
+	key := codec.MappingsKey(group)
+	return s.trails.Write(ctx, group, func(e *audit.Entry) {
+		e.Group, e.Count = group, (len(command)-2)/each
+		for i := 2; i < len(command); i += each {
+			e.Keys = append(e.Keys, fmt.Sprint(command[i]))
+		}
+		if e.Count == 1 && each == 2 {
+			e.New = fmt.Sprintf("%s", command[3])
+		}
+	}, []string{key}, command)
 }

@@ -9,9 +9,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
-	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 )
 
@@ -181,8 +182,7 @@ func (su *suspensions) forgetRestart(ctx context.Context, nas groupNAS, held str
 		return err
 	}
 	keys := []string{codec.RestartKey(nas.group, nas.nas.Session()), codec.RestartsKey(nas.group)}
-	call := redisconn.NewCall(ctx, forgetScript, keys, line, codec.NASRef(nas.nas.Session()))
-	if err := su.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
+	if err := su.callForget(ctx, nas, keys, line); err != nil {
 		return err
 	}
 	su.writer.txns.SetRestart(nas.group, nas.nas.Session(), "")
@@ -191,12 +191,33 @@ func (su *suspensions) forgetRestart(ctx context.Context, nas groupNAS, held str
 	return nil
 }
 
+// callForget deletes a NAS's restart, with an audit entry if a caller orders it.
+func (su *suspensions) callForget(ctx context.Context, nas groupNAS, keys []string, line string) error {
+	ref := codec.NASRef(nas.nas.Session())
+	e, ordered, err := audit.EntryFor(ctx)
+	if err != nil {
+		return err
+	}
+	if !ordered {
+		_, err := su.client.Call(ctx, forgetScript.Plain(), keys, line, ref)
+		return err
+	}
+	e.Group, e.Keys, e.Old = nas.group, []string{"nas:" + ref}, line
+	list := []any{"evalsha", forgetScript.Plain().Hash(), len(keys), keys[0], keys[1], line, ref}
+	_, _, err = su.writer.orders.trails.Append(ctx, nas.group, e, forgetScript, list)
+	return err
+}
+
 // forgetScript deletes a NAS's restart, unless the NAS restarted again.
 //
 // KEYS and ARGV as of sweptScript. Returns 1 when it is done, 0 when there is
 // another restart.
-var forgetScript = redis.NewScript(`
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+var forgetScript = trail.NewScript(`
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
+  if whole then return false, {1} end
+  return 0
+end
+record()
 redis.call('DEL', KEYS[1])
 redis.call('SREM', KEYS[2], ARGV[2])
 return 1

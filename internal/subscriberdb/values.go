@@ -4,18 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
 )
 
 // valueStore reads and writes the live settings, and each group's marker, owner and served
 // configuration.
-type valueStore struct{ *shared }
+type valueStore struct {
+	*shared
+	trails *trail.Store
+}
 
 // Settings returns the live settings, empty if none were ever written.
 func (v *valueStore) Settings(ctx context.Context) (map[string]string, error) {
@@ -43,7 +50,29 @@ func (v *valueStore) SetSettings(ctx context.Context, settings map[string]string
 	if len(settings) == 0 {
 		return nil
 	}
-	if err := v.client.HSet(ctx, codec.SettingsKey, settings).Err(); err != nil {
+	var old []any
+	names := slices.Sorted(maps.Keys(settings))
+	if audit.From(ctx) != nil {
+		var err error
+		if old, err = v.client.HMGet(ctx, codec.SettingsKey, names...).Result(); err != nil {
+			return fmt.Errorf("read settings: %w", err)
+		}
+	}
+	words := []any{"hset", codec.SettingsKey}
+	for _, name := range names {
+		words = append(words, name, settings[name])
+	}
+	err := v.trails.Write(ctx, audit.DaemonTrail, func(e *audit.Entry) {
+		e.Count, e.Keys = len(names), names
+		for i, name := range names {
+			if old[i] != nil {
+				e.Old += fmt.Sprintf("%s=%v ", name, old[i])
+			}
+			e.New += name + "=" + settings[name] + " "
+		}
+		e.Old, e.New = strings.TrimSpace(e.Old), strings.TrimSpace(e.New)
+	}, []string{codec.SettingsKey}, words)
+	if err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	return nil
@@ -237,18 +266,42 @@ func (v *valueStore) PoolChanges(ctx context.Context, group string) ([]PoolChang
 // SavePoolChanges replaces the changes of a group's outside prefixes at run time.
 func (v *valueStore) SavePoolChanges(ctx context.Context, group string, changes []PoolChange) error {
 	key := codec.PoolsKey(group)
-	if len(changes) == 0 {
-		if err := v.client.Del(ctx, key).Err(); err != nil {
-			return fmt.Errorf("delete %s: %w", key, err)
+	text, words := []byte(nil), []any{"del", key}
+	if len(changes) > 0 {
+		var err error
+		if text, err = codec.FormatPoolChanges(changes); err != nil {
+			return fmt.Errorf("write %s: %w", key, err)
 		}
-		return nil
+		words = []any{"set", key, text}
 	}
-	text, err := codec.FormatPoolChanges(changes)
-	if err == nil {
-		err = v.client.Set(ctx, key, text, 0).Err()
+	old := ""
+	if audit.From(ctx) != nil {
+		var err error
+		if old, err = v.client.Get(ctx, key).Result(); err != nil && !errors.Is(err, redis.Nil) {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
 	}
+	err := v.trails.Write(ctx, group, func(e *audit.Entry) {
+		e.Group, e.Old, e.New, e.Keys = group, old, string(text), changedPools(old, changes)
+		e.Count = len(e.Keys)
+	}, []string{key}, words)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
 	}
 	return nil
+}
+
+// changedPools returns the prefixes whose changes differ from the stored ones.
+func changedPools(stored string, changes []PoolChange) []string {
+	before, _ := codec.ParsePoolChanges([]byte(stored)) // what cannot be read counts as none
+	var prefixes []string
+	for _, both := range [2][2][]PoolChange{{before, changes}, {changes, before}} {
+		for _, c := range both[0] {
+			same := slices.ContainsFunc(both[1], func(o PoolChange) bool { return o.Prefix == c.Prefix && o.Kind == c.Kind })
+			if name := c.Prefix.String(); !same && !slices.Contains(prefixes, name) {
+				prefixes = append(prefixes, name)
+			}
+		}
+	}
+	return prefixes
 }

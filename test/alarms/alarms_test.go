@@ -104,6 +104,8 @@ var alarmCases = map[string]struct{ fires, silent history }{
 	"SessiondSubscribersAtSessionLimit": {history{`sessiond_subscribers_at_session_limit{` + of + `} 1x90`}, history{`sessiond_subscribers_at_session_limit{` + of + `} 0x90`}},
 	"SessiondDrift":                     {history{`sessiond_drift_total{` + of + `,kind="element_missing"} 0x50 1x40`}, history{`sessiond_drift_total{` + of + `,kind="element_missing"} 1x90`}},
 	"SessiondConntrackEventsMissing":    {history{`sessiond_conntrack_index_drift_total{` + of + `,kind="missed"} 0x50 1x40`}, history{`sessiond_conntrack_index_drift_total{` + of + `,kind="stale"} 0+1x90`, `sessiond_conntrack_index_drift_total{` + of + `,kind="missed"} 0x90`}},
+	"SessiondAuditUnwritten":            {history{`sessiond_audit_write_failures_total{` + of + `} 0x55 1x35`}, history{`sessiond_audit_write_failures_total{` + of + `} 1x90`}},
+	"SessiondAuditCopyIncomplete":       {history{`sessiond_audit_sink_lost_total{` + of + `,sink="file"} 0x50 1x40`}, history{`sessiond_audit_sink_lost_total{` + of + `,sink="file"} 1x90`}},
 	"SessiondSlowRemoval": {
 		history{`sessiond_stop_to_cut_seconds_bucket{` + of + `,le="1"} 0+90x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="2.5"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="+Inf"} 0+100x90`},
 		history{`sessiond_stop_to_cut_seconds_bucket{` + of + `,le="1"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="2.5"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="+Inf"} 0+100x90`},

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -39,7 +40,9 @@ type Backend struct {
 	Ended   []inspect.Ending      // the latest first
 	Told    []inspect.Explanation // of alice, and of others
 	Busy    []inspect.Top         // whatever is asked for
-	Inside  netip.Prefix          // inside prefix of group "default"; Put elsewhere is ErrNoGroup
+	Audits  Audits
+	Orders  []*audit.Order // of the calls that change something, nil for one without
+	Inside  netip.Prefix   // inside prefix of group "default"; Put elsewhere is ErrNoGroup
 	Err     error
 	Pages   int // number of requested pages
 	Looks   int // number of items that a page examines; 0: all
@@ -119,9 +122,10 @@ func (b *Backend) BindingTotal(_ context.Context, f inspect.BindingFilter) (int,
 }
 
 // DeleteVersion implements control.Subscribers.
-func (b *Backend) DeleteVersion(_ context.Context, key subscriber.Key, version string) (subscriber.Record, error) {
+func (b *Backend) DeleteVersion(ctx context.Context, key subscriber.Key, version string) (subscriber.Record, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	i := b.indexLocked(key)
 	switch {
 	case b.Err != nil:
@@ -212,9 +216,10 @@ func page[T, K any](b *Backend, items []T, keyOf func(*T) K, compare func(a, b K
 }
 
 // Put implements control.Subscribers.
-func (b *Backend) Put(_ context.Context, r subscriber.Record) (subscriber.Record, error) {
+func (b *Backend) Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	if b.Err != nil {
 		return r, b.Err
 	}
@@ -235,9 +240,10 @@ func (b *Backend) Put(_ context.Context, r subscriber.Record) (subscriber.Record
 }
 
 // Delete implements control.Subscribers.
-func (b *Backend) Delete(_ context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
+func (b *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]subscriber.Record, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	if b.Err != nil {
 		return nil, b.Err
 	}
@@ -304,9 +310,10 @@ func (b *Backend) Pools(context.Context) ([]inspect.Pool, error) {
 }
 
 // AddPool implements control.Nat.
-func (b *Backend) AddPool(_ context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error) {
+func (b *Backend) AddPool(ctx context.Context, group string, outside netip.Prefix) ([]inspect.Pool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	if b.Err == nil && b.Inside.Overlaps(outside) {
 		return nil, fmt.Errorf("%w: %v overlaps the inside prefix %v", inspect.ErrPoolConflict, outside, b.Inside)
 	}
@@ -319,9 +326,10 @@ func (b *Backend) AddPool(_ context.Context, group string, outside netip.Prefix)
 }
 
 // DrainPool implements control.Nat.
-func (b *Backend) DrainPool(_ context.Context, _ string, outside netip.Prefix) ([]inspect.Pool, error) {
+func (b *Backend) DrainPool(ctx context.Context, _ string, outside netip.Prefix) ([]inspect.Pool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	for i := range b.Blocks {
 		if p := &b.Blocks[i]; p.Outside == outside {
 			p.Draining, p.Change, p.ChangedAt, p.Free, p.Total = true, inspect.PoolDrained, Now, 0, p.Used+p.Held
@@ -332,9 +340,10 @@ func (b *Backend) DrainPool(_ context.Context, _ string, outside netip.Prefix) (
 }
 
 // RemovePool implements control.Nat.
-func (b *Backend) RemovePool(_ context.Context, _ string, outside netip.Prefix, cut bool) ([]inspect.Pool, int, error) {
+func (b *Backend) RemovePool(ctx context.Context, _ string, outside netip.Prefix, cut bool) ([]inspect.Pool, int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	i := slices.IndexFunc(b.Blocks, func(p inspect.Pool) bool { return p.Outside == outside })
 	switch {
 	case b.Err != nil:
@@ -404,9 +413,10 @@ func (b *Backend) CountSessions(ctx context.Context, f inspect.SessionFilter) (i
 }
 
 // TerminateSessions implements control.Sessions.
-func (b *Backend) TerminateSessions(_ context.Context, f inspect.SessionFilter) (int, error) {
+func (b *Backend) TerminateSessions(ctx context.Context, f inspect.SessionFilter) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	before := len(b.Flows)
 	b.Flows = slices.DeleteFunc(b.Flows, func(s inspect.Session) bool { return f.Match(&s) })
 	return before - len(b.Flows), b.Err
@@ -420,9 +430,10 @@ func (b *Backend) Settings(context.Context) (inspect.Settings, error) {
 }
 
 // UpdateSettings implements control.Controls.
-func (b *Backend) UpdateSettings(_ context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
+func (b *Backend) UpdateSettings(ctx context.Context, s inspect.Settings, names []string) (inspect.Settings, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	if b.Err != nil {
 		return b.Live, b.Err
 	}
@@ -438,9 +449,12 @@ func (b *Backend) Status(context.Context) (inspect.Status, error) {
 }
 
 // Reconcile implements control.Controls.
-func (b *Backend) Reconcile(_ context.Context, dryRun bool) ([]inspect.Drift, error) {
+func (b *Backend) Reconcile(ctx context.Context, dryRun bool) ([]inspect.Drift, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !dryRun {
+		b.Orders = append(b.Orders, audit.From(ctx))
+	}
 	found := slices.Clone(b.Differs)
 	for i := range found {
 		found[i].Mended = !dryRun
@@ -454,18 +468,19 @@ func (b *Backend) Removals(_ context.Context, f inspect.RemovalFilter, after ins
 }
 
 // ConfirmRemovals implements control.Removals.
-func (b *Backend) ConfirmRemovals(_ context.Context, f inspect.RemovalFilter) (int, error) {
-	return b.decide(f)
+func (b *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
+	return b.decide(ctx, f)
 }
 
 // RefuseRemovals implements control.Removals.
-func (b *Backend) RefuseRemovals(_ context.Context, f inspect.RemovalFilter) (int, error) {
-	return b.decide(f)
+func (b *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
+	return b.decide(ctx, f)
 }
 
-func (b *Backend) decide(f inspect.RemovalFilter) (int, error) {
+func (b *Backend) decide(ctx context.Context, f inspect.RemovalFilter) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	before := len(b.Waiting)
 	f.Kind = inspect.RemovalHeld
 	b.Waiting = slices.DeleteFunc(b.Waiting, func(r inspect.Removal) bool { return f.Match(&r) })
@@ -473,9 +488,10 @@ func (b *Backend) decide(f inspect.RemovalFilter) (int, error) {
 }
 
 // CreateMapping implements control.Mappings. It chooses the port 60100.
-func (b *Backend) CreateMapping(_ context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
+func (b *Backend) CreateMapping(ctx context.Context, m nat.Mapping, lifetime time.Duration) (inspect.Mapping, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	if b.Err != nil {
 		return inspect.Mapping{}, b.Err
 	}
@@ -495,9 +511,10 @@ func (b *Backend) CreateMapping(_ context.Context, m nat.Mapping, lifetime time.
 }
 
 // DeleteMapping implements control.Mappings.
-func (b *Backend) DeleteMapping(_ context.Context, _ string, outside nat.Endpoint) (inspect.Mapping, int, error) {
+func (b *Backend) DeleteMapping(ctx context.Context, _ string, outside nat.Endpoint) (inspect.Mapping, int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.Orders = append(b.Orders, audit.From(ctx))
 	i := slices.IndexFunc(b.Mapped, func(m inspect.Mapping) bool { return m.Outside == outside && !m.Ended() })
 	switch {
 	case b.Err != nil:

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -59,6 +60,7 @@ func Scene() *Backend {
 		Waiting: waits(),
 		Routers: routers(),
 		Mapped:  mapped(),
+		Audits:  audits(),
 		Differs: []inspect.Drift{{Kind: inspect.DriftElementOrphaned, Group: "default", Inside: netip.MustParseAddr("100.64.9.9"), What: "gate is open without a binding; remove it"}},
 	}
 	b.Ended = ended(carol)
@@ -114,6 +116,25 @@ func told(b *Backend) []inspect.Explanation {
 		}
 	}
 	return list
+}
+
+// audits are a deletion, and the end of a session in the kernel.
+func audits() Audits {
+	noc := audit.Entry{Trail: audit.DaemonTrail, At: Now.Add(-time.Minute), Node: "cgn1", Actor: "san:spiffe://isp/noc", Role: "operator", Source: "192.0.2.7:41000", Method: "TerminateSessions"}
+	order, end := noc, noc
+	order.Number, order.Outcome, order.Part, order.Count, order.Keys = 1, audit.Ordered, 1, 2, []string{"inside=100.64.0.7/32"}
+	end.Number, end.Outcome, end.Part, end.Count, end.Of, end.At = 2, audit.Done, 2, 2, 1, Now.Add(-59*time.Second)
+	return Audits{
+		Entries: []audit.Entry{end, order, {
+			Trail: "default", Number: 1, At: Now.Add(-time.Hour), Node: "cgn1", Actor: "user:0", Role: "admin", Source: "unix",
+			Method: "DeleteSubscribers", Group: "default", RequestID: "7c9e", Reason: "ticket 4711", Part: 1, Count: 4, Outcome: audit.Done,
+			Keys: []string{"100.64.0.20", "100.64.0.21", "100.64.0.22", "100.64.0.23"},
+		}},
+		Checks: []audit.Verified{
+			{Trail: audit.DaemonTrail, First: 1, Last: audit.Head{Number: 2, Hash: "5e0a"}, Entries: 2},
+			{Trail: "default", First: 1, Last: audit.Head{Number: 1, Hash: "91c3"}, Entries: 1},
+		},
+	}
 }
 
 // portUse is that of alice, the only one with ports.

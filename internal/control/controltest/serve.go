@@ -25,6 +25,7 @@ func Serve(t testing.TB, b *Backend, change func(*control.Options)) *Server {
 	t.Helper()
 	o := control.Options{
 		Listen: "127.0.0.1:0", Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, NASes: b, Mappings: b, Desk: b,
+		Audits: &b.Audits, Previews: Previews{b},
 		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return Now }, LocalRole: access.Admin,
 	}
 	if change != nil {

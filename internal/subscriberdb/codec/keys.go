@@ -146,6 +146,27 @@ func PoolsKey(group string) string { return groupKey(group, "pools") }
 // sessions, by outside endpoint.
 func MappingsKey(group string) string { return groupKey(group, "mappings") }
 
+// AuditKey returns the key of the stream with the audit trail of a group, or, for Reserved, of
+// the changes that belong to no group. Each trail is in the slot of the data it is about: that
+// of the group, and that of the settings.
+func AuditKey(trail string) string {
+	if trail == Reserved {
+		return "{" + SettingsKey + "}:audit"
+	}
+	return groupKey(trail, "audit")
+}
+
+// AuditHeadKey returns the key of the hash with the ends of an audit trail.
+func AuditHeadKey(trail string) string { return AuditKey(trail) + ":head" }
+
+// AuditSinksKey returns the key of the hash with the positions of the sinks of an audit trail.
+func AuditSinksKey(trail string) string { return AuditKey(trail) + ":sinks" }
+
+// RequestKey returns the key of the hash with the outcome of a caller's request.
+func RequestKey(actor, id string) string {
+	return "sessiond:request:" + Escape(actor) + "/" + Escape(id)
+}
+
 // AppendSessionRef appends a session's identity as one word:
 // <client>/<nas>/<Acct-Session-Id>, each escaped, and /<inside address> if several sessions
 // share the identifier.

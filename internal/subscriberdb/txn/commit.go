@@ -4,10 +4,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
 )
 
 // commitList builds the call of commitScript for several transactions of one group.
@@ -16,17 +15,18 @@ type commitList struct {
 	keys []any
 	args []any
 	tx   *Txn
-	own  int // index of the transaction's first key
+	own  int  // index of the transaction's first key
+	only bool // conditions write nothing
 }
 
 // commitArgs returns the call of commitScript for the transactions of a batch.
 func commitArgs(e *Engine, b *batch) []any {
 	c := &commitList{
-		e:    e,
+		e: e, only: b.whole,
 		keys: make([]any, 0, 3+2+4*len(b.txns)+48*len(b.txns)),
 		args: make([]any, 0, 1+48*len(b.txns)),
 	}
-	c.keys = append(c.keys, "evalsha", commitScript.Hash(), 0, b.group.Feed, b.group.Online)
+	c.keys = append(c.keys, "evalsha", commitScript.Plain().Hash(), 0, b.group.Feed, b.group.Online)
 	c.args = append(c.args, e.o.FeedLimit, b.frees)
 	for _, tx := range b.txns {
 		c.add(tx)
@@ -65,7 +65,7 @@ func (c *commitList) conditions() (claimed bool) {
 	}
 	if tx.remembers() && !tx.versionCoversState {
 		n++
-		if claimed = tx.line == "" && tx.Decision.Session != nil; claimed {
+		if claimed = tx.line == "" && tx.Decision.Session != nil && !c.only; claimed {
 			c.args = append(c.args, "n")
 			c.state(tx.keySession(), tx.Session, tx.Decision.Session)
 		} else {
@@ -198,11 +198,11 @@ func (c *commitList) mark(r *subscriber.Restart) {
 // its value in the hash of online addresses, "" if the hash has it already.
 //
 // Returns for each transaction the identifier of its last feed entry, "" if it wrote none,
-// or 0 if a condition did not hold and nothing was written.
-var commitScript = redis.NewScript(`
+// or 0 if a condition did not hold and nothing was written. With an audit entry it applies
+// all or none, and returns the numbers of those that it refused, from 1.
+var commitScript = trail.NewScript(`
 local call, feed, online, length = redis.call, KEYS[1], KEYS[2], ARGV[1]
 local pos, strings, answers = 3, {}, {}
-if ARGV[2] == '1' then call('HDEL', online, '') end
 
 -- A key of another type is as none: a set replaces it.
 local function get(key)
@@ -283,6 +283,19 @@ local function write()
   return id
 end
 
+if whole then
+  local refused, number = {}, 1
+  while pos <= #ARGV do
+    local after = pos + 1 + tonumber(ARGV[pos])
+    pos = pos + 1
+    if not stands() then refused[#refused + 1] = number end
+    pos, number = after, number + 1
+  end
+  if #refused > 0 then return false, refused end
+  pos, strings = 3, {}
+end
+if ARGV[2] == '1' then call('HDEL', online, '') end
+record()
 while pos <= #ARGV do
   local after = pos + 1 + tonumber(ARGV[pos])
   local answer = 0

@@ -14,6 +14,7 @@
 //	engine.go       an Engine runs them: group commit, round trips, and their calls
 //	fastpath.go     the calls for common events, and their scripts
 //	commit.go       the call of the general script, which executes lists of writes
+//	recorded.go     transactions that a caller orders, with audit entries
 //	sessioncache.go sessions as of their last commits
 //	ttl.go          times to live, and the bound on the number of tombstones
 package txn

@@ -60,7 +60,12 @@ func New(o Options) *Engine {
 // Scripts returns the script that can commit every decision, and those that commit the
 // common ones faster.
 func Scripts() (general *redis.Script, fast []*redis.Script) {
-	return commitScript, []*redis.Script{createScript, refreshScript, stopScript}
+	return commitScript.Plain(), []*redis.Script{createScript, refreshScript, stopScript.Plain()}
+}
+
+// RecordedScripts returns the scripts that commit decisions with audit entries.
+func RecordedScripts() []*redis.Script {
+	return []*redis.Script{commitScript.Recorded(), stopScript.Recorded()}
 }
 
 // UseGeneralScript makes all commits use the general script, so that tests can compare both
@@ -99,7 +104,7 @@ func (e *Engine) Run(ctx context.Context, txns []*Txn) {
 // WriteCall returns a call of the general script that writes an expiring string into a
 // group, without conditions. It needs the same abilities of Redis as accounting.
 func (e *Engine) WriteCall(ctx context.Context, g *Group, key, value string, ttl time.Duration) redis.Cmder {
-	return redisconn.NewCall(ctx, commitScript, []string{g.Feed, g.Online, key},
+	return redisconn.NewCall(ctx, commitScript.Plain(), []string{g.Feed, g.Online, key},
 		e.o.FeedLimit, false, 5, 0, "set", 3, value, ttl.Milliseconds())
 }
 
@@ -207,6 +212,7 @@ type roundTrip struct {
 	reads   []*reads
 	batches []*batch // batches of an earlier trip are kept between length and capacity
 	open    []*batch // the batches that still have room
+	whole   bool     // its batches are committed with audit entries
 }
 
 // reads holds the read commands of one transaction.
@@ -236,16 +242,7 @@ func (e *Engine) execute(ctx context.Context, txns []*Txn) {
 		}
 	}
 	for _, b := range t.batches {
-		switch b.op {
-		case opCreate:
-			b.writeCreate(e)
-		case opRefresh:
-			b.writeRefresh(e)
-		case opStop, opRemove:
-			b.writeStop(e)
-		default:
-			b.args.List = append(b.args.List, commitArgs(e, b)...)
-		}
+		b.write(e)
 		b.cmd = redis.NewCmd(ctx, b.args.List...)
 		t.cmds = append(t.cmds, b.cmd)
 	}
@@ -267,9 +264,23 @@ func (e *Engine) execute(ctx context.Context, txns []*Txn) {
 	}
 }
 
+// write builds the call of the batch's script.
+func (b *batch) write(e *Engine) {
+	switch b.op {
+	case opCreate:
+		b.writeCreate(e)
+	case opRefresh:
+		b.writeRefresh(e)
+	case opStop, opRemove:
+		b.writeStop(e)
+	default:
+		b.args.List = append(b.args.List, commitArgs(e, b)...)
+	}
+}
+
 // addToBatch adds a commit to a batch of its kind.
 func (t *roundTrip) addToBatch(tx *Txn) {
-	kind, octets := batchKind{group: tx.Group, op: tx.op}, 0
+	kind, octets := batchKind{group: tx.Group, op: tx.op, whole: t.whole}, 0
 	switch tx.op {
 	case opCreate:
 		kind.ttl = t.e.recordTTL(tx.Group, tx.Decision.Put).Milliseconds()
@@ -379,7 +390,7 @@ func (t *roundTrip) free() {
 	}
 	clear(t.cmds)
 	clear(t.reads)
-	t.e, t.cmds, t.reads, t.batches, t.open = nil, t.cmds[:0], t.reads[:0], t.batches[:0], t.open[:0]
+	t.e, t.whole, t.cmds, t.reads, t.batches, t.open = nil, false, t.cmds[:0], t.reads[:0], t.batches[:0], t.open[:0]
 	trips.Put(t)
 }
 
@@ -410,6 +421,7 @@ type batchKind struct {
 	ttl    int64             // of the records that begin or are refreshed, or of the states of sessions that end; in milliseconds
 	reason subscriber.Reason // of the records that are removed
 	frees  bool              // of a commit: it frees memory
+	whole  bool              // it is committed with an audit entry, all or none
 }
 
 // beganOctets returns an upper bound of the line of a new session in the feed, in octets.
@@ -449,15 +461,22 @@ func (b *batch) full(tx *Txn, octets int) bool {
 // with the numbers of those that they refused, from 1; 0 refuses all.
 func (b *batch) deliver(failed error) error {
 	err := redisconn.Answered(b.cmd, failed)
-	answers, _ := b.cmd.Val().([]any)
-	if err == nil && (len(answers) == 0 || b.op == opCommit && len(answers) != len(b.txns)) {
-		err = fmt.Errorf("script answered %v", b.cmd.Val())
+	if err == nil {
+		err = b.accept(b.cmd.Val())
 	}
 	if err != nil {
 		for _, tx := range b.txns {
 			tx.Err = err
 		}
-		return err
+	}
+	return err
+}
+
+// accept gives the answer of the script to the transactions.
+func (b *batch) accept(answer any) error {
+	answers, _ := answer.([]any)
+	if len(answers) == 0 || b.op == opCommit && len(answers) != len(b.txns) {
+		return fmt.Errorf("script answered %v", answer)
 	}
 	if b.op == opCommit {
 		for i, tx := range b.txns {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
 )
 
 // commitOperation returns the operation that commits the decision: the call of the script
@@ -148,7 +149,7 @@ func (b *batch) writeRefresh(e *Engine) {
 // writeStop builds the call of stopScript.
 func (b *batch) writeStop(e *Engine) {
 	a := &b.args
-	a.List = append(a.List, "evalsha", stopScript.Hash(), 2+2*len(b.txns), b.group.Feed, b.group.Online)
+	a.List = append(a.List, "evalsha", stopScript.Plain().Hash(), 2+2*len(b.txns), b.group.Feed, b.group.Online)
 	b.addSessionsAndRecords()
 	reason := ""
 	if b.op == opRemove {
@@ -333,8 +334,8 @@ return answer
 // address begins in a record's key, 4 the reason, "" for a Stop, then for each session:
 // version of the record, the new state, and the line of the end in the feed. If there is a
 // reason, the new state gets the old one's word for the session's Start (" stamp=..." or "
-// packet=...").
-var stopScript = redis.NewScript(`
+// packet=..."). With an audit entry it ends all sessions or none.
+var stopScript = trail.NewScript(`
 local call, args = redis.call, ARGV
 local kept, digits = args[2], tonumber(args[3])
 local answer, ended, records, insides, list = {''}, {}, {}, {}, {}
@@ -351,8 +352,10 @@ for i = 3, #KEYS, 2 do
     answer[#answer + 1] = number
   end
 end
+if whole and #answer > 1 then return false, answer end
 if #ended == 0 then return answer end
 call('HDEL', KEYS[2], '')
+record()
 local entry = {'kind', 'stopped', 'list', table.concat(list, '\n')}
 if args[4] ~= '' then
   entry[5], entry[6] = 'reason', args[4]

@@ -883,7 +883,15 @@ type UpdateSettingsRequest struct {
 	// "idle_timeouts" (all of them), "idle_timeouts.tcp_established", "idle_timeouts.tcp_transitory",
 	// "idle_timeouts.tcp_partial_open", "idle_timeouts.tcp_partial_close", "idle_timeouts.udp",
 	// "idle_timeouts.icmp", or "*" for everything. Required.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the settings that would be in force.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -932,11 +940,36 @@ func (x *UpdateSettingsRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *UpdateSettingsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UpdateSettingsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *UpdateSettingsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // UpdateSettingsResponse is the answer to UpdateSettings.
 type UpdateSettingsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// All settings as they now are.
-	Settings      *Settings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	Settings *Settings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	// With validate_only: DRAINING bindings that would be cut.
+	BindingsCut uint32 `protobuf:"varint,53,opt,name=bindings_cut,json=bindingsCut,proto3" json:"bindings_cut,omitempty"`
+	// With validate_only: conntrack entries that would end with the bindings.
+	SessionsEnded uint32 `protobuf:"varint,54,opt,name=sessions_ended,json=sessionsEnded,proto3" json:"sessions_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -976,6 +1009,20 @@ func (x *UpdateSettingsResponse) GetSettings() *Settings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *UpdateSettingsResponse) GetBindingsCut() uint32 {
+	if x != nil {
+		return x.BindingsCut
+	}
+	return 0
+}
+
+func (x *UpdateSettingsResponse) GetSessionsEnded() uint32 {
+	if x != nil {
+		return x.SessionsEnded
+	}
+	return 0
 }
 
 // GetStatusRequest has no fields yet.
@@ -1065,7 +1112,15 @@ func (x *GetStatusResponse) GetStatus() *Status {
 type ReconcileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only look, mend nothing.
-	DryRun        bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: the same as dry_run.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1103,6 +1158,27 @@ func (*ReconcileRequest) Descriptor() ([]byte, []int) {
 func (x *ReconcileRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *ReconcileRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReconcileRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReconcileRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
 	}
 	return false
 }
@@ -1230,18 +1306,28 @@ const file_sessiond_v1_control_proto_rawDesc = "" +
 	"\x06mended\x18\x05 \x01(\bR\x06mended\"\x14\n" +
 	"\x12GetSettingsRequest\"H\n" +
 	"\x13GetSettingsResponse\x121\n" +
-	"\bsettings\x18\x01 \x01(\v2\x15.sessiond.v1.SettingsR\bsettings\"\x87\x01\n" +
+	"\bsettings\x18\x01 \x01(\v2\x15.sessiond.v1.SettingsR\bsettings\"\xe3\x01\n" +
 	"\x15UpdateSettingsRequest\x121\n" +
 	"\bsettings\x18\x01 \x01(\v2\x15.sessiond.v1.SettingsR\bsettings\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"K\n" +
+	"updateMask\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"\x95\x01\n" +
 	"\x16UpdateSettingsResponse\x121\n" +
-	"\bsettings\x18\x01 \x01(\v2\x15.sessiond.v1.SettingsR\bsettings\"\x12\n" +
+	"\bsettings\x18\x01 \x01(\v2\x15.sessiond.v1.SettingsR\bsettings\x12!\n" +
+	"\fbindings_cut\x185 \x01(\rR\vbindingsCut\x12%\n" +
+	"\x0esessions_ended\x186 \x01(\rR\rsessionsEnded\"\x12\n" +
 	"\x10GetStatusRequest\"@\n" +
 	"\x11GetStatusResponse\x12+\n" +
-	"\x06status\x18\x01 \x01(\v2\x13.sessiond.v1.StatusR\x06status\"+\n" +
+	"\x06status\x18\x01 \x01(\v2\x13.sessiond.v1.StatusR\x06status\"\x87\x01\n" +
 	"\x10ReconcileRequest\x12\x17\n" +
-	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"U\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"U\n" +
 	"\x11ReconcileResponse\x12*\n" +
 	"\x06drifts\x18\x01 \x03(\v2\x12.sessiond.v1.DriftR\x06drifts\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total*p\n" +

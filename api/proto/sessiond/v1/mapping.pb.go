@@ -256,7 +256,15 @@ type CreateMappingRequest struct {
 	// The public port, one that the group sets apart.
 	OutsidePort uint32 `protobuf:"varint,7,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
 	// The time after which it ends; absent or 0 for none.
-	Lifetime      *durationpb.Duration `protobuf:"bytes,8,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	Lifetime *durationpb.Duration `protobuf:"bytes,8,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the mapping that would be made.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +353,27 @@ func (x *CreateMappingRequest) GetLifetime() *durationpb.Duration {
 		return x.Lifetime
 	}
 	return nil
+}
+
+func (x *CreateMappingRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CreateMappingRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateMappingRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // CreateMappingResponse has the mapping.
@@ -558,7 +587,15 @@ type DeleteMappingRequest struct {
 	// The public address. Required.
 	OutsideAddress string `protobuf:"bytes,3,opt,name=outside_address,json=outsideAddress,proto3" json:"outside_address,omitempty"`
 	// The public port. Required.
-	OutsidePort   uint32 `protobuf:"varint,4,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
+	OutsidePort uint32 `protobuf:"varint,4,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the mapping that would be deleted.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -619,6 +656,27 @@ func (x *DeleteMappingRequest) GetOutsidePort() uint32 {
 		return x.OutsidePort
 	}
 	return 0
+}
+
+func (x *DeleteMappingRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeleteMappingRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeleteMappingRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // DeleteMappingResponse has the mapping that was deleted.
@@ -702,7 +760,7 @@ const file_sessiond_v1_mapping_proto_rawDesc = "" +
 	"configured\x18\f \x01(\bR\n" +
 	"configured\x12'\n" +
 	"\x0fpresent_address\x18\r \x01(\tR\x0epresentAddress\x12\x19\n" +
-	"\bin_force\x18\x0e \x01(\bR\ainForce\"\xc7\x02\n" +
+	"\bin_force\x18\x0e \x01(\bR\ainForce\"\xa3\x03\n" +
 	"\x14CreateMappingRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x121\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2\x15.sessiond.v1.ProtocolR\bprotocol\x12\x1b\n" +
@@ -712,7 +770,11 @@ const file_sessiond_v1_mapping_proto_rawDesc = "" +
 	"insidePort\x12'\n" +
 	"\x0foutside_address\x18\x06 \x01(\tR\x0eoutsideAddress\x12!\n" +
 	"\foutside_port\x18\a \x01(\rR\voutsidePort\x125\n" +
-	"\blifetime\x18\b \x01(\v2\x19.google.protobuf.DurationR\blifetime\"G\n" +
+	"\blifetime\x18\b \x01(\v2\x19.google.protobuf.DurationR\blifetime\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"G\n" +
 	"\x15CreateMappingResponse\x12.\n" +
 	"\amapping\x18\x01 \x01(\v2\x14.sessiond.v1.MappingR\amapping\"\xe4\x01\n" +
 	"\x13ListMappingsRequest\x12\x1b\n" +
@@ -726,12 +788,16 @@ const file_sessiond_v1_mapping_proto_rawDesc = "" +
 	"\x04kind\x18\a \x01(\x0e2\x18.sessiond.v1.MappingKindR\x04kind\"p\n" +
 	"\x14ListMappingsResponse\x120\n" +
 	"\bmappings\x18\x01 \x03(\v2\x14.sessiond.v1.MappingR\bmappings\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xab\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x87\x02\n" +
 	"\x14DeleteMappingRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x121\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2\x15.sessiond.v1.ProtocolR\bprotocol\x12'\n" +
 	"\x0foutside_address\x18\x03 \x01(\tR\x0eoutsideAddress\x12!\n" +
-	"\foutside_port\x18\x04 \x01(\rR\voutsidePort\"n\n" +
+	"\foutside_port\x18\x04 \x01(\rR\voutsidePort\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"n\n" +
 	"\x15DeleteMappingResponse\x12.\n" +
 	"\amapping\x18\x01 \x01(\v2\x14.sessiond.v1.MappingR\amapping\x12%\n" +
 	"\x0esessions_ended\x18\x02 \x01(\rR\rsessionsEnded*D\n" +

@@ -1554,6 +1554,14 @@ type AddPoolRequest struct {
 	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// IPv4, without host bits, such as 198.51.100.16/28. Required.
 	OutsidePrefix string `protobuf:"bytes,2,opt,name=outside_prefix,json=outsidePrefix,proto3" json:"outside_prefix,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the pools as they are now.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1600,6 +1608,27 @@ func (x *AddPoolRequest) GetOutsidePrefix() string {
 		return x.OutsidePrefix
 	}
 	return ""
+}
+
+func (x *AddPoolRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AddPoolRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AddPoolRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // AddPoolResponse is the answer to AddPool.
@@ -1655,6 +1684,14 @@ type DrainPoolRequest struct {
 	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// A public prefix of the group, or a part of one. Required.
 	OutsidePrefix string `protobuf:"bytes,2,opt,name=outside_prefix,json=outsidePrefix,proto3" json:"outside_prefix,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the pools as they are now.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1701,6 +1738,27 @@ func (x *DrainPoolRequest) GetOutsidePrefix() string {
 		return x.OutsidePrefix
 	}
 	return ""
+}
+
+func (x *DrainPoolRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainPoolRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DrainPoolRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // DrainPoolResponse is the answer to DrainPool.
@@ -1759,8 +1817,16 @@ type RemovePoolRequest struct {
 	// Cut the live bindings of the prefix, and delete its static mappings. Their subscribers
 	// stay online, lose their sessions, and get blocks of other prefixes, or wait for one.
 	AllowDisruption bool `protobuf:"varint,3,opt,name=allow_disruption,json=allowDisruption,proto3" json:"allow_disruption,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the number of bindings that would be cut.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemovePoolRequest) Reset() {
@@ -1814,13 +1880,36 @@ func (x *RemovePoolRequest) GetAllowDisruption() bool {
 	return false
 }
 
+func (x *RemovePoolRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RemovePoolRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RemovePoolRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // RemovePoolResponse is the answer to RemovePool.
 type RemovePoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pools of the group in the prefix that are left: they go with their last block.
 	Pools []*Pool `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
 	// Live bindings that are being cut.
-	BindingsCut   uint32 `protobuf:"varint,2,opt,name=bindings_cut,json=bindingsCut,proto3" json:"bindings_cut,omitempty"`
+	BindingsCut uint32 `protobuf:"varint,2,opt,name=bindings_cut,json=bindingsCut,proto3" json:"bindings_cut,omitempty"`
+	// With validate_only: conntrack entries that would end with the bindings.
+	SessionsEnded uint32 `protobuf:"varint,53,opt,name=sessions_ended,json=sessionsEnded,proto3" json:"sessions_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1865,6 +1954,13 @@ func (x *RemovePoolResponse) GetPools() []*Pool {
 func (x *RemovePoolResponse) GetBindingsCut() uint32 {
 	if x != nil {
 		return x.BindingsCut
+	}
+	return 0
+}
+
+func (x *RemovePoolResponse) GetSessionsEnded() uint32 {
+	if x != nil {
+		return x.SessionsEnded
 	}
 	return 0
 }
@@ -2308,24 +2404,37 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\ameaning\x18\x06 \x01(\tR\ameaning\"\x12\n" +
 	"\x10ListDropsRequest\"<\n" +
 	"\x11ListDropsResponse\x12'\n" +
-	"\x05drops\x18\x01 \x03(\v2\x11.sessiond.v1.DropR\x05drops\"M\n" +
+	"\x05drops\x18\x01 \x03(\v2\x11.sessiond.v1.DropR\x05drops\"\xa9\x01\n" +
 	"\x0eAddPoolRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
-	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\":\n" +
+	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\":\n" +
 	"\x0fAddPoolResponse\x12'\n" +
-	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\"O\n" +
+	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\"\xab\x01\n" +
 	"\x10DrainPoolRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
-	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\"<\n" +
+	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"<\n" +
 	"\x11DrainPoolResponse\x12'\n" +
-	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\"{\n" +
+	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\"\xd7\x01\n" +
 	"\x11RemovePoolRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12%\n" +
 	"\x0eoutside_prefix\x18\x02 \x01(\tR\routsidePrefix\x12)\n" +
-	"\x10allow_disruption\x18\x03 \x01(\bR\x0fallowDisruption\"`\n" +
+	"\x10allow_disruption\x18\x03 \x01(\bR\x0fallowDisruption\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"\x87\x01\n" +
 	"\x12RemovePoolResponse\x12'\n" +
 	"\x05pools\x18\x01 \x03(\v2\x11.sessiond.v1.PoolR\x05pools\x12!\n" +
-	"\fbindings_cut\x18\x02 \x01(\rR\vbindingsCut\"p\n" +
+	"\fbindings_cut\x18\x02 \x01(\rR\vbindingsCut\x12%\n" +
+	"\x0esessions_ended\x185 \x01(\rR\rsessionsEnded\"p\n" +
 	"\x16AdviseBlockSizeRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12,\n" +
 	"\x0foverflow_target\x18\x02 \x01(\x01H\x00R\x0eoverflowTarget\x88\x01\x01B\x12\n" +

@@ -414,7 +414,15 @@ func (x *ListRemovalsResponse) GetNextPageToken() string {
 type ConfirmRemovalsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At least one field is required; inside "0.0.0.0/0" means all.
-	Filter        *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the number of removals.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -456,11 +464,34 @@ func (x *ConfirmRemovalsRequest) GetFilter() *RemovalFilter {
 	return nil
 }
 
+func (x *ConfirmRemovalsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ConfirmRemovalsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ConfirmRemovalsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // ConfirmRemovalsResponse is the answer to ConfirmRemovals.
 type ConfirmRemovalsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Removals that are now carried out.
-	Confirmed     uint32 `protobuf:"varint,1,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	Confirmed uint32 `protobuf:"varint,1,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	// With validate_only: conntrack entries that would end with the subscribers.
+	SessionsEnded uint32 `protobuf:"varint,53,opt,name=sessions_ended,json=sessionsEnded,proto3" json:"sessions_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,11 +533,26 @@ func (x *ConfirmRemovalsResponse) GetConfirmed() uint32 {
 	return 0
 }
 
+func (x *ConfirmRemovalsResponse) GetSessionsEnded() uint32 {
+	if x != nil {
+		return x.SessionsEnded
+	}
+	return 0
+}
+
 // RefuseRemovalsRequest picks held removals to drop.
 type RefuseRemovalsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At least one field is required; inside "0.0.0.0/0" means all.
-	Filter        *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the number of removals.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,6 +592,27 @@ func (x *RefuseRemovalsRequest) GetFilter() *RemovalFilter {
 		return x.Filter
 	}
 	return nil
+}
+
+func (x *RefuseRemovalsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RefuseRemovalsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RefuseRemovalsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // RefuseRemovalsResponse is the answer to RefuseRemovals.
@@ -624,13 +691,22 @@ const file_sessiond_v1_removal_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\x0e2\x18.sessiond.v1.RemovalKindR\x04kind\"p\n" +
 	"\x14ListRemovalsResponse\x120\n" +
 	"\bremovals\x18\x01 \x03(\v2\x14.sessiond.v1.RemovalR\bremovals\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"L\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa8\x01\n" +
 	"\x16ConfirmRemovalsRequest\x122\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.RemovalFilterR\x06filter\"7\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.RemovalFilterR\x06filter\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"^\n" +
 	"\x17ConfirmRemovalsResponse\x12\x1c\n" +
-	"\tconfirmed\x18\x01 \x01(\rR\tconfirmed\"K\n" +
+	"\tconfirmed\x18\x01 \x01(\rR\tconfirmed\x12%\n" +
+	"\x0esessions_ended\x185 \x01(\rR\rsessionsEnded\"\xa7\x01\n" +
 	"\x15RefuseRemovalsRequest\x122\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.RemovalFilterR\x06filter\"2\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.RemovalFilterR\x06filter\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"2\n" +
 	"\x16RefuseRemovalsResponse\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\rR\arefused*u\n" +
 	"\vRemovalKind\x12\x1c\n" +

@@ -592,7 +592,15 @@ type TerminateSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required, with at least one field set: ending the sessions of all subscribers
 	// takes an explicit inside of "0.0.0.0/0".
-	Filter        *SessionFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter *SessionFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the number of sessions that would end.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,11 +642,34 @@ func (x *TerminateSessionsRequest) GetFilter() *SessionFilter {
 	return nil
 }
 
+func (x *TerminateSessionsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TerminateSessionsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *TerminateSessionsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // TerminateSessionsResponse is the answer to TerminateSessions.
 type TerminateSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Sessions deleted.
-	Terminated    uint32 `protobuf:"varint,1,opt,name=terminated,proto3" json:"terminated,omitempty"`
+	Terminated uint32 `protobuf:"varint,1,opt,name=terminated,proto3" json:"terminated,omitempty"`
+	// With validate_only: subscribers whose sessions they are, and who stay online.
+	Subscribers   uint32 `protobuf:"varint,53,opt,name=subscribers,proto3" json:"subscribers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -676,6 +707,13 @@ func (*TerminateSessionsResponse) Descriptor() ([]byte, []int) {
 func (x *TerminateSessionsResponse) GetTerminated() uint32 {
 	if x != nil {
 		return x.Terminated
+	}
+	return 0
+}
+
+func (x *TerminateSessionsResponse) GetSubscribers() uint32 {
+	if x != nil {
+		return x.Subscribers
 	}
 	return 0
 }
@@ -721,13 +759,18 @@ const file_sessiond_v1_session_proto_rawDesc = "" +
 	"\x14CountSessionsRequest\x122\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.SessionFilterR\x06filter\"-\n" +
 	"\x15CountSessionsResponse\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\rR\x05count\"N\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\"\xaa\x01\n" +
 	"\x18TerminateSessionsRequest\x122\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.SessionFilterR\x06filter\";\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.SessionFilterR\x06filter\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"]\n" +
 	"\x19TerminateSessionsResponse\x12\x1e\n" +
 	"\n" +
 	"terminated\x18\x01 \x01(\rR\n" +
-	"terminated*[\n" +
+	"terminated\x12 \n" +
+	"\vsubscribers\x185 \x01(\rR\vsubscribers*[\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPROTOCOL_ICMP\x10\x01\x12\x10\n" +

@@ -1011,7 +1011,15 @@ type PutSubscriberRequest struct {
 	// Of user_name, nas, acct_session_id, calling_station_id and expires_at,
 	// the fields to change in a record that may exist; the others keep their
 	// value. "*" or no mask replaces the whole record.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the record that would be stored.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1060,11 +1068,36 @@ func (x *PutSubscriberRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *PutSubscriberRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PutSubscriberRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PutSubscriberRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // PutSubscriberResponse is the answer to PutSubscriber.
 type PutSubscriberResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The subscriber as it now is.
-	Subscriber    *Subscriber `protobuf:"bytes,1,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	Subscriber *Subscriber `protobuf:"bytes,1,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	// With validate_only: subscribers that would lose the address, 0 or 1.
+	SubscribersEnded uint32 `protobuf:"varint,53,opt,name=subscribers_ended,json=subscribersEnded,proto3" json:"subscribers_ended,omitempty"`
+	// With validate_only: conntrack entries that would end with them.
+	SessionsEnded uint32 `protobuf:"varint,54,opt,name=sessions_ended,json=sessionsEnded,proto3" json:"sessions_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1106,6 +1139,20 @@ func (x *PutSubscriberResponse) GetSubscriber() *Subscriber {
 	return nil
 }
 
+func (x *PutSubscriberResponse) GetSubscribersEnded() uint32 {
+	if x != nil {
+		return x.SubscribersEnded
+	}
+	return 0
+}
+
+func (x *PutSubscriberResponse) GetSessionsEnded() uint32 {
+	if x != nil {
+		return x.SessionsEnded
+	}
+	return 0
+}
+
 // DeleteSubscribersRequest picks subscribers to delete. At least one field besides group
 // and etag is required; all that are set must match.
 type DeleteSubscribersRequest struct {
@@ -1135,7 +1182,15 @@ type DeleteSubscribersRequest struct {
 	OutsidePort uint32 `protobuf:"varint,75,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
 	// The etag of the one subscriber that inside names. ABORTED (CONFLICT) where its record is
 	// another one by now. Empty: whatever its version.
-	Etag          string `protobuf:"bytes,77,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,77,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Why, for the audit trail: at most 512 octets.
+	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A name of this request, chosen by the caller: at most 128 octets. The same call with
+	// the same name, within 10 minutes of the first, changes nothing again and gets the
+	// answer of the first. A name that the caller used for another request is refused.
+	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, and answer as if it were done: with the subscribers that would be deleted.
+	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1247,6 +1302,27 @@ func (x *DeleteSubscribersRequest) GetEtag() string {
 	return ""
 }
 
+func (x *DeleteSubscribersRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeleteSubscribersRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeleteSubscribersRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // DeleteSubscribersResponse has the deleted subscribers.
 type DeleteSubscribersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1254,7 +1330,9 @@ type DeleteSubscribersResponse struct {
 	Deleted uint32 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	// As they last were, without bindings: the first 1000 by group and inside
 	// address.
-	Subscribers   []*Subscriber `protobuf:"bytes,2,rep,name=subscribers,proto3" json:"subscribers,omitempty"`
+	Subscribers []*Subscriber `protobuf:"bytes,2,rep,name=subscribers,proto3" json:"subscribers,omitempty"`
+	// With validate_only: conntrack entries that would end with the subscribers.
+	SessionsEnded uint32 `protobuf:"varint,53,opt,name=sessions_ended,json=sessionsEnded,proto3" json:"sessions_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1301,6 +1379,13 @@ func (x *DeleteSubscribersResponse) GetSubscribers() []*Subscriber {
 		return x.Subscribers
 	}
 	return nil
+}
+
+func (x *DeleteSubscribersResponse) GetSessionsEnded() uint32 {
+	if x != nil {
+		return x.SessionsEnded
+	}
+	return 0
 }
 
 // WatchSubscribersRequest picks subscribers to watch; empty fields match everything.
@@ -1678,17 +1763,23 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\"\n" +
 	"\n" +
 	"total_size\x18F \x01(\rH\x00R\ttotalSize\x88\x01\x01B\r\n" +
-	"\v_total_size\"\x8c\x01\n" +
+	"\v_total_size\"\xe8\x01\n" +
 	"\x14PutSubscriberRequest\x127\n" +
 	"\n" +
 	"subscriber\x18\x01 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
 	"subscriber\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"P\n" +
+	"updateMask\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"\xa4\x01\n" +
 	"\x15PutSubscriberResponse\x127\n" +
 	"\n" +
 	"subscriber\x18\x01 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
-	"subscriber\"\xfc\x02\n" +
+	"subscriber\x12+\n" +
+	"\x11subscribers_ended\x185 \x01(\rR\x10subscribersEnded\x12%\n" +
+	"\x0esessions_ended\x186 \x01(\rR\rsessionsEnded\"\xd8\x03\n" +
 	"\x18DeleteSubscribersRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x16\n" +
 	"\x06inside\x18\x02 \x01(\tR\x06inside\x12\x10\n" +
@@ -1700,10 +1791,15 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x05state\x18I \x01(\x0e2\x1c.sessiond.v1.SubscriberStateR\x05state\x12\x18\n" +
 	"\aoutside\x18J \x01(\tR\aoutside\x12!\n" +
 	"\foutside_port\x18K \x01(\rR\voutsidePort\x12\x12\n" +
-	"\x04etag\x18M \x01(\tR\x04etag\"p\n" +
+	"\x04etag\x18M \x01(\tR\x04etag\x12\x16\n" +
+	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"\x97\x01\n" +
 	"\x19DeleteSubscribersResponse\x12\x18\n" +
 	"\adeleted\x18\x01 \x01(\rR\adeleted\x129\n" +
-	"\vsubscribers\x18\x02 \x03(\v2\x17.sessiond.v1.SubscriberR\vsubscribers\"\xc0\x03\n" +
+	"\vsubscribers\x18\x02 \x03(\v2\x17.sessiond.v1.SubscriberR\vsubscribers\x12%\n" +
+	"\x0esessions_ended\x185 \x01(\rR\rsessionsEnded\"\xc0\x03\n" +
 	"\x17WatchSubscribersRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x10\n" +
 	"\x03nas\x18\x02 \x01(\tR\x03nas\x12\x1b\n" +

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+)
+
+// auditCommands are the commands that show and check the audit trail.
+type auditCommands struct{ *app }
+
+func (a auditCommands) command() *cobra.Command {
+	return group("audit", "Who changed something, when and why", a.listCommand(), a.verifyCommand())
+}
+
+func (a auditCommands) listCommand() *cobra.Command {
+	req := &pb.ListAuditRequest{PageSize: pageSize}
+	var from, to string
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the changes that callers ordered, newest first",
+		Example: "  sessionctl audit list --from 2026-03-01T00:00:00Z\n" +
+			"  sessionctl audit list --method DeleteSubscribers -o json",
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if req.From, err = timeFlag("--from", from); err != nil {
+				return err
+			}
+			if req.To, err = timeFlag("--to", to); err != nil {
+				return err
+			}
+			return a.list(c.Context(), req)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&req.Actor, "actor", "", "only changes of this `caller`")
+	flags.StringVar(&req.Method, "method", "", "only this `method`, such as DeleteSubscribers")
+	flags.StringVar(&req.Group, "group", "", "only this `group`")
+	flags.StringVar(&req.RequestId, "request-id", "", "only the request with this `name`")
+	flags.StringVar(&from, "from", "", "from this `time` on, RFC 3339")
+	flags.StringVar(&to, "to", "", "before this `time`, RFC 3339")
+	a.completeGroups(c)
+	for _, flag := range []string{"actor", "request-id", "from", "to"} {
+		complete(c, flag)
+	}
+	complete(c, "method", changingMethods...)
+	return c
+}
+
+// changingMethods are the methods that the trail has entries of.
+var changingMethods = []string{
+	"PutSubscriber", "DeleteSubscribers", "TerminateSessions", "UpdateSettings", "Reconcile", "ConfirmRemovals", "RefuseRemovals",
+	"AddPool", "DrainPool", "RemovePool", "CreateMapping", "DeleteMapping",
+}
+
+// timeFlag reads a time; empty is none.
+func timeFlag(name, text string) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return nil, usagef("%s: %q is not a time such as 2026-03-01T12:00:00Z", name, text)
+	}
+	return timestamppb.New(t), nil
+}
+
+func (a auditCommands) list(ctx context.Context, req *pb.ListAuditRequest) error {
+	client, err := a.audits()
+	if err != nil {
+		return err
+	}
+	out := newList(&a.printer, auditHeader, auditRow)
+	out.nobody = "no such change"
+	err = eachPage(ctx, func(ctx context.Context, token string) ([]*pb.AuditEntry, string, error) {
+		ctx, cancel := a.bounded(ctx)
+		defer cancel()
+		req.PageToken = token
+		page, err := client.ListAudit(ctx, req)
+		return page.GetEntries(), page.GetNextPageToken(), err
+	}, out.addAll)
+	if err != nil {
+		return err
+	}
+	return out.end()
+}
+
+var auditHeader = []string{"AT", "ID", "ACTOR", "METHOD", "GROUP", "COUNT", "OUTCOME", "REASON", "OF"}
+
+func auditRow(e *pb.AuditEntry) []string {
+	return []string{
+		e.GetAt().AsTime().Format(time.RFC3339), e.GetId(), e.GetActor(), e.GetMethod(), or(e.GetGroup(), none), number(e.GetCount()),
+		strings.ToLower(strings.TrimPrefix(e.GetOutcome().String(), "AUDIT_OUTCOME_")), or(e.GetReason(), none), or(subjects(e), none),
+	}
+}
+
+// subjects names the first of the things that were changed.
+func subjects(e *pb.AuditEntry) string {
+	const most = 3
+	keys := e.GetKeys()
+	if len(keys) <= most {
+		return strings.Join(keys, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(keys[:most], ", "), len(keys)-most)
+}
+
+func (a auditCommands) verifyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify [TRAIL]",
+		Short: "Check that no entry was changed and none is missing",
+		Long: "Check that no entry was changed, moved or removed, and name the first that was. TRAIL is a\n" +
+			"group, or _ for the changes that belong to none. Exit code 1 where an entry is not as it was\n" +
+			"written. Who can write to Redis can also write a whole new trail: compare the last hash with\n" +
+			"the one in the copy that audit.file or audit.syslog have.",
+		Args: args(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+			return a.groupNames(c.Context(), typed), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, given []string) error {
+			req := &pb.VerifyAuditRequest{}
+			if len(given) > 0 {
+				req.Trail = given[0]
+			}
+			return a.verify(c.Context(), req)
+		},
+	}
+}
+
+func (a auditCommands) verify(ctx context.Context, req *pb.VerifyAuditRequest) error {
+	client, err := a.audits()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.VerifyAudit(ctx, req)
+	if err != nil {
+		return err
+	}
+	out := newList(&a.printer, []string{"TRAIL", "FIRST", "LAST", "ENTRIES", "LAST HASH", "FLAW"}, checkRow)
+	if err := out.addAll(res.GetTrails()); err != nil {
+		return err
+	}
+	if err := out.end(); err != nil {
+		return err
+	}
+	for _, t := range res.GetTrails() {
+		if t.GetFlaw() != pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED {
+			return fmt.Errorf("entry %s of the audit trail is not as it was written: %s", t.GetFlawId(), flaw(t))
+		}
+	}
+	return nil
+}
+
+func checkRow(t *pb.TrailCheck) []string {
+	return []string{
+		t.GetTrail(), or(t.GetFirstId(), none), or(t.GetLastId(), none), number(t.GetEntries()),
+		or(t.GetLastHash(), none), flaw(t),
+	}
+}
+
+// flaw describes the first flaw of a trail; "none" without one.
+func flaw(t *pb.TrailCheck) string {
+	if t.GetFlaw() == pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED {
+		return "none"
+	}
+	return strings.ToLower(strings.TrimPrefix(t.GetFlaw().String(), "AUDIT_FLAW_")) + ": " + t.GetDetail()
+}

@@ -1,0 +1,36 @@
+package audit
+
+// Place is the place of an entry among those of all trails: newest first by the identifiers
+// in Redis, and of one identifier by trail.
+type Place struct {
+	ID    string // of the stream
+	Trail string
+}
+
+// Stored is an entry as it is in Redis.
+type Stored struct {
+	Place
+	Text, Hash string
+}
+
+// Verified is the result of the check of one trail.
+type Verified struct {
+	Trail   string
+	First   uint64 // number of the first entry that is kept, 0 for none
+	Last    Head   // the last entry; keep its hash elsewhere to notice an exchanged trail
+	Entries int    // that were checked
+	Flaw    *Flaw  // the first; nil for none
+}
+
+// Request is a caller's call with a request_id.
+type Request struct {
+	Actor, ID string
+	Digest    string // of the method and the request
+}
+
+// Remembered is the knowledge about a request.
+type Remembered struct {
+	Other  bool   // the caller used the ID for another request
+	Again  bool   // an attempt has begun, and has no outcome
+	Answer []byte // its outcome, nil for none
+}

@@ -1,0 +1,283 @@
+package sink
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/testenv"
+)
+
+// source is a Source in memory, with one trail.
+type source struct {
+	mu        sync.Mutex
+	entries   []audit.Stored
+	positions map[string]string
+	err       error
+}
+
+func (s *source) Trails() []string { return []string{"default"} }
+
+func (s *source) Behind(_ context.Context, _, id string, limit int) ([]audit.Stored, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, _ := strconv.Atoi(strings.TrimSuffix(id, "-0"))
+	var found []audit.Stored
+	for _, e := range s.entries {
+		if at, _ := strconv.Atoi(strings.TrimSuffix(e.ID, "-0")); at > n && len(found) < limit {
+			found = append(found, e)
+		}
+	}
+	return found, s.err
+}
+
+func (s *source) Position(_ context.Context, _, sink string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.positions[sink], s.err
+}
+
+func (s *source) SetPosition(_ context.Context, _, sink, position string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.positions == nil {
+		s.positions = map[string]string{}
+	}
+	s.positions[sink] = position
+	return s.err
+}
+
+// add appends entries with the given numbers.
+func (s *source) add(t *testing.T, numbers ...uint64) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range numbers {
+		text, head, err := audit.Seal(audit.Entry{Trail: "default", Actor: "user:0", At: time.Unix(1_772_359_200, 0).UTC()}, audit.Head{Number: n - 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.entries = append(s.entries, audit.Stored{Place: audit.Place{ID: fmt.Sprint(n, "-0"), Trail: "default"}, Text: text, Hash: head.Hash})
+	}
+}
+
+func newFollower(s *source, w Writer, lost *int) *Follower {
+	return NewFollower(Options{
+		Name: "file:cgn1", Source: s, Writer: w, Logger: slog.New(slog.DiscardHandler), Lost: func(n int) { *lost += n },
+	})
+}
+
+// numbersIn returns the numbers of the entries in a file, whose hashes have to be right.
+func numbersIn(t *testing.T, path string) (numbers []uint64) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var x struct {
+			Hash  string
+			Entry json.RawMessage
+		}
+		if err := json.Unmarshal([]byte(line), &x); err != nil {
+			t.Logf("torn line %q", line)
+			continue
+		}
+		e, err := audit.ParseEntry(string(x.Entry))
+		if err != nil || audit.HashOf(string(x.Entry)) != x.Hash {
+			t.Errorf("line %q: %v, or its hash is another", line, err)
+		}
+		numbers = append(numbers, e.Number)
+	}
+	return numbers
+}
+
+func check(t *testing.T, what string, got []uint64, want ...uint64) {
+	t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// TestFileFollows: a file gets each entry, across restarts, moves and errors; entries that
+// are gone before are counted.
+func TestFileFollows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.json")
+	s, lost := &source{}, 0
+	f := newFollower(s, NewFile(path), &lost)
+	copyAll := func() {
+		t.Helper()
+		if err := f.copyAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.add(t, 1, 2)
+	copyAll()
+	check(t, "at first", numbersIn(t, path), 1, 2)
+
+	f = newFollower(s, NewFile(path), &lost) // another daemon's run
+	s.add(t, 3)
+	copyAll()
+	check(t, "after a restart", numbersIn(t, path), 1, 2, 3)
+
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	s.add(t, 4)
+	copyAll()
+	check(t, "moved file", numbersIn(t, path+".1"), 1, 2, 3)
+	check(t, "new file", numbersIn(t, path), 4)
+
+	s.add(t, 8, 9)
+	copyAll()
+	if check(t, "with a gap", numbersIn(t, path), 4, 8, 9); lost != 3 {
+		t.Errorf("%d entries count as lost, want 3", lost)
+	}
+
+	if err := os.WriteFile(path, []byte(`{"hash":"torn`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.add(t, 10)
+	copyAll()
+	check(t, "behind a torn line", numbersIn(t, path), 10)
+
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.add(t, 11)
+	if err := f.copyAll(t.Context()); err == nil {
+		t.Error("written into a folder")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	copyAll()
+	check(t, "after an error", numbersIn(t, path), 11)
+	if mode, err := os.Stat(path); err != nil || mode.Mode().Perm()&0o027 != 0 {
+		t.Errorf("mode %v, %v", mode.Mode(), err)
+	}
+}
+
+// TestRunRetries: Run goes on after errors, and ends with its context.
+func TestRunRetries(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.json")
+	s, lost := &source{}, 0
+	s.add(t, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- newFollower(s, NewFile(path), &lost).Run(ctx) }()
+	testenv.Eventually(t, "the entry is written", func() bool {
+		_, err := os.Stat(path)
+		return err == nil && len(numbersIn(t, path)) == 1
+	})
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+var rfc5424 = regexp.MustCompile(`^<109>1 2026-03-01T10:00:00\.000000Z cgn1 sessiond \d+ audit - (\{.*\})$`)
+
+// TestSyslog: each entry is one message of RFC 5424, as datagram, or with its length in front.
+func TestSyslog(t *testing.T) {
+	folder := t.TempDir()
+	unix, err := net.ListenPacket("unixgram", filepath.Join(folder, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, server := range map[string]net.PacketConn{
+		"unix:" + filepath.Join(folder, "log"): unix, "udp://" + udp.LocalAddr().String(): udp,
+	} {
+		send(t, target)
+		message := make([]byte, 64<<10)
+		if err := server.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, _, err := server.ReadFrom(message)
+		if err != nil || !rfc5424.Match(message[:n]) {
+			t.Errorf("%s: %q, %v", target, message[:n], err)
+		}
+		_ = server.Close()
+	}
+
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	send(t, "tcp://"+tcp.Addr().String())
+	conn, err := tcp.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for range 2 {
+		length, err := in.ReadString(' ')
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(length))
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := make([]byte, n)
+		if _, err := in.Read(message); err != nil || !rfc5424.Match(message) {
+			t.Errorf("tcp: %q, %v", message, err)
+		}
+	}
+}
+
+// send copies two entries to a syslog server.
+func send(t *testing.T, target string) {
+	t.Helper()
+	w, err := NewSyslog(target, "cgn1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, lost := &source{}, 0
+	s.add(t, 1, 2)
+	if err := newFollower(s, w, &lost).copyAll(t.Context()); err != nil {
+		t.Errorf("%s: %v", target, err)
+	}
+	t.Cleanup(func() { _ = w.Close() })
+}
+
+// TestSyslogTargets: mistakes are named.
+func TestSyslogTargets(t *testing.T) {
+	for target, want := range map[string]string{
+		"udp://192.0.2.5": "192.0.2.5:514", "tls://log.example": "log.example:6514", "tcp://[2001:db8::1]:1514": "[2001:db8::1]:1514", "unix:/dev/log": "/dev/log",
+		"": "", "/dev/log": "", "udp:/x": "", "ftp://x": "", "unix:": "", "udp://": "", "tcp://x/path": "", "://": "",
+	} {
+		w, err := NewSyslog(target, "")
+		if want == "" {
+			if err == nil {
+				t.Errorf("%q is accepted", target)
+			}
+			continue
+		}
+		if err != nil || w.(*syslog).address != want {
+			t.Errorf("%q: %+v, %v", target, w, err)
+		}
+	}
+}

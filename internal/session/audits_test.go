@@ -1,0 +1,233 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
+)
+
+// ordering returns a context of a caller's order.
+func ordering(method, requestID string) context.Context {
+	return audit.With(context.Background(), &audit.Order{
+		Actor: audit.Actor{Name: "user:0"}, Method: method, Reason: "ticket 7", RequestID: requestID,
+	})
+}
+
+// again returns the context of another attempt of an order.
+func again(method, requestID string) context.Context {
+	ctx := ordering(method, requestID)
+	audit.From(ctx).Again = true
+	return ctx
+}
+
+// entries returns the audit entries of a method, oldest first, and checks all trails.
+func (w *world) entries(method string) []audit.Entry {
+	w.t.Helper()
+	checked, err := w.Manager.Audits().VerifyAudit(w.t.Context(), "")
+	w.must(err)
+	for _, v := range checked {
+		if v.Flaw != nil {
+			w.t.Errorf("trail %s: %+v", v.Trail, *v.Flaw)
+		}
+	}
+	list, next, err := w.Manager.Audits().ListAudit(w.t.Context(), audit.Filter{Method: method}, audit.Place{}, 1000)
+	if err != nil || next != (audit.Place{}) {
+		w.t.Fatal(next, err)
+	}
+	slices.Reverse(list)
+	return list
+}
+
+// TestPreviewsChangeNothing: each tells the effect of its call, and has none.
+func TestPreviewsChangeNothing(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	p := w.Backend.Previews()
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.send(subscriber.EventStart, bob, "b", "2")
+	held := w.awaitState(alice, nat.Active)
+	w.awaitState(bob, nat.Active)
+	w.flow(alice, 4000)
+	w.flow(alice, 4001)
+	made := w.mapped(udpOf("a", 53), 0)
+	_, err := w.reach(made.Mapping)
+	w.must(err)
+	ctx := t.Context()
+
+	records, sessions, err := p.PreviewDelete(ctx, inspect.SubscriberFilter{UserName: "a"})
+	if err != nil || len(records) != 1 || records[0].Inside != alice || sessions != 3 {
+		t.Errorf("delete: %v, %d sessions, %v", records, sessions, err)
+	}
+	for user, want := range map[string]int{"a": 0, "z": 1} {
+		n, sessions, err := p.PreviewPut(ctx, subscriber.Record{Key: subscriber.Key{Inside: alice}, UserName: user})
+		if err != nil || n != want || sessions != 3*want {
+			t.Errorf("put of %s: %d, %d sessions, %v", user, n, sessions, err)
+		}
+	}
+	if _, _, err := p.PreviewPut(ctx, subscriber.Record{Key: subscriber.Key{Inside: netip.MustParseAddr("10.0.0.1")}}); !errors.Is(err, inspect.ErrNoGroup) {
+		t.Errorf("put outside of the group: %v", err)
+	}
+	pool := testGroup.Outside[0]
+	if _, _, _, err := p.PreviewRemovePool(ctx, "", pool, false); !errors.As(err, new(*inspect.LiveBindingsError)) {
+		t.Errorf("remove a pool in use: %v", err)
+	}
+	pools, bindings, sessions, err := p.PreviewRemovePool(ctx, "", pool, true)
+	if err != nil || len(pools) != 1 || bindings != 2 || sessions != 3 {
+		t.Errorf("remove a pool: %v, %d bindings, %d sessions, %v", pools, bindings, sessions, err)
+	}
+	if _, err := p.PreviewAddPool(ctx, "", spare); err != nil {
+		t.Errorf("add a pool: %v", err)
+	}
+	if _, err := p.PreviewAddPool(ctx, "", testGroup.Inside[0]); !errors.Is(err, inspect.ErrPoolConflict) {
+		t.Errorf("add an inside prefix: %v", err)
+	}
+	if pools, err := p.PreviewDrainPool(ctx, "", pool); err != nil || len(pools) != 1 || pools[0].Draining {
+		t.Errorf("drain a pool: %v, %v", pools, err)
+	}
+	if _, err := p.PreviewMapping(ctx, udpOf("a", 53), 0); !errors.Is(err, inspect.ErrMappingExists) {
+		t.Errorf("map a port again: %v", err)
+	}
+	if m, err := p.PreviewMapping(ctx, udpOf("a", 54), 0); err != nil || !m.Outside.IsValid() || m.InForce {
+		t.Errorf("map another port: %+v, %v", m, err)
+	}
+	if m, n, err := p.PreviewMappingEnd(ctx, "", made.Outside); err != nil || m.Outside != made.Outside || n != 1 {
+		t.Errorf("end a mapping: %+v, %d sessions, %v", m, n, err)
+	}
+	if n, sessions, err := p.PreviewRemovals(ctx, inspect.RemovalFilter{}); err != nil || n != 0 || sessions != 0 {
+		t.Errorf("removals: %d, %d, %v", n, sessions, err)
+	}
+
+	if b := w.bindings(alice)[nat.Active]; b.Outside != held.Outside || len(w.mappings()) != 1 || len(w.entries("")) != 0 {
+		t.Error("a preview changed something")
+	}
+	w.toggle(false)
+	w.send(subscriber.EventStop, alice, "a", "1")
+	w.awaitState(alice, nat.Draining)
+	s, bindings, sessions, err := p.PreviewSettings(ctx, inspect.Settings{Removal: inspect.RemovalOn}, []string{inspect.SettingRemoval})
+	if err != nil || s.Removal != inspect.RemovalOn || bindings != 1 || sessions == 0 {
+		t.Errorf("settings: %+v, %d bindings, %d sessions, %v", s, bindings, sessions, err)
+	}
+	if w.bindings(alice)[nat.Draining].Inside != alice {
+		t.Error("a preview changed the settings")
+	}
+	w.check()
+}
+
+// TestEveryOrderIsInTheTrail: each order of a caller has its entries, with its reason.
+func TestEveryOrderIsInTheTrail(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	w.flow(alice, 4000)
+	orders := map[string]func(ctx context.Context) error{
+		"PutSubscriber": func(ctx context.Context) error {
+			_, err := w.Put(ctx, subscriber.Record{Key: subscriber.Key{Inside: bob}, UserName: "b"})
+			return err
+		},
+		"TerminateSessions": func(ctx context.Context) error {
+			n, err := w.TerminateSessions(ctx, inspect.SessionFilter{Inside: netip.PrefixFrom(alice, 32)})
+			if n != 1 {
+				t.Errorf("%d sessions ended", n)
+			}
+			return err
+		},
+		"DeleteSubscribers": func(ctx context.Context) error {
+			_, err := w.Delete(ctx, inspect.SubscriberFilter{UserName: "a"})
+			return err
+		},
+		"UpdateSettings": func(ctx context.Context) error {
+			_, err := w.UpdateSettings(ctx, inspect.Settings{Removal: inspect.RemovalOff}, []string{inspect.SettingRemoval})
+			return err
+		},
+		"Reconcile":  func(ctx context.Context) error { _, err := w.Reconcile(ctx, false); return err },
+		"AddPool":    func(ctx context.Context) error { _, err := w.AddPool(ctx, "", spare); return err },
+		"DrainPool":  func(ctx context.Context) error { _, err := w.DrainPool(ctx, "", spare); return err },
+		"RemovePool": func(ctx context.Context) error { _, _, err := w.RemovePool(ctx, "", spare, true); return err },
+		"CreateMapping": func(ctx context.Context) error {
+			m := udpOf("a", 53)
+			m.Outside.AddrPort = netip.MustParseAddrPort("198.51.100.1:60001")
+			_, err := w.CreateMapping(ctx, m, 0)
+			return err
+		},
+		"DeleteMapping": func(ctx context.Context) error {
+			_, _, err := w.DeleteMapping(ctx, "", nat.Endpoint{Protocol: nat.ProtocolUDP, AddrPort: netip.MustParseAddrPort("198.51.100.1:60001")})
+			return err
+		},
+	}
+	for _, method := range []string{
+		"PutSubscriber", "TerminateSessions", "DeleteSubscribers", "UpdateSettings", "Reconcile", "AddPool", "DrainPool", "RemovePool", "CreateMapping", "DeleteMapping",
+	} {
+		if err := orders[method](ordering(method, "")); err != nil {
+			t.Fatalf("%s: %v", method, err)
+		}
+		entries := w.entries(method)
+		want := []audit.Outcome{audit.Done}
+		if method == "Reconcile" || method == "TerminateSessions" {
+			want = []audit.Outcome{audit.Ordered, audit.Done}
+		}
+		if len(entries) != len(want) {
+			t.Errorf("%s: entries %+v", method, entries)
+			continue
+		}
+		for i, e := range entries {
+			if e.Outcome != want[i] || e.Reason != "ticket 7" || e.Actor != "user:0" || i > 0 && e.Of != entries[0].Number {
+				t.Errorf("%s: entry %+v", method, e)
+			}
+		}
+	}
+	if e := w.entries("UpdateSettings")[0]; e.Old != "subscriber_session_removal=on" || e.New != "subscriber_session_removal=off" {
+		t.Errorf("settings: old %q, new %q", e.Old, e.New)
+	}
+	before := len(w.entries(""))
+	if _, err := w.Reconcile(ordering("Reconcile", ""), true); err != nil || len(w.entries("")) != before {
+		t.Errorf("a dry run has an entry, or %v", err)
+	}
+	if n, err := w.TerminateSessions(ordering("TerminateSessions", ""), inspect.SessionFilter{Inside: netip.PrefixFrom(carol, 32)}); n != 0 || err != nil || len(w.entries("")) != before {
+		t.Errorf("no session ended, and an entry: %d, %v", n, err)
+	}
+}
+
+// TestInterruptedRequests: after a crash between the change and its answer, another attempt
+// with the same request_id has the answer of the first, and makes no second change.
+func TestInterruptedRequests(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.send(subscriber.EventStart, bob, "b", "2")
+	w.awaitState(bob, nat.Active)
+	made, err := w.CreateMapping(ordering("CreateMapping", "m1"), udpOf("a", 53), 0)
+	w.must(err)
+	deleted, err := w.Delete(ordering("DeleteSubscribers", "d1"), inspect.SubscriberFilter{UserName: "b"})
+	if err != nil || len(deleted) != 1 {
+		t.Fatal(deleted, err)
+	}
+	w.halt()
+	w.boot()
+
+	m, err := w.CreateMapping(again("CreateMapping", "m1"), udpOf("a", 53), 0)
+	if err != nil || m.Outside != made.Outside || len(w.mappings()) != 1 {
+		t.Errorf("a mapping made again: %+v, %v", m, err)
+	}
+	if d, err := w.Delete(again("DeleteSubscribers", "d1"), inspect.SubscriberFilter{UserName: "b"}); err != nil || len(d) != 1 || d[0].Inside != bob {
+		t.Errorf("deleted again: %v, %v", d, err)
+	}
+	if d, err := w.Delete(again("DeleteSubscribers", "another"), inspect.SubscriberFilter{UserName: "b"}); err != nil || len(d) != 0 {
+		t.Errorf("of another request: %v, %v", d, err)
+	}
+	_, _, err = w.DeleteMapping(ordering("DeleteMapping", "e1"), "", made.Outside)
+	w.must(err)
+	if m, _, err := w.DeleteMapping(again("DeleteMapping", "e1"), "", made.Outside); err != nil || m.Outside != made.Outside || !m.Ended() {
+		t.Errorf("a mapping deleted again: %+v, %v", m, err)
+	}
+	if _, _, err := w.DeleteMapping(ordering("DeleteMapping", "e2"), "", made.Outside); !errors.Is(err, inspect.ErrNotFound) {
+		t.Errorf("deleted by another request: %v", err)
+	}
+	if n := len(w.entries("")); n != 3 {
+		t.Errorf("%d entries", n)
+	}
+}

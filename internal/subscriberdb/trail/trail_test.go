@@ -1,0 +1,254 @@
+package trail
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
+)
+
+func newStore(client redis.UniversalClient) *Store {
+	return New(Options{
+		Client: redisconn.New(client, Scripts()...), Node: "test", Trails: func() []string { return []string{"default", "east"} },
+		Failed: func() {}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
+}
+
+// append appends an entry of each key, without a change of data.
+func appendKeys(t testing.TB, s *Store, trail string, keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		ctx := audit.With(t.Context(), &audit.Order{Actor: audit.Actor{Name: "user:0"}, Method: "Any", RequestID: "r-" + key})
+		if err := s.Write(ctx, trail, func(e *audit.Entry) { e.Group, e.Keys = trail, []string{key} }, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func names(first, n int) []string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprint(first+i))
+	}
+	return list
+}
+
+func verified(t testing.TB, s *Store, trail string) audit.Verified {
+	t.Helper()
+	v, err := s.Verify(t.Context(), trail)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// TestRetention: only the oldest entries go, by number or by age, the newest stays, and the
+// rest is verified.
+func TestRetention(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		appendKeys(t, s, "default", names(1, 30)...)
+		for _, step := range []struct {
+			r           Retention
+			removed     int
+			first, last uint64
+		}{
+			{Retention{}, 0, 1, 30},
+			{Retention{Entries: 30}, 0, 1, 30},
+			{Retention{Entries: 10}, 20, 21, 30},
+			{Retention{Age: time.Hour}, 0, 21, 30},
+			{Retention{Entries: 10, Age: time.Nanosecond}, 9, 30, 30},
+		} {
+			if step.r.Age == time.Nanosecond {
+				s.o.Now = func() time.Time { return time.Now().Add(time.Minute) }
+			}
+			removed, err := s.TrimOnce(t.Context(), step.r)
+			if err != nil || removed != step.removed {
+				t.Errorf("%+v: removed %d, %v, want %d", step.r, removed, err, step.removed)
+			}
+			if v := verified(t, s, "default"); v.Flaw != nil || v.First != step.first || v.Last.Number != step.last {
+				t.Errorf("%+v: %+v, flaw %+v", step.r, v, v.Flaw)
+			}
+		}
+		appendKeys(t, s, "default", "31")
+		if v := verified(t, s, "default"); v.Flaw != nil || v.First != 30 || v.Last.Number != 31 || v.Entries != 2 {
+			t.Errorf("then: %+v, flaw %+v", v, v.Flaw)
+		}
+		if v := verified(t, s, "east"); v.Flaw != nil || v.Entries != 0 || v.First != 0 {
+			t.Errorf("an empty trail: %+v", v)
+		}
+	})
+}
+
+// TestManyAreTrimmedInSteps: what one step cannot remove, the next ones do.
+func TestManyAreTrimmedInSteps(t *testing.T) {
+	t.Parallel()
+	s := newStore(redistest.Start(t))
+	appendKeys(t, s, "default", names(1, 2*trimStep+7)...)
+	if removed, err := s.TrimOnce(t.Context(), Retention{Entries: 5}); err != nil || removed != 2*trimStep+2 {
+		t.Errorf("removed %d, %v", removed, err)
+	}
+	if v := verified(t, s, "default"); v.Flaw != nil || v.Entries != 5 {
+		t.Errorf("%+v, flaw %+v", v, v.Flaw)
+	}
+}
+
+// TestDamageInRedis: entries that somebody changed, dropped or cut off in Redis are named.
+func TestDamageInRedis(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(ctx context.Context, client redis.UniversalClient, ids []string) error
+		number uint64
+		kind   audit.FlawKind
+	}{
+		"dropped": {func(ctx context.Context, c redis.UniversalClient, ids []string) error {
+			return c.XDel(ctx, codec.AuditKey("default"), ids[250]).Err()
+		}, 251, audit.Missing},
+		"truncated": {func(ctx context.Context, c redis.UniversalClient, ids []string) error {
+			return c.XDel(ctx, codec.AuditKey("default"), ids[297:]...).Err()
+		}, 298, audit.Truncated},
+		"oldest": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
+			return c.XTrimMaxLen(ctx, codec.AuditKey("default"), 100).Err()
+		}, 1, audit.Missing},
+		"emptied": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
+			return c.Del(ctx, codec.AuditKey("default")).Err()
+		}, 1, audit.Truncated},
+		"without an end": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
+			return c.Del(ctx, codec.AuditHeadKey("default")).Err()
+		}, 301, audit.Truncated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := redistest.Start(t)
+			s := newStore(client)
+			appendKeys(t, s, "default", names(1, 300)...)
+			stored, err := s.Behind(t.Context(), "default", "", 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ids []string
+			for _, x := range stored {
+				ids = append(ids, x.ID)
+			}
+			if err := c.damage(t.Context(), client, ids); err != nil {
+				t.Fatal(err)
+			}
+			if v := verified(t, s, "default"); v.Flaw == nil || v.Flaw.Number != c.number || v.Flaw.Kind != c.kind {
+				t.Errorf("flaw %+v, want %d %s", v.Flaw, c.number, c.kind)
+			}
+		})
+	}
+}
+
+// TestEmptiedRedisBeginsAnew: the trail of a Redis that lost its data begins again.
+func TestEmptiedRedisBeginsAnew(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		appendKeys(t, s, "default", names(1, 3)...)
+		if err := client.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		appendKeys(t, s, "default", "4")
+		if v := verified(t, s, "default"); v.Flaw != nil || v.First != 1 || v.Entries != 1 {
+			t.Errorf("%+v, flaw %+v", v, v.Flaw)
+		}
+	})
+}
+
+// TestListNewestFirst: pages of all trails together have each entry once, newest first.
+func TestListNewestFirst(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		for i := range 150 {
+			trail := []string{"default", "east", audit.DaemonTrail}[i%3]
+			appendKeys(t, s, trail, fmt.Sprint(i))
+		}
+		for _, limit := range []int{1, 7, 1000} {
+			var all []audit.Entry
+			for after := (audit.Place{}); ; {
+				page, next, err := s.List(t.Context(), audit.Filter{}, after, limit)
+				if err != nil || len(page) > limit {
+					t.Fatal(len(page), err)
+				}
+				all = append(all, page...)
+				if after = next; next == (audit.Place{}) {
+					break
+				}
+			}
+			seen := map[string]bool{}
+			for i := range all {
+				seen[all[i].ID()] = true
+				if i > 0 && all[i].At.After(all[i-1].At.Add(time.Second)) {
+					t.Errorf("limit %d: %v behind %v", limit, all[i].At, all[i-1].At)
+				}
+			}
+			if len(all) != 150 || len(seen) != 150 {
+				t.Errorf("limit %d: %d entries, %d different", limit, len(all), len(seen))
+			}
+		}
+		page, _, err := s.List(t.Context(), audit.Filter{Group: "east", RequestID: "r-1"}, audit.Place{}, 10)
+		if err != nil || len(page) != 1 || !slices.Equal(page[0].Keys, []string{"1"}) {
+			t.Errorf("filtered: %+v, %v", page, err)
+		}
+		if page, next, err := s.List(t.Context(), audit.Filter{From: time.Now().Add(time.Hour)}, audit.Place{}, 10); err != nil || page != nil || next != (audit.Place{}) {
+			t.Errorf("of the future: %v, %v, %v", page, next, err)
+		}
+	})
+}
+
+// TestRequests: a request is known across daemons; its name is of one request of one actor.
+func TestRequests(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		a, b := newStore(client), newStore(client)
+		r := audit.Request{Actor: "user:0", ID: "r1", Digest: "d1"}
+		begin := func(s *Store, r audit.Request, want audit.Remembered) {
+			t.Helper()
+			got, err := s.BeginRequest(t.Context(), r)
+			if err != nil || got.Other != want.Other || got.Again != want.Again || string(got.Answer) != string(want.Answer) {
+				t.Errorf("%+v, %v, want %+v", got, err, want)
+			}
+		}
+		begin(a, r, audit.Remembered{})
+		begin(b, r, audit.Remembered{Again: true})
+		begin(b, audit.Request{Actor: "user:0", ID: "r1", Digest: "d2"}, audit.Remembered{Other: true})
+		begin(b, audit.Request{Actor: "user:1", ID: "r1", Digest: "d2"}, audit.Remembered{})
+		if err := a.EndRequest(t.Context(), r, []byte("answer\x00")); err != nil {
+			t.Fatal(err)
+		}
+		begin(b, r, audit.Remembered{Answer: []byte("answer\x00")})
+		if ttl := client.PTTL(t.Context(), codec.RequestKey("user:0", "r1")).Val(); ttl < 10*time.Minute {
+			t.Errorf("it is remembered for %v", ttl)
+		}
+		if err := a.ForgetRequest(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		begin(b, r, audit.Remembered{})
+	})
+}
+
+// TestPositions: a sink's position is stored for it alone.
+func TestPositions(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		if p, err := s.Position(t.Context(), "default", "file:cgn1"); p != "" || err != nil {
+			t.Errorf("at first %q, %v", p, err)
+		}
+		if err := s.SetPosition(t.Context(), "default", "file:cgn1", "5-0 7"); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := newStore(client).Position(t.Context(), "default", "file:cgn1"); p != "5-0 7" || err != nil {
+			t.Errorf("then %q, %v", p, err)
+		}
+		if p, err := s.Position(t.Context(), "east", "file:cgn1"); p != "" || err != nil {
+			t.Errorf("of another trail %q, %v", p, err)
+		}
+	})
+}
