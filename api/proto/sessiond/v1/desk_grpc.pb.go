@@ -40,9 +40,9 @@ type DeskServiceClient interface {
 	// removal found. They are kept in memory, the newest 50,000. A restart of the daemon keeps
 	// those alone whose blocks are still in their hold, without nas and client.
 	ListEndings(ctx context.Context, in *ListEndingsRequest, opts ...grpc.CallOption) (*ListEndingsResponse, error)
-	// ListTopSubscribers returns the busiest subscribers. It looks at all of them once: at a
-	// million subscribers, each with ten NAT sessions, it takes a second for PORTS, and less for all others. It holds no
-	// lock meanwhile. NEW_SESSIONS takes the window besides.
+	// ListTopSubscribers returns the busiest subscribers. It looks at all of them once, in steps
+	// of under 1 ms of a lock: at 100,000 subscribers it takes some 30 ms, at a million some
+	// 500 ms, for PORTS 15 to 210 ns more for each NAT session. NEW_SESSIONS takes the window besides.
 	ListTopSubscribers(ctx context.Context, in *ListTopSubscribersRequest, opts ...grpc.CallOption) (*ListTopSubscribersResponse, error)
 }
 
@@ -98,9 +98,9 @@ type DeskServiceServer interface {
 	// removal found. They are kept in memory, the newest 50,000. A restart of the daemon keeps
 	// those alone whose blocks are still in their hold, without nas and client.
 	ListEndings(context.Context, *ListEndingsRequest) (*ListEndingsResponse, error)
-	// ListTopSubscribers returns the busiest subscribers. It looks at all of them once: at a
-	// million subscribers, each with ten NAT sessions, it takes a second for PORTS, and less for all others. It holds no
-	// lock meanwhile. NEW_SESSIONS takes the window besides.
+	// ListTopSubscribers returns the busiest subscribers. It looks at all of them once, in steps
+	// of under 1 ms of a lock: at 100,000 subscribers it takes some 30 ms, at a million some
+	// 500 ms, for PORTS 15 to 210 ns more for each NAT session. NEW_SESSIONS takes the window besides.
 	ListTopSubscribers(context.Context, *ListTopSubscribersRequest) (*ListTopSubscribersResponse, error)
 	mustEmbedUnimplementedDeskServiceServer()
 }
