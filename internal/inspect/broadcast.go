@@ -3,7 +3,6 @@ package inspect
 import (
 	"context"
 	"iter"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +23,7 @@ type Broadcaster struct {
 	since    uint64        // number of the first event since events are kept
 	feeds    FeedPositions // behind the newest event
 	watchers int
-	waiting  []*watcher // those that have taken all events
+	waiting  waiters // those that have taken all events that they want
 	idle     *time.Timer
 	closed   bool
 }
@@ -38,7 +37,9 @@ type BroadcasterOptions struct {
 }
 
 // NewBroadcaster returns a Broadcaster without watchers.
-func NewBroadcaster(o BroadcasterOptions) *Broadcaster { return &Broadcaster{o: o, next: 1} }
+func NewBroadcaster(o BroadcasterOptions) *Broadcaster {
+	return &Broadcaster{o: o, next: 1, waiting: waiters{}}
+}
 
 // NotKeptError says that the events behind a position are not there any more, or not of this
 // run.
@@ -96,15 +97,7 @@ func (b *Broadcaster) publish(n *Notice, octets int) {
 		b.kept[0] = nil
 		b.kept = b.kept[1:]
 	}
-	b.waiting = slices.DeleteFunc(b.waiting, func(w *watcher) bool {
-		if !w.wants(n) {
-			w.next = b.next // it has seen this one
-			return false
-		}
-		w.waits = false
-		w.wake()
-		return true
-	})
+	b.waiting.release(n)
 }
 
 // firstLocked returns the number of the oldest event that is kept, or of the next one.
@@ -135,8 +128,10 @@ func (b *Broadcaster) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
-	for _, w := range b.waiting {
-		w.wake()
+	for _, some := range b.waiting {
+		for w := range some {
+			w.wake()
+		}
 	}
 }
 
@@ -173,8 +168,7 @@ func (b *Broadcaster) drop(w *watcher) {
 	}
 	w.over = true
 	if w.waits {
-		i := slices.Index(b.waiting, w)
-		b.waiting = slices.Delete(b.waiting, i, i+1)
+		b.waiting.remove(w)
 	}
 	w.wake()
 	if b.watchers--; b.watchers == 0 {

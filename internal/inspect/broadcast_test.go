@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 func event(n int) Event { return Event{SessionsEnded: n} }
@@ -84,6 +87,60 @@ func TestWatchFilters(t *testing.T) {
 	}
 }
 
+// TestWaitersByField: an event wakes those who want it, by whatever field of their filters, and
+// leaves all others waiting.
+func TestWaitersByField(t *testing.T) {
+	t.Parallel()
+	inside := netip.MustParsePrefix("100.64.0.7/32")
+	for name, c := range map[string]struct {
+		filter SubscriberFilter
+		wakes  bool
+	}{
+		"all":             {SubscriberFilter{}, true},
+		"group":           {SubscriberFilter{Group: "default"}, true},
+		"prefix":          {SubscriberFilter{Inside: netip.MustParsePrefix("100.64.0.0/24")}, true},
+		"address":         {SubscriberFilter{Inside: inside, UserName: "alice"}, true},
+		"user":            {SubscriberFilter{UserName: "alice", NAS: "bng1"}, true},
+		"nas":             {SubscriberFilter{NAS: "bng1"}, true},
+		"another group":   {SubscriberFilter{Group: "east"}, false},
+		"another address": {SubscriberFilter{Inside: netip.MustParsePrefix("100.64.0.8/32")}, false},
+		"another user":    {SubscriberFilter{Inside: inside, UserName: "bob"}, false},
+		"another nas":     {SubscriberFilter{UserName: "alice", NAS: "bng2"}, false},
+	} {
+		b := broadcaster(2)
+		ctx, leave := context.WithCancel(t.Context())
+		events := watch(t, b, ctx, Watch{Filter: c.filter})
+		woken := make(chan int, 1)
+		go func() {
+			defer close(woken)
+			for m := range events {
+				woken <- m.Notice.SessionsEnded
+				return
+			}
+		}()
+		awaitWaiting(t, b, 1)
+		var e Event
+		e.Subscriber.Record = subscriber.Record{
+			Key:       subscriber.Key{Group: "west", Inside: netip.MustParseAddr("100.64.9.99")},
+			SessionID: subscriber.SessionID{NAS: "bng9"}, UserName: "carol",
+		}
+		if c.filter != (SubscriberFilter{}) {
+			publish(b, e, e, e) // more than are kept
+		}
+		e.Subscriber.Key = subscriber.Key{Group: "default", Inside: inside.Addr()}
+		e.SessionsEnded, e.Subscriber.NAS, e.Subscriber.UserName = 5, "bng1", "alice"
+		publish(b, e)
+		if !c.wakes {
+			awaitWaiting(t, b, 1)
+			leave()
+		}
+		if n, ok := <-woken; ok != c.wakes || ok && n != 5 {
+			t.Errorf("%s: woken %v by %d, want %v", name, ok, n, c.wakes)
+		}
+		leave()
+	}
+}
+
 // TestSlowWatcher: a watcher behind the events that are kept is ended, or told how many it
 // missed, and one that keeps up notices nothing.
 func TestSlowWatcher(t *testing.T) {
@@ -132,7 +189,10 @@ func awaitWaiting(t *testing.T, b *Broadcaster, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
 		b.mu.Lock()
-		waiting := len(b.waiting)
+		waiting := 0
+		for _, some := range b.waiting {
+			waiting += len(some)
+		}
 		b.mu.Unlock()
 		if waiting == n {
 			return

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -9,7 +10,7 @@ import (
 type watcher struct {
 	Watch
 	next  uint64        // number of the next event to take; under the broadcaster's lock
-	waits bool          // it is in waiting; likewise
+	waits bool          // it has taken all events that it wants; likewise
 	over  bool          // likewise
 	news  chan struct{} // has room for one
 	begin Position      // where the watch began
@@ -112,6 +113,9 @@ func (b *Broadcaster) drain(w *watcher, room []*Notice) (t drained) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	first := b.firstLocked()
+	if w.waits { // none of the events since then is for it
+		w.next = b.next
+	}
 	if w.next < first {
 		t.missed, w.next = b.next-w.next, b.next
 		t.place = placed{b.o.Run, b.next - 1, b.feeds}
@@ -127,10 +131,73 @@ func (b *Broadcaster) drain(w *watcher, room []*Notice) (t drained) {
 	}
 	t.place, t.over = placed{b.o.Run, b.next - 1, b.feeds}, w.over || b.closed
 	if !w.waits && !t.over {
-		w.waits = true
-		b.waiting = append(b.waiting, w)
+		b.waiting.add(w)
 	}
 	return t
+}
+
+// waiters are the watchers that wait for an event, by a field of their filter, so that an
+// event costs no look at those of other subscribers.
+type waiters map[waitField]map[*watcher]struct{}
+
+// waitField is the field of a filter by which a watcher waits: the first that is set, or none.
+type waitField struct {
+	inside    netip.Addr
+	user, nas string
+}
+
+func (w *watcher) field() waitField {
+	switch f := &w.Filter; {
+	case f.Inside.IsValid() && f.Inside.IsSingleIP():
+		return waitField{inside: f.Inside.Addr()}
+	case f.UserName != "":
+		return waitField{user: f.UserName}
+	default:
+		return waitField{nas: f.NAS}
+	}
+}
+
+func (ws waiters) add(w *watcher) {
+	w.waits = true
+	some := ws[w.field()]
+	if some == nil {
+		some = map[*watcher]struct{}{}
+		ws[w.field()] = some
+	}
+	some[w] = struct{}{}
+}
+
+func (ws waiters) remove(w *watcher) {
+	w.waits = false
+	if delete(ws[w.field()], w); len(ws[w.field()]) == 0 {
+		delete(ws, w.field())
+	}
+}
+
+// release wakes the watchers that want a notice, to take it next.
+func (ws waiters) release(n *Notice) {
+	if n.gap != nil {
+		for f := range ws {
+			ws.releaseOf(f, n)
+		}
+		return
+	}
+	r := &n.Subscriber.Record
+	for i, f := range [...]waitField{{inside: r.Inside}, {user: r.UserName}, {nas: r.NAS}, {}} {
+		if i == 3 || f != (waitField{}) {
+			ws.releaseOf(f, n)
+		}
+	}
+}
+
+func (ws waiters) releaseOf(f waitField, n *Notice) {
+	for w := range ws[f] {
+		if w.wants(n) {
+			ws.remove(w)
+			w.next = n.seq
+			w.wake()
+		}
+	}
 }
 
 // await waits for news, or until it is time for a message of progress.
