@@ -166,6 +166,9 @@ func (r *reports) Emit(t lifecycle.Transition) {
 		if event, ok := r.eventLocked(&t); ok {
 			r.events.Publish(event, r.places.behindRLocked(t.Kind))
 		}
+		if t.Record != nil && r.places.besideFeedLocked(t.Kind, t.Record.Group()) {
+			r.loseLocked(t.Record.Group()) // the feed brings the same later, or never
+		}
 	}
 }
 

@@ -48,6 +48,16 @@ func (p *eventPlaces) behindRLocked(kind inspect.EventKind) inspect.FeedPosition
 	return f
 }
 
+// besideFeedLocked reports whether an event is a change of a record that a comparison made,
+// although the feed of its group is followed: so it is neither before nor behind a place there.
+func (p *eventPlaces) besideFeedLocked(kind inspect.EventKind, group string) bool {
+	if p.change != nil || !inspect.RecordKinds.Has(kind) {
+		return false
+	}
+	g := p.groups[group]
+	return g != nil && g.followed
+}
+
 // listRLocked returns the positions of the groups that are followed, by name.
 func (p *eventPlaces) listRLocked() []inspect.FeedPosition {
 	if list := p.shared.Load(); list != nil {
