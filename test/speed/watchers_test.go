@@ -18,10 +18,10 @@ import (
 
 // BenchmarkWatchers measures accounting beside 1,000 watchers, as shares of the same without
 // them: the requests a second at full load, and the time to their replies at half of it. One
-// watcher wants everything and reads nothing, nine read everything, the others want one
+// watcher wants everything and reads nothing, one reads everything, the others want one
 // subscriber each.
 func BenchmarkWatchers(b *testing.B) {
-	const watchers, connections, all = 1000, 20, 10
+	const watchers, connections, all = 1000, 20, 2
 	testenv.Require(b, testenv.Redis)
 	r, err := rig.Start(within(b, 5*time.Minute), rig.Options{
 		Sessiond: programs.Sessiond, Sessionctl: programs.Sessionctl, Memory: true, BlockSize: 64, LogLevel: "info",
@@ -46,10 +46,23 @@ func BenchmarkWatchers(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	net := byte(64) // each measurement has subscribers of its own, so that none takes over addresses
+	measure := func(o acctload.Options) *acctload.Result {
+		o.Server, o.Secret, o.NAS = netip.MustParseAddrPort(r.Daemon.RADIUS), []byte(rig.Secret), fmt.Sprint("nas-", net)
+		o.Scenario, o.Inside, o.Subscribers = acctload.Mix, netip.PrefixFrom(netip.AddrFrom4([4]byte{100, net}), 16), 2000
+		o.Interims, o.Duration = 3, 5*time.Second
+		net++
+		result, err := acctload.Run(within(b, time.Minute), o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return result
+	}
+	measure(acctload.Options{Concurrency: 64}) // the first is faster than all others
 	for b.Loop() {
-		before := measure(b, r, acctload.Options{Concurrency: 64})
+		before := measure(acctload.Options{Concurrency: 64})
 		half := before.Rate / 2
-		quiet := measure(b, r, acctload.Options{Rate: half})
+		quiet := measure(acctload.Options{Rate: half})
 
 		ctx, leave := context.WithCancel(b.Context())
 		var reading errgroup.Group
@@ -61,7 +74,7 @@ func BenchmarkWatchers(b *testing.B) {
 			for i := c; i < watchers; i += connections {
 				req := &pb.WatchSubscribersRequest{}
 				if i >= all {
-					req.Inside = netip.AddrFrom4([4]byte{100, 80, byte(i >> 8), byte(i)}).String()
+					req.Inside = netip.AddrFrom4([4]byte{100, 127, byte(i >> 8), byte(i)}).String()
 				}
 				stream, err := pb.NewSubscriberServiceClient(conn).WatchSubscribers(ctx, req)
 				if err != nil {
@@ -83,25 +96,16 @@ func BenchmarkWatchers(b *testing.B) {
 			}
 			defer conn.Close()
 		}
-		watched := measure(b, r, acctload.Options{Concurrency: 64})
-		delayed := measure(b, r, acctload.Options{Rate: half})
+		watched := measure(acctload.Options{Concurrency: 64})
+		delayed := measure(acctload.Options{Rate: half})
 		leave()
 		_ = reading.Wait() // each ends with its context
+		after := measure(acctload.Options{Concurrency: 64})
+		before.Rate = (before.Rate + after.Rate) / 2
 		b.ReportMetric(before.Rate, "requests/s")
+		b.ReportMetric(after.Rate/before.Rate, "x-rate-after")
 		b.ReportMetric(watched.Rate/before.Rate, "x-rate")
 		b.ReportMetric(float64(quiet.Latency.Quantile(0.99).Microseconds())/1000, "p99-ms")
 		b.ReportMetric(float64(delayed.Latency.Quantile(0.99))/float64(quiet.Latency.Quantile(0.99)), "x-p99")
 	}
-}
-
-func measure(b *testing.B, r *rig.Rig, o acctload.Options) *acctload.Result {
-	b.Helper()
-	o.Server, o.Secret, o.NAS = netip.MustParseAddrPort(r.Daemon.RADIUS), []byte(rig.Secret), "watched"
-	o.Scenario, o.Inside, o.Subscribers = acctload.Mix, netip.MustParsePrefix("100.64.0.0/16"), 5000
-	o.Interims, o.Duration = 3, 5*time.Second
-	result, err := acctload.Run(within(b, time.Minute), o)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return result
 }
