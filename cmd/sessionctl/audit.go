@@ -118,7 +118,8 @@ func (a auditCommands) verifyCommand() *cobra.Command {
 			"group, or _ for the changes that belong to none. Exit code 1 where an entry is not as it was\n" +
 			"written. Who can write to Redis can also write a whole new trail: compare the last hash with\n" +
 			"the one in the copy that audit.file or audit.syslog have.",
-		Args: args(cobra.MaximumNArgs(1)),
+		Example: "  sessionctl audit verify\n  sessionctl audit verify default -o json",
+		Args:    args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 			return a.groupNames(c.Context(), typed), cobra.ShellCompDirectiveNoFileComp
 		},

@@ -21,7 +21,7 @@ sessions, what happens to a new one, the last end of a session with its reason
 and receipt, and what to do next.
 
 ADDRESS is the inside address. Of an outside address and port, ` + "`sessionctl binding\nlookup`" + ` tells the inside address first.`,
-		Example:           "  sessionctl explain 100.64.0.7\n  sessionctl explain alice@example.net",
+		Example:           "  sessionctl explain 100.64.0.7\n  sessionctl explain alice",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: a.completeInside,
 		RunE: func(c *cobra.Command, given []string) error {

@@ -38,7 +38,7 @@ func (a deskCommands) topCommand() *cobra.Command {
 		Use:   "top",
 		Short: "Show the busiest subscribers",
 		Example: "  sessionctl top --by rate\n" +
-			"  sessionctl top --by ports --outside 198.51.100.0/28      who uses most of a pool",
+			"  sessionctl top --by ports --outside 198.51.100.0/28",
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var known bool

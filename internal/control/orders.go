@@ -68,11 +68,11 @@ func checkOrder(change changeRequest) error {
 	}
 	id := change.GetRequestId()
 	if len(id) > audit.MaxRequestID {
-		return invalid("request_id", "is longer than %d octets; a UUID does", audit.MaxRequestID)
+		return invalid("request_id", "is longer than %d octets; write a shorter one, such as a UUID", audit.MaxRequestID)
 	}
 	for _, r := range id {
 		if !unicode.IsGraphic(r) {
-			return invalid("request_id", "has characters that cannot be seen; a UUID does")
+			return invalid("request_id", "has characters that cannot be seen; write another one, such as a UUID")
 		}
 	}
 	return nil
@@ -95,7 +95,7 @@ func (o *changeOrders) once(ctx context.Context, order *audit.Order, change chan
 	case err != nil:
 		return nil, err
 	case known.Other:
-		return nil, invalid("request_id", "%q was used for another request a short time ago; take a new one", order.RequestID)
+		return nil, invalid("request_id", "%q was used for another request a short time ago; write a new one", order.RequestID)
 	case known.Answer != nil:
 		return decodeAnswer(known.Answer)
 	}

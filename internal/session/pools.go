@@ -485,14 +485,14 @@ func (v *Backend) changePool(ctx context.Context, o poolOrder) ([]inspect.Pool, 
 	if err != nil {
 		return nil, 0, err
 	}
-	return v.poolsIn(name, o.outside), cut, nil
+	return v.served.poolsIn(name, o.outside), cut, nil
 }
 
 // poolsIn returns the pools of a group in an outside prefix.
-func (v *Backend) poolsIn(name string, outside netip.Prefix) []inspect.Pool {
-	v.shared.mu.RLock()
-	defer v.shared.mu.RUnlock()
-	return slices.DeleteFunc(v.served.poolsRLocked(), func(p inspect.Pool) bool {
+func (sg *servedGroups) poolsIn(name string, outside netip.Prefix) []inspect.Pool {
+	sg.mu.RLock()
+	defer sg.mu.RUnlock()
+	return slices.DeleteFunc(sg.poolsRLocked(), func(p inspect.Pool) bool {
 		return p.Group != name || !p.Outside.Overlaps(outside)
 	})
 }
@@ -534,5 +534,5 @@ func (p *Previews) pool(ctx context.Context, o poolOrder) ([]inspect.Pool, []net
 	if err != nil {
 		return nil, nil, err
 	}
-	return p.of.poolsIn(plan.group, o.outside), plan.live, nil
+	return p.of.served.poolsIn(plan.group, o.outside), plan.live, nil
 }

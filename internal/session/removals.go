@@ -182,7 +182,7 @@ func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) 
 		return 0, err
 	}
 	ended, err := v.store.ConfirmRemovals(ctx, keys)
-	v.decided(ended)
+	v.shared.decided(ended)
 	if err != nil {
 		return len(ended), unavailable(err)
 	}
@@ -202,7 +202,7 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 		return 0, err
 	}
 	kept, err := v.store.RefuseRemovals(ctx, keys)
-	v.decided(kept)
+	v.shared.decided(kept)
 	if err != nil {
 		return len(kept), unavailable(err)
 	}
@@ -223,11 +223,11 @@ func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (
 
 // decided reports to the guards that a person has decided about suspended
 // removals, which ends the wave.
-func (v *Backend) decided(records []subscriber.Record) {
-	v.shared.mu.Lock()
-	defer v.shared.mu.Unlock()
+func (s *sharedState) decided(records []subscriber.Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range records {
-		if g := v.shared.groups[records[i].Group]; g != nil {
+		if g := s.groups[records[i].Group]; g != nil {
 			g.Guard.Decided(records[i].RemovalHeld)
 		}
 	}

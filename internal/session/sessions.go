@@ -49,7 +49,7 @@ func (v *Backend) TerminateSessions(ctx context.Context, f inspect.SessionFilter
 
 func (v *Backend) eachSession(ctx context.Context, f inspect.SessionFilter, yield func(nftnat.Session, inspect.Session) error) error {
 	match := func(s nftnat.Session) error {
-		v := inspect.Session{Group: v.groupName(s.Inside.Addr()), Session: s.Session}
+		v := inspect.Session{Group: v.shared.groupName(s.Inside.Addr()), Session: s.Session}
 		if !f.Match(&v) {
 			return nil
 		}
@@ -61,10 +61,10 @@ func (v *Backend) eachSession(ctx context.Context, f inspect.SessionFilter, yiel
 	return v.kernel.Sessions(ctx, match)
 }
 
-func (v *Backend) groupName(inside netip.Addr) string {
-	v.shared.mu.RLock()
-	defer v.shared.mu.RUnlock()
-	if g := v.shared.groupOfRLocked(inside); g != nil {
+func (s *sharedState) groupName(inside netip.Addr) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if g := s.groupOfRLocked(inside); g != nil {
 		return g.Name
 	}
 	return ""

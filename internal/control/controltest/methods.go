@@ -43,7 +43,7 @@ func FullName(m protoreflect.MethodDescriptor) string {
 }
 
 // reading are the verbs of methods that change nothing.
-var reading = []string{"Get", "List", "Watch", "Count", "Lookup", "Advise", "Check", "ServerReflectionInfo"}
+var reading = []string{"Get", "List", "Watch", "Count", "Lookup", "Advise", "Verify", "Explain", "Check", "ServerReflectionInfo"}
 
 // Reads reports whether a call changes nothing, by the verb of its method, or as
 // a dry run. It knows nothing of roles, so that tests can compare these with it.
