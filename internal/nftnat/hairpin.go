@@ -168,13 +168,19 @@ func (m *MappingTable) deleteSent(ctx context.Context, found []mapping, reaped [
 	if err != nil || len(senders) == 0 {
 		return err
 	}
-	sent, owners, err := m.sentOf(ctx, found, senders)
-	if err != nil {
-		return err
-	}
+	var owners []address
 	count := func(i int) { of[owners[i]].Elements++ }
-	if err := deletePresent(ctx, m.known.conn, m.known.table, setSent, sent, m.commit, count); err != nil {
-		return fmt.Errorf("refused pairs: %w", err)
+	// A dump is of several parts, and the kernel begins each by a number of elements. It passes
+	// over others if some have expired in between, so only an empty one is the last.
+	for more := true; more; {
+		var sent [][]byte
+		if sent, owners, err = m.sentOf(ctx, found, senders); err != nil {
+			return err
+		}
+		if err := deletePresent(ctx, m.known.conn, m.known.table, setSent, sent, m.commit, count); err != nil {
+			return fmt.Errorf("refused pairs: %w", err)
+		}
+		more = len(sent) > 0
 	}
 	owners = slices.Collect(maps.Keys(senders))
 	if err := deletePresent(ctx, m.known.conn, m.known.table, setSenders, keysOf(owners), m.commit, count); err != nil {
