@@ -231,9 +231,10 @@ type Previews interface {
 	// of their conntrack entries.
 	PreviewPut(ctx context.Context, r subscriber.Record) (subscribers, sessions int, err error)
 
-	// PreviewDelete returns the subscribers that Delete would end, and the number of their
+	// PreviewDelete returns up to most of the subscribers that Delete would end, the number of
+	// all, and of their
 	// conntrack entries.
-	PreviewDelete(ctx context.Context, f inspect.SubscriberFilter) (records []subscriber.Record, sessions int, err error)
+	PreviewDelete(ctx context.Context, f inspect.SubscriberFilter, most int) (records []subscriber.Record, all, sessions int, err error)
 
 	// PreviewRemovals returns the number of suspended removals that a decision is about, and
 	// of the conntrack entries of their subscribers.

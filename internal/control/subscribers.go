@@ -178,12 +178,12 @@ func (s *subscriberService) DeleteSubscribers(ctx context.Context, req *pb.Delet
 }
 
 func (s *subscriberService) previewDelete(ctx context.Context, filter inspect.SubscriberFilter) (*pb.DeleteSubscribersResponse, error) {
-	records, sessions, err := s.previews.PreviewDelete(ctx, filter)
+	records, all, sessions, err := s.previews.PreviewDelete(ctx, filter, maxDeletedShown)
 	if err != nil {
 		return nil, err
 	}
 	res := toDeleted(records)
-	res.SessionsEnded = count(sessions)
+	res.Deleted, res.SessionsEnded = count(all), count(sessions)
 	return res, nil
 }
 

@@ -129,22 +129,24 @@ func (p *Previews) PreviewPut(_ context.Context, r subscriber.Record) (subscribe
 	return 1, v.kernel.SessionCount(r.Inside), nil
 }
 
-// PreviewDelete returns the subscribers that Delete would end, and the number of their
-// conntrack entries.
-func (p *Previews) PreviewDelete(_ context.Context, f inspect.SubscriberFilter) (records []subscriber.Record, sessions int, err error) {
+// PreviewDelete returns up to most of the subscribers that Delete would end, the number of all,
+// and of their conntrack entries.
+func (p *Previews) PreviewDelete(_ context.Context, f inspect.SubscriberFilter, most int) (records []subscriber.Record, all, sessions int, err error) {
 	v := p.of
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
 	if err := v.readiness.restoredRLocked(); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	for _, s := range v.onlineRLocked(&f, subscriber.Key{}) {
-		if s.Online() && f.MatchPacked(s.Packed()) {
-			records = append(records, s.Packed().Record())
+		if v.matchRLocked(&f, s) {
+			if all++; all <= most {
+				records = append(records, s.Packed().Record())
+			}
 			sessions += v.kernel.SessionCount(s.Inside())
 		}
 	}
-	return records, sessions, nil
+	return records, all, sessions, nil
 }
 
 // PreviewRemovals returns the number of suspended removals that a decision would be about, and

@@ -60,9 +60,20 @@ func TestPreviewsChangeNothing(t *testing.T) {
 	w.must(err)
 	ctx := t.Context()
 
-	records, sessions, err := p.PreviewDelete(ctx, inspect.SubscriberFilter{UserName: "a"})
-	if err != nil || len(records) != 1 || records[0].Inside != alice || sessions != 3 {
-		t.Errorf("delete: %v, %d sessions, %v", records, sessions, err)
+	records, all, sessions, err := p.PreviewDelete(ctx, inspect.SubscriberFilter{UserName: "a"}, 10)
+	if err != nil || len(records) != 1 || all != 1 || records[0].Inside != alice || sessions != 3 {
+		t.Errorf("delete: %v, %d, %d sessions, %v", records, all, sessions, err)
+	}
+	port := held.First
+	for _, f := range []inspect.SubscriberFilter{
+		{}, {State: inspect.SubscriberActive}, {State: inspect.SubscriberPending}, {Outside: netip.PrefixFrom(held.Outside, 32), Port: port},
+	} {
+		doomed, err := w.matching(f)
+		w.must(err)
+		records, all, _, err := p.PreviewDelete(ctx, f, 1)
+		if err != nil || all != len(doomed) || len(records) != min(all, 1) {
+			t.Errorf("%+v: %d would be deleted, previewed are %d, %v", f, len(doomed), all, err)
+		}
 	}
 	for user, want := range map[string]int{"a": 0, "z": 1} {
 		n, sessions, err := p.PreviewPut(ctx, subscriber.Record{Key: subscriber.Key{Inside: alice}, UserName: user})
@@ -213,8 +224,19 @@ func TestInterruptedRequests(t *testing.T) {
 	if err != nil || m.Outside != made.Outside || len(w.mappings()) != 1 {
 		t.Errorf("a mapping made again: %+v, %v", m, err)
 	}
+	w.send(subscriber.EventStart, bob, "b", "3") // came back since
+	w.awaitState(bob, nat.Active)
 	if d, err := w.Delete(again("DeleteSubscribers", "d1"), inspect.SubscriberFilter{UserName: "b"}); err != nil || len(d) != 1 || d[0].Inside != bob {
 		t.Errorf("deleted again: %v, %v", d, err)
+	}
+	back, err := w.Subscriber(t.Context(), subscriber.Key{Inside: bob})
+	if err != nil {
+		t.Fatalf("who came back was deleted by the repeated request: %v", err)
+	}
+	for range 2 { // the second comes as another attempt of the same request
+		if r, err := w.DeleteVersion(again("DeleteSubscribers", "v1"), back.Key, back.Version); err != nil || r.Inside != bob {
+			t.Errorf("deleted by version: %v, %v", r.Inside, err)
+		}
 	}
 	if d, err := w.Delete(again("DeleteSubscribers", "another"), inspect.SubscriberFilter{UserName: "b"}); err != nil || len(d) != 0 {
 		t.Errorf("of another request: %v, %v", d, err)
@@ -227,7 +249,7 @@ func TestInterruptedRequests(t *testing.T) {
 	if _, _, err := w.DeleteMapping(ordering("DeleteMapping", "e2"), "", made.Outside); !errors.Is(err, inspect.ErrNotFound) {
 		t.Errorf("deleted by another request: %v", err)
 	}
-	if n := len(w.entries("")); n != 3 {
+	if n := len(w.entries("")); n != 4 {
 		t.Errorf("%d entries", n)
 	}
 }

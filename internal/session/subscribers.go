@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -175,6 +176,11 @@ func (v *Backend) Put(ctx context.Context, r subscriber.Record) (subscriber.Reco
 		return subscriber.Record{}, err
 	}
 	r.Group = g.Name
+	if r.Version != "" { // an earlier attempt of the request has replaced that version
+		if earlier, err := v.earlier(ctx); err != nil || slices.Contains(earlier, r.Key) {
+			return r, err
+		}
+	}
 	r, err = v.store.Put(ctx, r)
 	if err != nil {
 		return r, unavailable(err)
@@ -195,7 +201,12 @@ func (v *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 	if err != nil {
 		return nil, err
 	}
-	deleted, err := v.store.Delete(ctx, keys, subscriber.ReasonAdmin)
+	ended := make(map[subscriber.Key]bool, len(earlier))
+	for _, key := range earlier {
+		ended[key] = true
+	}
+	keys = slices.DeleteFunc(keys, func(k subscriber.Key) bool { return ended[k] }) // who came back since stays
+	deleted, err := v.store.DeleteMatching(ctx, keys, subscriber.ReasonAdmin, f.Match)
 	if err != nil {
 		return deleted, unavailable(err)
 	}
@@ -220,6 +231,9 @@ func (v *Backend) DeleteVersion(ctx context.Context, key subscriber.Key, version
 	v.shared.mu.RUnlock()
 	if err != nil {
 		return subscriber.Record{}, err
+	}
+	if earlier, err := v.earlier(ctx); err != nil || slices.Contains(earlier, key) {
+		return subscriber.Record{Key: key}, err
 	}
 	deleted, err := v.store.DeleteVersion(ctx, key, version, subscriber.ReasonAdmin)
 	if err != nil {

@@ -102,13 +102,19 @@ func (w *recordWriter) DeleteVersion(ctx context.Context, key subscriber.Key, ve
 // returns the records that it deleted; a key without a record is no error. On error some
 // may be deleted.
 func (w *recordWriter) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]subscriber.Record, error) {
+	return w.DeleteMatching(ctx, keys, why, func(*subscriber.Record) bool { return true })
+}
+
+// DeleteMatching is Delete of those records for which meant still reports true when they are
+// deleted: an address may have gone to another subscriber since the keys were chosen.
+func (w *recordWriter) DeleteMatching(ctx context.Context, keys []subscriber.Key, why subscriber.Reason, meant func(*subscriber.Record) bool) ([]subscriber.Record, error) {
 	txns := make([]*txn.Txn, 0, len(keys))
 	for _, key := range keys {
 		g, err := w.group(key.Group)
 		if err != nil {
 			return nil, err
 		}
-		tx := endTxn(g, key, func(*subscriber.Record) bool { return true }, why, w.now().UTC())
+		tx := endTxn(g, key, meant, why, w.now().UTC())
 		txns = append(txns, &tx)
 	}
 	return w.endAll(ctx, txns)

@@ -116,15 +116,17 @@ func (p Previews) PreviewPut(ctx context.Context, r subscriber.Record) (subscrib
 }
 
 // PreviewDelete implements control.Previews.
-func (p Previews) PreviewDelete(_ context.Context, f inspect.SubscriberFilter) (records []subscriber.Record, sessions int, err error) {
+func (p Previews) PreviewDelete(_ context.Context, f inspect.SubscriberFilter, most int) (records []subscriber.Record, all, sessions int, err error) {
 	p.Of.mu.Lock()
 	defer p.Of.mu.Unlock()
 	for i := range p.Of.Online {
-		if f.Match(&p.Of.Online[i].Record) {
-			records = append(records, p.Of.Online[i].Record)
+		if s := &p.Of.Online[i]; f.Match(&s.Record) && f.MatchView(s) {
+			if all++; all <= most {
+				records = append(records, s.Record)
+			}
 		}
 	}
-	return records, 2 * len(records), p.Of.Err
+	return records, all, 2 * all, p.Of.Err
 }
 
 // PreviewRemovals implements control.Previews.
