@@ -18,8 +18,8 @@ func (d *daemon) auditTasks() ([]func(context.Context) error, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.metrics.ExpectSinks(sinkNames...) // those without a sink too: an alarm rests on them
 	for name, writer := range writers {
-		d.metrics.ExpectSinks(name)
 		tasks = append(tasks, sink.NewFollower(sink.Options{
 			Name: name + ":" + d.config.Node, Source: trails, Writer: writer, Logger: d.log,
 			Lost: func(entries int) { d.metrics.AuditLost(name, entries) },
@@ -28,18 +28,26 @@ func (d *daemon) auditTasks() ([]func(context.Context) error, error) {
 	return tasks, nil
 }
 
+// The kinds of sinks.
+const (
+	sinkFile   = "file"
+	sinkSyslog = "syslog"
+)
+
+var sinkNames = []string{sinkFile, sinkSyslog}
+
 // sinkWriters returns the configured sinks by their kind.
 func sinkWriters(c config.Audit, node string) (map[string]sink.Writer, error) {
 	writers := map[string]sink.Writer{}
 	if c.File != "" {
-		writers["file"] = sink.NewFile(c.File)
+		writers[sinkFile] = sink.NewFile(c.File)
 	}
 	if c.Syslog != "" {
 		w, err := sink.NewSyslog(c.Syslog, node)
 		if err != nil {
 			return nil, err
 		}
-		writers["syslog"] = w
+		writers[sinkSyslog] = w
 	}
 	return writers, nil
 }

@@ -256,7 +256,7 @@ func (m *MappingTable) forget(ctx context.Context, proofs []nat.Reaped) (done []
 	}
 	find := m.mappingsIn
 	if byDump {
-		find = func(ctx context.Context, _ []block) ([]mapping, error) { return m.dumpMappings(ctx) }
+		find = func(ctx context.Context, _ []block) ([]mapping, error) { return m.dumpMappingsOf(ctx, of) }
 	}
 	found, err := find(ctx, blocks)
 	if err != nil {
@@ -433,6 +433,38 @@ func (m *MappingTable) mappingsWith(ctx context.Context, set string, found []map
 			}
 		})
 	return list, err
+}
+
+// dumpMappingsOf lists the mappings of some addresses. The kernel begins each part of a dump by a
+// number of elements, and passes over others if some have expired since the part before; so a
+// dump counts as whole if there were as many elements before and behind it, or if it finds no
+// more than those before it.
+func (m *MappingTable) dumpMappingsOf(ctx context.Context, of map[address]*nat.Reaped) (found []mapping, err error) {
+	seen := map[string]bool{}
+	for {
+		before, err := m.countMappings(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all, err := m.dumpMappings(ctx)
+		if err != nil {
+			return nil, err
+		}
+		known := len(found)
+		for _, x := range all {
+			if key := string(x.key(setTaken)); of[x.inside] != nil && !seen[key] {
+				seen[key] = true
+				found = append(found, x)
+			}
+		}
+		behind, err := m.countMappings(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == known || before == len(all) && behind == before {
+			return found, nil
+		}
+	}
 }
 
 // dumpMappings lists all mappings.
