@@ -9,12 +9,16 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/netlab"
 )
 
 const (
 	passesSoon  = 8 * time.Second        // TCP has to retransmit the packets that a fault dropped
 	staysSilent = 400 * time.Millisecond // time in which a dead flow must be silent
+	retryFlow   = 50 * time.Millisecond  // before a flow that a limit refused is opened again
 )
 
 // A flow is the traffic of one subscriber: a TCP connection that stays, a UDP socket's
@@ -78,6 +82,12 @@ func (w *world) openFlow(ctx context.Context, l *line, b binding) (*flow, error)
 	ctx, cancel := context.WithTimeout(ctx, passesSoon)
 	defer cancel()
 	tcp, err := w.Lab.OpenFlow(ctx, netip.AddrPortFrom(l.inside, 0))
+	for l.group.limits != (limits{}) && errors.Is(err, unix.EHOSTUNREACH) { // a burst has reached a limit, and leaves it soon
+		if err := clock.Sleep(ctx, retryFlow); err != nil {
+			break
+		}
+		tcp, err = w.Lab.OpenFlow(ctx, netip.AddrPortFrom(l.inside, 0))
+	}
 	if err != nil {
 		return nil, err
 	}
