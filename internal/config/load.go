@@ -106,6 +106,7 @@ type loader struct {
 	bounds          []value // names of groups in the clients' bounds
 	groupValues     []value // each group in the file
 	flowtables      int     // line of nat.flowtables
+	console         int     // line of http; 0 if http.console is not written
 }
 
 // defaults returns the configuration of an empty file.
@@ -128,7 +129,7 @@ func defaults() Config {
 			Listen: defaultListen, Socket: DefaultSocket, MaxConnections: 256, MaxConnectionsPerPeer: 32, MaxStreams: 128, MaxStreamsPerPeer: 32,
 			StallTimeout: 30 * time.Second, CallTimeout: 10 * time.Minute, LocalRole: "viewer",
 		},
-		HTTP:  HTTP{Listen: "127.0.0.1:7901", Console: true},
+		HTTP:  HTTP{Listen: "127.0.0.1:7901"},
 		Audit: Audit{Retention: AuditRetention{Entries: 100_000}},
 		NAT:   NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", Flowtables: "refuse", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
 		Settings: Settings{
@@ -168,6 +169,7 @@ func (l *loader) load(root value) {
 	l.checkNoNAT()
 	l.checkFlowtables()
 	l.checkClientGroups()
+	l.checkConsole()
 }
 
 func (l *loader) log(v value) {

@@ -15,9 +15,10 @@ import (
 
 // Times of the stream.
 const (
-	liveTick   = 250 * time.Millisecond // between two messages with events
-	factsEvery = 2 * time.Second
-	liveWithin = 10 * time.Second // for a reader to take a message
+	liveTick    = 250 * time.Millisecond // between two messages with events
+	factsEvery  = 2 * time.Second
+	factsWithin = 5 * time.Second  // for the facts to be read; other streams wait for them
+	liveWithin  = 10 * time.Second // for a reader to take a message
 )
 
 // eventsPerTick is the most events that a message has. A person reads no more, and a restart of all
@@ -65,7 +66,7 @@ func (c *Console) feed(ctx context.Context, s *liveStream, waiting *waitingEvent
 	for due := time.Now(); ; {
 		if now := time.Now(); !now.Before(due) {
 			due = now.Add(factsEvery)
-			if s.send("facts", c.facts.encoded(ctx, c)) != nil {
+			if data := c.facts.encoded(ctx, c); len(data) > 0 && s.send("facts", data) != nil {
 				return
 			}
 		}
@@ -161,32 +162,44 @@ func (e *waitingEvents) next() (eventsMessage, bool) {
 	return message, len(message.Rows) > 0 || message.Missed
 }
 
-// factsMessage is the message with the facts of the overview, made once for all streams.
+// factsMessage is the message with the facts of the overview, made once for all streams; no data
+// until the facts could be read.
 type factsMessage struct {
 	mu   sync.Mutex
 	made time.Time
 	data []byte
 }
 
-// encoded returns the message, which is not much older than factsEvery.
+// encoded returns the message, which is not much older than factsEvery, unless the facts
+// cannot be read now. The browser whose stream asks may leave meanwhile: the others have
+// the message, too.
 func (m *factsMessage) encoded(ctx context.Context, c *Console) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := time.Now(); now.Sub(m.made) >= factsEvery/2 {
-		m.made, m.data = now, c.encodeFacts(ctx)
+	if time.Since(m.made) < factsEvery/2 {
+		return m.data
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), factsWithin)
+	defer cancel()
+	data, err := c.encodeFacts(ctx)
+	if err == nil {
+		m.data = data
+	} else {
+		c.failed(err)
+	}
+	m.made = time.Now() // those that waited do not try again
 	return m.data
 }
 
-// encodeFacts returns the facts as JSON; those that cannot be read now are left out.
-func (c *Console) encodeFacts(ctx context.Context) []byte {
+// encodeFacts returns the facts as JSON.
+func (c *Console) encodeFacts(ctx context.Context) ([]byte, error) {
+	cards, err := c.cards(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var message struct {
 		Facts []shownFact `json:"facts"`
 		Curve *ratesCurve `json:"curve,omitempty"`
-	}
-	cards, err := c.cards(ctx)
-	if err != nil {
-		c.failed(err)
 	}
 	for _, card := range cards {
 		message.Facts = append(message.Facts, card.Facts...)
@@ -194,10 +207,5 @@ func (c *Console) encodeFacts(ctx context.Context) []byte {
 			message.Curve = card.Curve
 		}
 	}
-	data, err := json.Marshal(message)
-	if err != nil {
-		c.failed(err)
-		return []byte("{}")
-	}
-	return data
+	return json.Marshal(message)
 }

@@ -2,8 +2,10 @@ package console
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,6 +13,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/control/controltest"
@@ -136,6 +139,65 @@ func TestFactsOfAStream(t *testing.T) {
 			t.Errorf("the page has no %s", want)
 		}
 	}
+}
+
+// changedControls is a backend of tests with another Status.
+type changedControls struct {
+	*controltest.Backend
+	status func(context.Context) (inspect.Status, error)
+}
+
+func (c *changedControls) Status(ctx context.Context) (inspect.Status, error) { return c.status(ctx) }
+
+// TestFactsAreOfAllStreams: a browser that leaves while facts are read takes them from nobody, and
+// facts that cannot be read, or not soon, leave the earlier ones.
+func TestFactsAreOfAllStreams(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := optionsOf(controltest.Scene())
+		controls := &changedControls{Backend: controltest.Scene()}
+		o.Controls = controls
+		c, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		controls.status = func(context.Context) (inspect.Status, error) { return inspect.Status{}, errors.New("not now") }
+		if data := c.facts.encoded(left, c); data != nil {
+			t.Fatalf("before there are facts: %s", data)
+		}
+		time.Sleep(factsEvery)
+		controls.status = func(ctx context.Context) (inspect.Status, error) {
+			if err := ctx.Err(); err != nil {
+				return inspect.Status{}, err
+			}
+			return controls.Backend.Status(ctx)
+		}
+		good := c.facts.encoded(left, c)
+		if !strings.Contains(string(good), `"facts":[{`) {
+			t.Fatalf("for a browser that left: %s", good)
+		}
+		for name, status := range map[string]func(context.Context) (inspect.Status, error){
+			"an error": func(context.Context) (inspect.Status, error) { return inspect.Status{}, errors.New("not now") },
+			"no answer": func(ctx context.Context) (inspect.Status, error) {
+				<-ctx.Done()
+				return inspect.Status{}, ctx.Err()
+			},
+		} {
+			time.Sleep(factsEvery)
+			controls.status = status
+			begin := time.Now()
+			for range 2 { // the second is of a stream that waited
+				if data := c.facts.encoded(t.Context(), c); !bytes.Equal(data, good) {
+					t.Errorf("%s: %s", name, data)
+				}
+			}
+			if took := time.Since(begin); took > factsWithin {
+				t.Errorf("%s: took %v", name, took)
+			}
+		}
+	})
 }
 
 // TestManyEvents: a message has so many events at most, and tells the number of the others.

@@ -129,16 +129,6 @@ func (s *Server) Roles(grants []Grant) (use func(), err error) {
 	}, nil
 }
 
-// ByToken returns the holder of a token that came by another way than gRPC, over
-// a connection that nobody else can read.
-func (s *Server) ByToken(token, source string) (access.Actor, error) {
-	t, _, err := access.ParseBearer([]string{"Bearer " + token})
-	if err != nil {
-		return access.Actor{}, err
-	}
-	return s.rights.Load().policy.Load().TokenActor(t, &access.Caller{Source: source, Private: true})
-}
-
 // authorize returns the actor of a call, and an error, which is a *refusedError,
 // if it may not make the call.
 func (s *Server) authorize(ctx context.Context, method string, request any) (access.Actor, error) {

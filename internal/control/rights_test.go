@@ -409,18 +409,3 @@ func TestRightsAreTaken(t *testing.T) {
 		}
 	}
 }
-
-// TestByToken: those who come by another way than gRPC have the same roles.
-func TestByToken(t *testing.T) {
-	t.Parallel()
-	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) { o.Grants = granting(t) })
-	want := access.Actor{Name: "token:o", Role: access.Operator, Source: "192.0.2.1:5"}
-	if got, err := server.ByToken(operatorToken, "192.0.2.1:5"); got != want || err != nil {
-		t.Errorf("the actor is %v, %v", got, err)
-	}
-	for _, token := range []string{"", "x", operatorToken + "x", operatorToken + "\nx"} {
-		if got, err := server.ByToken(token, ""); err == nil {
-			t.Errorf("%q is of %v", token, got)
-		}
-	}
-}
