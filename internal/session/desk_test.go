@@ -187,6 +187,56 @@ func TestEndingLog(t *testing.T) {
 	}
 }
 
+// TestEndingsOfBefore: no hold of before the start is lost, and each comes before the ends that were
+// noted, also before one that is told late; their numbers differ, also within one microsecond.
+func TestEndingsOfBefore(t *testing.T) {
+	t.Parallel()
+	t0 := time.Unix(1_700_000_000, 0)
+	hold := func(i int, before time.Duration) nat.Binding {
+		at := t0.Add(-before)
+		return nat.Binding{
+			Group: "g", Holder: nat.Holder{Inside: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), UserName: "held"},
+			ReleasedAt: at, Receipt: &nat.Receipt{ReleasedAt: at},
+		}
+	}
+	for name, c := range map[string]struct {
+		noted []time.Duration // before the start
+		held  []time.Duration
+	}{
+		"one hold, after an end that is told late": {noted: []time.Duration{5 * time.Second}, held: []time.Duration{3 * time.Second}},
+		"holds before and after it":                {noted: []time.Duration{5 * time.Second}, held: []time.Duration{9 * time.Second, 4 * time.Second, time.Second}},
+		"no end":                                   {held: []time.Duration{2, 2, 1, 1}},
+		"of the microsecond of the start":          {noted: []time.Duration{0}, held: []time.Duration{3, 2, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newEndingLog(100, t0)
+			for _, before := range c.noted {
+				r := (&subscriber.Record{Key: subscriber.Key{Group: "g", Inside: alice}, UserName: "noted"}).Pack()
+				l.ended(&r, subscriber.End{Reason: subscriber.ReasonStop}, t0.Add(-before), nil)
+			}
+			var held []nat.Binding
+			for i, before := range c.held {
+				held = append(held, hold(i, before))
+			}
+			l.seed(held)
+			r := (&subscriber.Record{Key: subscriber.Key{Group: "g", Inside: bob}, UserName: "noted"}).Pack()
+			l.ended(&r, subscriber.End{Reason: subscriber.ReasonStop}, t0, nil)
+			list := l.page(&inspect.EndingFilter{}, 0, 100).List
+			if want := len(c.noted) + len(c.held) + 1; len(list) != want {
+				t.Fatalf("%d endings, want %d: %+v", len(list), want, list)
+			}
+			for i, e := range list {
+				if (e.Record.UserName == "noted") != (i <= len(c.noted)) || i > 0 && e.Number >= list[i-1].Number {
+					t.Errorf("ending %d from the latest: %s, number %d after %d", i, e.Record.UserName, e.Number, list[max(i-1, 0)].Number)
+				}
+				if l.findLocked(e.Number) == nil {
+					t.Errorf("no ending has number %d", e.Number)
+				}
+			}
+		})
+	}
+}
+
 // TestExplain: a subscriber at a limit, one that waits for a block, one that is offline, and nobody.
 func TestExplain(t *testing.T) {
 	t.Parallel()
