@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +97,34 @@ func TestEndingOfGrace(t *testing.T) {
 	if len(list) != 2 || list[0].Receipt == nil || list[1].Receipt != nil || list[0].Number <= list[1].Number {
 		t.Errorf("after the second end: %+v", list)
 	}
+}
+
+// TestExplainLeavesTheLock: a search through all ends does not keep cuts waiting.
+func TestExplainLeavesTheLock(t *testing.T) {
+	w := newWorld(t, testGroup)
+	w.Manager.desk.reports.endings.mu.Lock()
+	done := make(chan error)
+	go func() {
+		_, err := w.Explain(context.Background(), inspect.Customer{UserName: "nobody"})
+		done <- err
+	}()
+	stacks := make([]byte, 1<<20)
+	w.until("the search to begin", func() bool {
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*endingLog).page")
+	})
+	defer func() {
+		w.Manager.desk.reports.endings.mu.Unlock()
+		if err := <-done; !errors.Is(err, inspect.ErrNotFound) {
+			t.Error(err)
+		}
+	}()
+	w.until("a cut to get the lock", func() bool {
+		free := w.mu.TryLock()
+		if free {
+			w.mu.Unlock()
+		}
+		return free
+	})
 }
 
 // TestEndingsOfRestart: whom the restart of a NAS ended is counted by NAS, and named.
@@ -302,6 +331,9 @@ func TestExplain(t *testing.T) {
 	}
 	w.send(subscriber.EventStart, alice, "c", "3") // another user at her address
 	w.until("the other user to be online", func() bool { e := explain(inspect.Customer{Inside: alice}); return e.Subscriber != nil })
+	if e := explain(inspect.Customer{Inside: alice}); e.LastEnding != nil {
+		t.Errorf("the last end of %s is that of %s", e.Subscriber.UserName, e.LastEnding.Record.UserName)
+	}
 	if e := explain(inspect.Customer{UserName: "a"}); e.Subscriber != nil || e.LastEnding == nil {
 		t.Errorf("of a user whose address another has: %+v", e.Subscriber)
 	}
