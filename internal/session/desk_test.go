@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -96,6 +97,53 @@ func TestEndingOfGrace(t *testing.T) {
 	list = w.endings(inspect.EndingFilter{})
 	if len(list) != 2 || list[0].Receipt == nil || list[1].Receipt != nil || list[0].Number <= list[1].Number {
 		t.Errorf("after the second end: %+v", list)
+	}
+}
+
+// TestEndingOfOutdated: an end that the slot is ahead of is not one of the subscriber that is online
+// at the address now, neither in the history nor for watchers.
+func TestEndingOfOutdated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testGroup)
+	w.send(subscriber.EventStart, bob, "b", "1")
+	w.awaitState(bob, nat.Active)
+	all, his := w.events(inspect.Watch{}), w.events(inspect.Watch{Filter: inspect.SubscriberFilter{UserName: "b"}})
+	old := subscriber.Record{Key: subscriber.Key{Group: "default", Inside: bob}, Version: "1-1"}
+	c := subscriber.Change{
+		Kind: subscriber.Deleted, Partial: true, ID: subscriber.ParseVersion(old.Version), Record: old.Pack(),
+		End: subscriber.End{Reason: subscriber.ReasonNASRestart},
+	}
+	f := w.Manager.desk.watches.follower
+	g := f.groups["default"]
+	f.apply(g, []subscriber.Change{c}, f.positionOf(g))
+	if list := w.endings(inspect.EndingFilter{}); len(list) != 0 {
+		t.Errorf("endings %+v", list)
+	}
+	if n := w.Manager.desk.reports.endings.wave(inspect.NASKey{Client: "bng1", Name: "bng-1"}); n.Subscribers != 0 || len(w.Manager.desk.reports.endings.waves) != 0 {
+		t.Errorf("a restart of a NAS ended some: %+v", n)
+	}
+	w.hangUp(bob, "b", "1", userRequest)
+	for name, c := range map[string]struct {
+		events iter.Seq2[*inspect.Notice, error]
+		user   string
+		why    subscriber.Reason
+	}{"all": {all, "", subscriber.ReasonNASRestart}, "his": {his, "b", subscriber.ReasonStop}} {
+		for e, err := range c.events {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Kind != inspect.EventDeleted {
+				continue
+			}
+			if e.Subscriber.UserName != c.user || e.Reason != c.why {
+				t.Errorf("%s: the first end is of %q, for %v", name, e.Subscriber.UserName, e.Reason)
+			}
+			break
+		}
+	}
+	w.awaitState(bob, nat.Held)
+	if list := w.endings(inspect.EndingFilter{}); len(list) != 1 || list[0].Reason != subscriber.ReasonStop {
+		t.Errorf("endings %+v", list)
 	}
 }
 

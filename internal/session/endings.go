@@ -240,6 +240,9 @@ func (l *endingLog) wave(nas inspect.NASKey) inspect.NASEndings {
 
 // noteEnding takes a transition. The Manager's lock is held.
 func (r *reports) noteEnding(t *lifecycle.Transition) {
+	if t.Outdated {
+		return // the slot has another session, which goes on
+	}
 	switch t.Kind {
 	case inspect.EventDeleted:
 		at, binding := t.At, (*nat.Binding)(nil)
