@@ -132,7 +132,11 @@ func (a deskCommands) lastEnd(e *pb.Explanation) string {
 	if end == nil {
 		return "none since " + a.moment(e.GetEndingsCompleteSinceTime()) + "; earlier ones are not kept"
 	}
-	return a.moment(end.GetEndTime()) + ": " + endReason(end.GetReason(), end.GetTerminateCause()) + ", " + removalResult(end)
+	whose := ""
+	if user := end.GetUserName(); user != e.GetSubscriber().GetUserName() {
+		whose = "user " + or(user, none) + ", "
+	}
+	return a.moment(end.GetEndTime()) + ": " + whose + endReason(end.GetReason(), end.GetTerminateCause()) + ", " + removalResult(end)
 }
 
 // removalResult tells the result of a removal.

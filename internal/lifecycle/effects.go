@@ -67,12 +67,17 @@ type Write struct {
 type Transition struct {
 	Kind inspect.EventKind
 	At   time.Time
-	Slot *Slot // nil for EventDeleted, and for EventReleased
+	Slot *Slot // nil for EventDeleted, for EventReleased, and for a record that the slot does not have
 
 	// Record and End are set for changes of a record: EventCreated, EventUpdated,
 	// EventDeleted, EventRemovalHeld. Record is set for EventLimitReached as well.
 	Record *subscriber.Packed
 	subscriber.End
+
+	// Outdated marks a change of a record that the slot is ahead of: it is no step of the
+	// slot. Where the change is partial, and not certainly of the session in the slot,
+	// Record has only its key and its counters.
+	Outdated bool
 
 	// Binding is set for EventReaped and EventReleased: the slot may have another
 	// binding by then.

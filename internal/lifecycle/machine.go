@@ -89,7 +89,9 @@ func (m *Machine) Apply(c *subscriber.Change, now time.Time) {
 	m.now = now
 	s := m.slots.at(c.Record.Inside())
 	if s != nil && s.online && s.packed.Version().Compare(c.ID) >= 0 {
-		m.emitChange(outdated(s, c))
+		t := outdated(s, c)
+		t.At = now
+		m.out.Emit(t)
 		return // the slot's snapshot is newer
 	}
 	if c.Partial {
@@ -639,20 +641,25 @@ func (m *Machine) emit(kind inspect.EventKind, s *Slot) {
 	m.out.Emit(Transition{Kind: kind, At: m.now, Slot: s})
 }
 
-// outdated returns the event of a change that the slot's record is ahead of, because the record
-// was read with a later one.
-func outdated(s *Slot, c *subscriber.Change) (kind inspect.EventKind, why subscriber.End, r *subscriber.Packed) {
-	kind, r = inspect.EventUpdated, &s.packed
+// outdated returns the transition of a change that the slot's record is ahead of, because the
+// record was read with a later one. By then another session may hold the address, of which
+// the transition must not tell.
+func outdated(s *Slot, c *subscriber.Change) Transition {
+	t := Transition{Kind: inspect.EventUpdated, Record: &c.Record, End: c.End, Outdated: true}
 	switch c.Kind {
 	case subscriber.Created:
-		kind = inspect.EventCreated
+		t.Kind = inspect.EventCreated
 	case subscriber.Deleted:
-		kind = inspect.EventDeleted
+		t.Kind = inspect.EventDeleted
+		return t
 	}
-	if !c.Partial {
-		r = &c.Record
+	if c.Partial && s.Record().StartedAt.After(c.Record.Record().UpdatedAt) || !s.packed.SameSession(&c.Record) {
+		return t
 	}
-	return kind, c.End, r
+	if t.Slot = s; c.Partial {
+		t.Record = &s.packed
+	}
+	return t
 }
 
 // emitChange reports a change of the record itself.

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // TestNext is the life cycle as a table: every phase with every toggle.
@@ -157,6 +159,41 @@ func TestBypassedGateIsCutByTheReap_DEL01(t *testing.T) {
 		p.input("63s reaped")
 		if r := p.writes[len(p.writes)-1].Binding.Receipt; r == nil || !r.CutAt.Equal(want) || !r.ReapedAt.Equal(p.began.Add(63*time.Second)) || r.Elements != 2 {
 			t.Errorf("bypassed %t: the receipt is %+v, want a cut at %v", bypassed, r, want)
+		}
+	}
+}
+
+// TestOutdated: a change that the slot is ahead of tells of the slot only if it is certainly of the
+// session there.
+func TestOutdated(t *testing.T) {
+	t0 := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	key := subscriber.Key{Group: "g", Inside: netip.MustParseAddr("100.64.0.1")}
+	record := func(user string) subscriber.Record {
+		return subscriber.Record{Key: key, UserName: user, StartedAt: t0, SessionID: subscriber.SessionID{Client: "bng", NAS: "nas", AcctSessionID: user}}
+	}
+	counters := func(after time.Duration) subscriber.Record {
+		return subscriber.Record{Key: key, UpdatedAt: t0.Add(after)}
+	}
+	bob := record("bob")
+	s := &Slot{packed: bob.Pack()}
+	for name, c := range map[string]struct {
+		kind    subscriber.ChangeKind
+		partial bool
+		of      subscriber.Record
+		user    string
+		slot    bool
+	}{
+		"his Start":                {subscriber.Created, false, record("bob"), "bob", true},
+		"the Start of another":     {subscriber.Created, false, record("alice"), "alice", false},
+		"his Interim":              {subscriber.Updated, true, counters(time.Second), "bob", true},
+		"an Interim before his":    {subscriber.Updated, true, counters(-time.Second), "", false},
+		"a Stop":                   {subscriber.Deleted, true, counters(-time.Second), "", false},
+		"the deletion of another":  {subscriber.Deleted, false, record("alice"), "alice", false},
+		"the deletion of his like": {subscriber.Deleted, false, record("bob"), "bob", false},
+	} {
+		got := outdated(s, &subscriber.Change{Kind: c.kind, Partial: c.partial, Record: c.of.Pack()})
+		if got.Record.UserName() != c.user || (got.Slot != nil) != c.slot || !got.Outdated {
+			t.Errorf("%s: of user %q, slot %t", name, got.Record.UserName(), got.Slot != nil)
 		}
 	}
 }

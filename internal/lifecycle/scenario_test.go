@@ -672,6 +672,9 @@ func (p *player) Emit(t Transition) {
 	if t.Kind == inspect.EventReaped {
 		text += fmt.Sprintf(", %d sessions", t.Deleted)
 	}
+	if t.Outdated {
+		text += fmt.Sprintf(", outdated, of user %q", t.Record.UserName())
+	}
 	p.tell("%s", text)
 }
 

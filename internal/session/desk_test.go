@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +100,81 @@ func TestEndingOfGrace(t *testing.T) {
 	}
 }
 
+// TestEndingOfOutdated: an end that the slot is ahead of is not one of the subscriber that is online
+// at the address now, neither in the history nor for watchers.
+func TestEndingOfOutdated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testGroup)
+	w.send(subscriber.EventStart, bob, "b", "1")
+	w.awaitState(bob, nat.Active)
+	all, his := w.events(inspect.Watch{}), w.events(inspect.Watch{Filter: inspect.SubscriberFilter{UserName: "b"}})
+	old := subscriber.Record{Key: subscriber.Key{Group: "default", Inside: bob}, Version: "1-1"}
+	c := subscriber.Change{
+		Kind: subscriber.Deleted, Partial: true, ID: subscriber.ParseVersion(old.Version), Record: old.Pack(),
+		End: subscriber.End{Reason: subscriber.ReasonNASRestart},
+	}
+	f := w.Manager.desk.watches.follower
+	g := f.groups["default"]
+	f.apply(g, []subscriber.Change{c}, f.positionOf(g))
+	if list := w.endings(inspect.EndingFilter{}); len(list) != 0 {
+		t.Errorf("endings %+v", list)
+	}
+	if n := w.Manager.desk.reports.endings.wave(inspect.NASKey{Client: "bng1", Name: "bng-1"}); n.Subscribers != 0 || len(w.Manager.desk.reports.endings.waves) != 0 {
+		t.Errorf("a restart of a NAS ended some: %+v", n)
+	}
+	w.hangUp(bob, "b", "1", userRequest)
+	for name, c := range map[string]struct {
+		events iter.Seq2[*inspect.Notice, error]
+		user   string
+		why    subscriber.Reason
+	}{"all": {all, "", subscriber.ReasonNASRestart}, "his": {his, "b", subscriber.ReasonStop}} {
+		for e, err := range c.events {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Kind != inspect.EventDeleted {
+				continue
+			}
+			if e.Subscriber.UserName != c.user || e.Reason != c.why {
+				t.Errorf("%s: the first end is of %q, for %v", name, e.Subscriber.UserName, e.Reason)
+			}
+			break
+		}
+	}
+	w.awaitState(bob, nat.Held)
+	if list := w.endings(inspect.EndingFilter{}); len(list) != 1 || list[0].Reason != subscriber.ReasonStop {
+		t.Errorf("endings %+v", list)
+	}
+}
+
+// TestExplainLeavesTheLock: a search through all ends does not keep cuts waiting.
+func TestExplainLeavesTheLock(t *testing.T) {
+	w := newWorld(t, testGroup)
+	w.Manager.desk.reports.endings.mu.Lock()
+	done := make(chan error)
+	go func() {
+		_, err := w.Explain(context.Background(), inspect.Customer{UserName: "nobody"})
+		done <- err
+	}()
+	stacks := make([]byte, 1<<20)
+	w.until("the search to begin", func() bool {
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*endingLog).page")
+	})
+	defer func() {
+		w.Manager.desk.reports.endings.mu.Unlock()
+		if err := <-done; !errors.Is(err, inspect.ErrNotFound) {
+			t.Error(err)
+		}
+	}()
+	w.until("a cut to get the lock", func() bool {
+		free := w.mu.TryLock()
+		if free {
+			w.mu.Unlock()
+		}
+		return free
+	})
+}
+
 // TestEndingsOfRestart: whom the restart of a NAS ended is counted by NAS, and named.
 func TestEndingsOfRestart(t *testing.T) {
 	t.Parallel()
@@ -187,6 +264,56 @@ func TestEndingLog(t *testing.T) {
 	}
 }
 
+// TestEndingsOfBefore: no hold of before the start is lost, and each comes before the ends that were
+// noted, also before one that is told late; their numbers differ, also within one microsecond.
+func TestEndingsOfBefore(t *testing.T) {
+	t.Parallel()
+	t0 := time.Unix(1_700_000_000, 0)
+	hold := func(i int, before time.Duration) nat.Binding {
+		at := t0.Add(-before)
+		return nat.Binding{
+			Group: "g", Holder: nat.Holder{Inside: netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), UserName: "held"},
+			ReleasedAt: at, Receipt: &nat.Receipt{ReleasedAt: at},
+		}
+	}
+	for name, c := range map[string]struct {
+		noted []time.Duration // before the start
+		held  []time.Duration
+	}{
+		"one hold, after an end that is told late": {noted: []time.Duration{5 * time.Second}, held: []time.Duration{3 * time.Second}},
+		"holds before and after it":                {noted: []time.Duration{5 * time.Second}, held: []time.Duration{9 * time.Second, 4 * time.Second, time.Second}},
+		"no end":                                   {held: []time.Duration{2, 2, 1, 1}},
+		"of the microsecond of the start":          {noted: []time.Duration{0}, held: []time.Duration{3, 2, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newEndingLog(100, t0)
+			for _, before := range c.noted {
+				r := (&subscriber.Record{Key: subscriber.Key{Group: "g", Inside: alice}, UserName: "noted"}).Pack()
+				l.ended(&r, subscriber.End{Reason: subscriber.ReasonStop}, t0.Add(-before), nil)
+			}
+			var held []nat.Binding
+			for i, before := range c.held {
+				held = append(held, hold(i, before))
+			}
+			l.seed(held)
+			r := (&subscriber.Record{Key: subscriber.Key{Group: "g", Inside: bob}, UserName: "noted"}).Pack()
+			l.ended(&r, subscriber.End{Reason: subscriber.ReasonStop}, t0, nil)
+			list := l.page(&inspect.EndingFilter{}, 0, 100).List
+			if want := len(c.noted) + len(c.held) + 1; len(list) != want {
+				t.Fatalf("%d endings, want %d: %+v", len(list), want, list)
+			}
+			for i, e := range list {
+				if (e.Record.UserName == "noted") != (i <= len(c.noted)) || i > 0 && e.Number >= list[i-1].Number {
+					t.Errorf("ending %d from the latest: %s, number %d after %d", i, e.Record.UserName, e.Number, list[max(i-1, 0)].Number)
+				}
+				if l.findLocked(e.Number) == nil {
+					t.Errorf("no ending has number %d", e.Number)
+				}
+			}
+		})
+	}
+}
+
 // TestExplain: a subscriber at a limit, one that waits for a block, one that is offline, and nobody.
 func TestExplain(t *testing.T) {
 	t.Parallel()
@@ -252,6 +379,9 @@ func TestExplain(t *testing.T) {
 	}
 	w.send(subscriber.EventStart, alice, "c", "3") // another user at her address
 	w.until("the other user to be online", func() bool { e := explain(inspect.Customer{Inside: alice}); return e.Subscriber != nil })
+	if e := explain(inspect.Customer{Inside: alice}); e.LastEnding != nil {
+		t.Errorf("the last end of %s is that of %s", e.Subscriber.UserName, e.LastEnding.Record.UserName)
+	}
 	if e := explain(inspect.Customer{UserName: "a"}); e.Subscriber != nil || e.LastEnding == nil {
 		t.Errorf("of a user whose address another has: %+v", e.Subscriber)
 	}

@@ -54,7 +54,9 @@ type endingEntry struct {
 }
 
 func newEndingLog(most int, now time.Time) *endingLog {
-	return &endingLog{most: most, open: map[netip.Addr]uint64{}, since: now, waves: map[inspect.NASKey]inspect.NASEndings{}}
+	return &endingLog{
+		most: most, newest: micros(now), open: map[netip.Addr]uint64{}, since: now, waves: map[inspect.NASKey]inspect.NASEndings{},
+	}
 }
 
 // ended notes the end of a record. binding is the one that is torn down for it, nil for none.
@@ -116,10 +118,14 @@ func (l *endingLog) resumed(inside netip.Addr, at time.Time) {
 	}
 }
 
+// micros returns a time as the number of an ending.
+func micros(at time.Time) uint64 { return uint64(max(at.UnixMicro(), 0)) }
+
 // addLocked adds an ending, and returns its number: its time in microseconds, or more, so that
-// numbers go on growing after a restart.
+// numbers go on growing after a restart. All are larger than the time of the start, also of an
+// end that is told late, so that the holds of before the start come before them.
 func (l *endingLog) addLocked(e endingEntry, at time.Time) uint64 {
-	l.newest = max(l.newest+1, uint64(max(at.UnixMicro(), 0)))
+	l.newest = max(l.newest+1, micros(at))
 	e.number = l.newest
 	if len(l.ring) < l.most {
 		l.ring = append(l.ring, e)
@@ -177,12 +183,15 @@ func (l *endingLog) seed(held []nat.Binding) {
 		r := lifecycle.HolderRecord(b.Group, b.Holder)
 		older.addLocked(endingEntry{record: r.Pack(), why: b.Receipt.End, at: b.ReleasedAt, blocks: b.Blocks, receipt: b.Receipt}, b.ReleasedAt)
 	}
-	for len(older.ring) > 0 && len(noted) > 0 && older.newest >= noted[0].number {
-		older.ring = older.ring[:len(older.ring)-1] // of one microsecond
-		older.newest = older.ring[len(older.ring)-1].number
+	next := l.newest + 1
+	if len(noted) > 0 {
+		next = noted[0].number
+	}
+	for i := len(older.ring) - 1; i >= 0 && older.ring[i].number >= next; i-- { // many of one microsecond
+		next--
+		older.ring[i].number = next
 	}
 	l.ring, l.next = append(older.ring, noted...), 0
-	l.newest = max(l.newest, older.newest)
 }
 
 // page returns up to limit endings that match, the latest first, with numbers below the given
@@ -231,6 +240,9 @@ func (l *endingLog) wave(nas inspect.NASKey) inspect.NASEndings {
 
 // noteEnding takes a transition. The Manager's lock is held.
 func (r *reports) noteEnding(t *lifecycle.Transition) {
+	if t.Outdated {
+		return // the slot has another session, which goes on
+	}
 	switch t.Kind {
 	case inspect.EventDeleted:
 		at, binding := t.At, (*nat.Binding)(nil)

@@ -59,7 +59,24 @@ func (v *Desk) Explain(ctx context.Context, who inspect.Customer) ([]inspect.Exp
 
 // explained returns an explanation of each address of the customer, with the data that the life
 // cycle and the index of sessions have.
-func (v *Desk) explained(who inspect.Customer) (list []inspect.Explanation, err error) {
+func (v *Desk) explained(who inspect.Customer) ([]inspect.Explanation, error) {
+	list, err := v.explainedOnline(who)
+	if err != nil || len(list) > 0 {
+		return list, err
+	}
+	// Without the Manager's lock, for which cuts wait: the search goes through all endings.
+	past := v.reports.endings.page(&inspect.EndingFilter{Group: who.Group, UserName: who.UserName}, 0, 1)
+	if len(past.List) == 0 {
+		return nil, fmt.Errorf("the user is not online, and no end is known: %w", inspect.ErrNotFound)
+	}
+	v.shared.mu.RLock()
+	defer v.shared.mu.RUnlock()
+	return []inspect.Explanation{v.explainRLocked(past.List[0].Record.Key, who.UserName)}, nil
+}
+
+// explainedOnline is explained for an inside address, or for the addresses where the user is online,
+// explainedMost at most.
+func (v *Desk) explainedOnline(who inspect.Customer) (list []inspect.Explanation, err error) {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
 	if err := v.readiness.restoredRLocked(); err != nil {
@@ -75,18 +92,14 @@ func (v *Desk) explained(who inspect.Customer) (list []inspect.Explanation, err 
 	}
 	f := inspect.SubscriberFilter{Group: who.Group, UserName: who.UserName}
 	for key, s := range v.onlineRLocked(&f, subscriber.Key{}) {
-		if v.matchRLocked(&f, s) && len(list) < explainedMost {
+		if v.matchRLocked(&f, s) {
 			list = append(list, v.explainRLocked(key, who.UserName))
 		}
+		if len(list) == explainedMost {
+			break
+		}
 	}
-	if len(list) > 0 {
-		return list, nil
-	}
-	past := v.reports.endings.page(&inspect.EndingFilter{Group: who.Group, UserName: who.UserName}, 0, 1)
-	if len(past.List) == 0 {
-		return nil, fmt.Errorf("the user is not online, and no end is known: %w", inspect.ErrNotFound)
-	}
-	return []inspect.Explanation{v.explainRLocked(past.List[0].Record.Key, who.UserName)}, nil
+	return list, nil
 }
 
 // explainRLocked explains an address; of a user, "" for whoever is there.
@@ -142,11 +155,15 @@ func (v *Desk) limitsRLocked(e *inspect.Explanation) (list []inspect.LimitUse) {
 	return list
 }
 
-// addEnding adds the last end at the address, or of the user.
+// addEnding adds the last end of the user, where one is asked for or online: the last one at the
+// address may be of its previous holder. Else that one is added.
 func (v *Desk) addEnding(e *inspect.Explanation, who inspect.Customer) {
 	f := inspect.EndingFilter{Group: e.Group, Inside: netip.PrefixFrom(e.Inside, e.Inside.BitLen())}
-	if who.UserName != "" {
+	switch {
+	case who.UserName != "":
 		f = inspect.EndingFilter{Group: who.Group, UserName: who.UserName}
+	case e.Subscriber != nil && e.Subscriber.UserName != "":
+		f = inspect.EndingFilter{Group: e.Group, UserName: e.Subscriber.UserName}
 	}
 	past := v.reports.endings.page(&f, 0, 1)
 	e.Since = past.Since

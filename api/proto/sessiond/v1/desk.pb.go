@@ -606,7 +606,8 @@ type Explanation struct {
 	Sessions *SessionCounts `protobuf:"bytes,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// What happens to a new session of the subscriber now.
 	NewSession *NewSession `protobuf:"bytes,8,opt,name=new_session,json=newSession,proto3" json:"new_session,omitempty"`
-	// The last end at the address, or of the user; absent where none is known.
+	// The last end of the user who is asked for or online, else of whoever had the address last;
+	// absent where none is known.
 	LastEnding *Ending `protobuf:"bytes,9,opt,name=last_ending,json=lastEnding,proto3" json:"last_ending,omitempty"`
 	// Since when every end is known, as in ListEndingsResponse.
 	EndingsCompleteSinceTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=endings_complete_since_time,json=endingsCompleteSinceTime,proto3" json:"endings_complete_since_time,omitempty"`
