@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -422,6 +423,61 @@ func TestResumeOverRestart(t *testing.T) {
 	}
 	if none, err := w.resume(inspect.Watch{After: place, Kinds: inspect.RecordKinds, Filter: inspect.SubscriberFilter{NAS: "bng-1"}}); !errors.Is(err, inspect.ErrListAgain) {
 		t.Errorf("of one NAS, without gaps: %v, %v", none, err)
+	}
+}
+
+// TestReplayGuessesNoFilter: where the feed does not tell whose record ended, a watch with any
+// filter besides group and address is told to list again; one that does not concern the address
+// is told nothing.
+func TestReplayGuessesNoFilter(t *testing.T) {
+	w := newWorld(t, testGroup)
+	start := w.event(subscriber.EventStart, alice, "alice", "1")
+	start.CallingStationID = "02:00:00:00:00:07"
+	w.sendAll(start)
+	w.awaitState(alice, nat.Active)
+	place := w.placeNow()
+	w.halt()
+	w.send(subscriber.EventStop, alice, "alice", "1")
+	w.boot()
+
+	inside := netip.PrefixFrom(alice, alice.BitLen())
+	told := map[string]bool{} // fields
+	for _, c := range []struct {
+		filter    inspect.SubscriberFilter
+		listAgain bool
+	}{
+		{inspect.SubscriberFilter{Group: "default"}, false},
+		{inspect.SubscriberFilter{Inside: inside}, false},
+		{inspect.SubscriberFilter{NAS: "bng-1"}, true},
+		{inspect.SubscriberFilter{UserName: "alice"}, true},
+		{inspect.SubscriberFilter{UserPrefix: "ali"}, true},
+		{inspect.SubscriberFilter{Station: inspect.NewStation(start.CallingStationID)}, true},
+		{inspect.SubscriberFilter{AcctSessionID: "1"}, true},
+		{inspect.SubscriberFilter{State: inspect.SubscriberActive}, true},
+		{inspect.SubscriberFilter{Outside: inside}, true},
+		{inspect.SubscriberFilter{Port: 1024}, true},
+	} {
+		request := inspect.Watch{After: place, Kinds: inspect.RecordKinds, Gaps: true, Filter: c.filter}
+		all, err := w.resume(request)
+		if err != nil || len(all) != 1 || (all[0].Gap != nil) != c.listAgain || c.listAgain && !all[0].Gap.ListAgain {
+			t.Errorf("%+v: %+v, %v", c.filter, all, err)
+		}
+		fields := reflect.ValueOf(c.filter)
+		for i := range fields.NumField() {
+			if !fields.Field(i).IsZero() {
+				told[fields.Type().Field(i).Name] = true
+			}
+		}
+		request.Filter.Inside = netip.PrefixFrom(bob, bob.BitLen())
+		if c.filter.Inside.IsValid() {
+			continue
+		}
+		if none, err := w.resume(request); err != nil || len(none) != 0 {
+			t.Errorf("%+v, of another address: %+v, %v", c.filter, none, err)
+		}
+	}
+	if n := reflect.TypeFor[inspect.SubscriberFilter]().NumField(); len(told) != n {
+		t.Errorf("of %d fields %v are tested", n, told)
 	}
 }
 
