@@ -538,3 +538,76 @@ func TestWatchersHearOfFeedGap(t *testing.T) {
 		}
 	}
 }
+
+// TestOneGapOfManyDifferences: of the changes that a comparison finds beside the feed watchers get each
+// event, and one gap for all of them.
+func TestOneGapOfManyDifferences(t *testing.T) {
+	const n = 20
+	w := newWorld(t, testGroup)
+	ctx := t.Context()
+	keys := map[string]string{}
+	var starts, stops []subscriber.Event
+	for i := range n {
+		inside := netip.AddrFrom4([4]byte{100, 64, 1, byte(i)})
+		starts = append(starts, w.event(subscriber.EventStart, inside, "u", fmt.Sprint(i)))
+		stops = append(stops, w.event(subscriber.EventStop, inside, "u", fmt.Sprint(i)))
+		keys["sessiond:{default}:sub:"+inside.String()] = ""
+	}
+	w.sendAll(starts...)
+	for key := range keys {
+		keys[key] = w.client.Dump(ctx, key).Val()
+	}
+	w.sendAll(stops...)
+	w.until("all to be offline", func() bool {
+		list, _, err := w.Subscribers(ctx, inspect.SubscriberFilter{}, subscriber.Key{}, 1)
+		return err == nil && len(list) == 0
+	})
+	messages, err := w.Watch(ctx, inspect.Watch{Gaps: true, Kinds: inspect.RecordKinds, Progress: 2 * feedBlock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, record := range keys {
+		if err := w.client.Restore(ctx, key, time.Minute, record).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Reconcile(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	events, gaps, quiet := 0, 0, 0
+	for m, err := range messages {
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case m.Notice != nil:
+			events++
+		case m.Gap != nil:
+			gaps++
+		default:
+			quiet++
+		}
+		if quiet == 2 { // where it began, and after a read of the feed
+			break
+		}
+	}
+	if events != n || gaps != 1 {
+		t.Errorf("%d events and %d gaps of %d differences", events, gaps, n)
+	}
+	more, err := w.Watch(ctx, inspect.Watch{Gaps: true, Kinds: inspect.RecordKinds, Progress: 2 * feedBlock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.groups["default"].beside.toldAt = time.Now().Add(-besideRest)
+	w.mu.Unlock()
+	began := false
+	for m, err := range more {
+		if err != nil || began {
+			if m.Gap == nil || !m.Gap.ListAgain {
+				t.Errorf("after the rest came %+v, %v, want a gap for the changes since", m, err)
+			}
+			break
+		}
+		began = true
+	}
+}
