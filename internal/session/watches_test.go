@@ -611,3 +611,23 @@ func TestOneGapOfManyDifferences(t *testing.T) {
 		began = true
 	}
 }
+
+// tailless is a Redis that does not tell where feeds end.
+type tailless struct{ watchStore }
+
+func (tailless) Tail(context.Context, string) (string, error) { return "", errors.New("no answer") }
+
+// TestOtherGroupsHoldUpNoWatch: a watch that comes back waits for the feeds of its own group alone.
+func TestOtherGroupsHoldUpNoWatch(t *testing.T) {
+	w := newWorld(t, testGroup)
+	place := w.placeNow()
+	w.halt()
+	w.boot()
+	w.Backend.watches.store = tailless{w.Backend.watches.store}
+	for group, want := range map[string]error{"": inspect.ErrUnavailable, "default": inspect.ErrUnavailable, "west": nil} {
+		_, err := w.resume(inspect.Watch{After: place, Kinds: inspect.RecordKinds, Filter: inspect.SubscriberFilter{Group: group}})
+		if !errors.Is(err, want) {
+			t.Errorf("of group %q: %v, want %v", group, err, want)
+		}
+	}
+}
