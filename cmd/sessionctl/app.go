@@ -70,9 +70,9 @@ daemon, 4 (status) the daemon is not ready.
 Formats of -o: table, which leaves columns out where the terminal is narrow;
 wide, with all of them; and for programs json, one object a line, yaml, one
 document an item, and csv, one record an item (a text that a spreadsheet would
-take for a formula has an apostrophe in front). Tables have local times, or UTC
-with --utc; the other formats UTC. Colours are for terminals, and NO_COLOR
-switches them off.`
+take for a formula has an apostrophe in front). Times of tables and arguments are
+local, or UTC with --utc; the other formats have UTC. Colours are for terminals,
+and NO_COLOR switches them off.`
 
 func (a *app) root() *cobra.Command {
 	root := group("sessionctl", "See and steer sessiond",

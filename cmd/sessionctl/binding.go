@@ -132,7 +132,7 @@ func (a bindingCommands) lookupCommand() *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, given []string) error {
-			req, err := lookupRequest(given[0], at, a.now())
+			req, err := lookupRequest(given[0], at, a.here())
 			if err != nil {
 				return err
 			}

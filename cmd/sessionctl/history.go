@@ -78,7 +78,7 @@ func (a subscriberCommands) historyFilter(req *pb.ListEndingsRequest, reason, fr
 		if t.text == "" {
 			continue
 		}
-		at, err := moment(t.flag, t.text, a.now())
+		at, err := moment(t.flag, t.text, a.here())
 		if err != nil {
 			return err
 		}

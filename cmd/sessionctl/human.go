@@ -34,6 +34,9 @@ func (p *printer) until(t *timestamppb.Timestamp) string {
 	return span(t.AsTime().Sub(p.now()))
 }
 
+// here is the present time in the zone of tables, in which a person writes times too.
+func (p *printer) here() time.Time { return p.now().In(p.zone) }
+
 // moment writes a time in full, with the time since or until it.
 func (p *printer) moment(t *timestamppb.Timestamp) string {
 	if t == nil {

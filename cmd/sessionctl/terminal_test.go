@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -128,6 +129,28 @@ func TestLocalTimes(t *testing.T) {
 		out, err := program(t, append([]string{"--addr", server.Address}, strings.Fields(line)...)...).Output()
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %v\n%s", line, err, out)
+		}
+	}
+}
+
+// TestTimesAreWrittenAsShown: a time in an argument is of the zone that tables have.
+func TestTimesAreWrittenAsShown(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Leases[0].AllocatedAt = time.Date(2026, 2, 28, 10, 0, 0, 0, time.UTC)
+	b.Ended[0].At = b.Leases[0].AllocatedAt
+	server := controltest.Serve(t, b, nil)
+	lookup := "binding lookup " + netip.AddrPortFrom(b.Leases[0].Outside, uint16(b.Leases[0].Block.First)).String() + " --at "
+	history := "subscriber history " + b.Ended[0].Record.UserName
+	const held, ended = "Allocated", "100.64."
+	for line, want := range map[string]string{
+		lookup + "2026-02-28T10:30 --utc": held, lookup + "2026-02-28T10:30": "", lookup + "2026-02-28T11:30": held,
+		history + " --from 2026-02-28T10:00 --to 2026-02-28T10:01 --utc": ended, history + " --from 2026-02-28T10:00 --to 2026-02-28T10:01": "",
+		history + " --from 2026-02-28T11:00 --to 2026-02-28T11:01": ended,
+	} {
+		out, _ := program(t, append([]string{"--addr", server.Address}, strings.Fields(line)...)...).CombinedOutput()
+		if want == "" && (strings.Contains(string(out), held) || strings.Contains(string(out), ended)) || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %q, want %q", line, out, want)
 		}
 	}
 }

@@ -19,7 +19,8 @@ import (
 
 const watchLong = `watch shows events as they happen, until interrupted. When the connection is lost, or
 the daemon restarts, it connects again and goes on where it was. Where it cannot
-have all events it says so: on stderr, or with -o json in a line with "gap".
+have all events it says so: on stderr, or with -o json in a line and with -o yaml in
+a document with "gap".
 
 With -o json each event has a resume_token, behind which --resume goes on later.`
 
@@ -176,8 +177,8 @@ func (w *follower) show(res *pb.WatchSubscribersResponse) error {
 		w.token = res.GetResumeToken()
 	}
 	switch {
-	case !w.forPeople() && (res.GetGap() != nil || res.GetListed()):
-		return w.message(res)
+	case !w.forPeople() && w.format != formatCSV && (res.GetGap() != nil || res.GetListed()):
+		return w.message(res) // between the records of CSV it would have columns of its own
 	case res.GetGap() != nil:
 		fmt.Fprintln(w.stderr, "sessionctl: "+w.gapText(res.GetGap()))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/csv"
 	"encoding/json"
 	"io"
 	"path/filepath"
@@ -210,5 +211,30 @@ func TestWatchResumes(t *testing.T) {
 	}
 	if r := ctl(t, server.Address, "", "watch", "--resume", "nonsense"); r.code != exitUsage || !strings.Contains(r.stderr, "resume_token") {
 		t.Errorf("exit %d: %s", r.code, r.stderr)
+	}
+}
+
+// TestWatchCSVKeepsItsColumns: in CSV all records are events, with one header; gaps are told on
+// stderr.
+func TestWatchCSVKeepsItsColumns(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	server := controltest.Serve(t, b, nil)
+	w := background(t, "--addr", server.Address, "-o", "csv", "--list")
+	testenv.Eventually(t, "the list", w.stdout.has("EVENT_KIND_LISTED", len(b.Online)))
+	testenv.Eventually(t, "a watch", b.Watched)
+	b.Lose(inspect.Gap{Cause: inspect.GapFeed, Group: "default", ListAgain: true}, inspect.FeedPositions{})
+	testenv.Eventually(t, "the list again", w.stdout.has("EVENT_KIND_LISTED", 2*len(b.Online)))
+	b.Publish(inspect.Event{At: controltest.Now, Kind: inspect.EventUpdated, Subscriber: b.Online[0]})
+	testenv.Eventually(t, "the event", w.stdout.has("EVENT_KIND_UPDATED", 1))
+	if code := w.interrupt(); code != exitDone {
+		t.Errorf("exit %d: %s", code, w.stderr.String())
+	}
+	records, err := csv.NewReader(strings.NewReader(w.stdout.String())).ReadAll() // refuses other columns
+	if err != nil || len(records) != 2*len(b.Online)+2 {
+		t.Errorf("%d records, %v, in\n%s", len(records), err, w.stdout.String())
+	}
+	if told := w.stderr.String(); !strings.Contains(told, "of group default: Redis lost them") {
+		t.Errorf("it told %q", told)
 	}
 }

@@ -174,7 +174,9 @@ func (r *reports) Emit(t lifecycle.Transition) {
 			r.events.Publish(event, r.places.behindRLocked(t.Kind))
 		}
 		if t.Record != nil && r.places.besideFeedLocked(t.Kind, t.Record.Group()) {
-			r.loseLocked(t.Record.Group()) // the feed brings the same later, or never
+			g := r.groups[t.Record.Group()]
+			g.beside.untold = true // the feed brings the same later, or never
+			r.tellBesideLocked(g, r.now())
 		}
 	}
 }
@@ -214,6 +216,15 @@ func (r *reports) loseLocked(group string) {
 	r.places.movedLocked()
 	r.events.Lose(inspect.Gap{Cause: inspect.GapFeed, Group: group, ListAgain: true},
 		inspect.FeedPositions{Shared: r.places.listRLocked()})
+}
+
+// tellBesideLocked tells watchers of the changes beside a group's feed that they were not told
+// of, if the last gap of that kind is long enough ago: a comparison may find many.
+func (r *reports) tellBesideLocked(g *group, now time.Time) {
+	if b := &g.beside; b.untold && now.Sub(b.toldAt) >= besideRest {
+		b.untold, b.toldAt = false, now
+		r.loseLocked(g.Name)
+	}
 }
 
 // viewLocked returns the slot's record with its binding.

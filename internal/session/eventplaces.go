@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -47,6 +48,15 @@ func (p *eventPlaces) behindRLocked(kind inspect.EventKind) inspect.FeedPosition
 	}
 	return f
 }
+
+// besideFeed says whether watchers know of the changes beside the feed of one group. For each
+// gap they may list the whole group, so they get one in besideRest.
+type besideFeed struct {
+	untold bool      // there are changes since the last gap
+	toldAt time.Time // that gap
+}
+
+const besideRest = 10 * time.Second
 
 // besideFeedLocked reports whether an event is a change of a record that a comparison made,
 // although the feed of its group is followed: so it is neither before nor behind a place there.

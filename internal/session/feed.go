@@ -197,6 +197,7 @@ func (f *feedFollower) apply(g *group, changes []subscriber.Change, last string)
 		return // forgotten meanwhile
 	}
 	now := f.now()
+	f.reports.tellBesideLocked(g, now)
 	watched := f.reports.events.Watched() // no watch begins while the lock is held
 	for i := range changes {
 		if watched {

@@ -328,6 +328,7 @@ type group struct {
 	shortage poolShortage         // the last log line about an exhausted pool
 	refusals int                  // subscribers that got no further block, since the last log line about them
 	refused  time.Time            // that line
+	beside   besideFeed           // the changes that a comparison found beside the feed
 	cancel   context.CancelFunc   // stops reading the feed
 	stored   *subscriberdb.Served // the Served in the database, if known
 	pools    *poolChanges         // the changes of pools in the database, if known

@@ -120,10 +120,10 @@ var changeEvents = map[subscriber.ChangeKind]inspect.EventKind{
 // one yields the event of one change, if the watch is for it.
 func (r *feedReplay) one(c *subscriber.Change, behind inspect.FeedPosition, yield func(inspect.Message, error) bool) error {
 	record, whole := r.complete(c)
-	f := r.watch.Filter
-	if !whole && (f.NAS != "" || f.UserName != "") && r.watch.Kinds.Has(changeEvents[c.Kind]) {
-		without := inspect.SubscriberFilter{Group: f.Group, Inside: f.Inside}
-		if without.Match(&record) {
+	if !whole && r.watch.Kinds.Has(changeEvents[c.Kind]) {
+		f := r.watch.Filter
+		known := inspect.SubscriberFilter{Group: f.Group, Inside: f.Inside}
+		if f != known && known.Match(&record) {
 			return fmt.Errorf("%w: the feed does not say whose record at %s changed", inspect.ErrListAgain, record.Inside)
 		}
 	}

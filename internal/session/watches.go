@@ -54,7 +54,7 @@ func (r *reports) watchRLocked(ctx context.Context, w inspect.Watch) (iter.Seq2[
 
 // resume goes on behind a position whose events are not kept.
 func (e *eventWatches) resume(ctx context.Context, w inspect.Watch, gone *inspect.NotKeptError) (iter.Seq2[inspect.Message, error], error) {
-	if err := e.catchUp(ctx); err != nil {
+	if err := e.catchUp(ctx, &w); err != nil {
 		return nil, err
 	}
 	gap := inspect.Gap{Cause: inspect.GapBehind, Missed: gone.Missed}
@@ -102,9 +102,14 @@ func (e *eventWatches) resume(ctx context.Context, w inspect.Watch, gone *inspec
 	}, nil
 }
 
-// catchUp waits until the feeds were taken as far as they go now, so that no change is left
-// that was read with the records at a start, and is no event.
-func (e *eventWatches) catchUp(ctx context.Context) error {
+// concerned reports whether a watch may have events of a group.
+func concerned(w *inspect.Watch, group string) bool {
+	return w.Filter.Group == "" || w.Filter.Group == group
+}
+
+// catchUp waits until the feeds that concern the watch were taken as far as they go now, so
+// that no change is left that was read with the records at a start, and is no event.
+func (e *eventWatches) catchUp(ctx context.Context, w *inspect.Watch) error {
 	e.mu.RLock()
 	err := e.readiness.restoredRLocked()
 	e.mu.RUnlock()
@@ -114,7 +119,10 @@ func (e *eventWatches) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, takenWithin)
 	defer cancel()
 	for _, g := range e.syncedGroups() {
-		tail, err := e.store.Tail(ctx, g.Name)
+		if !concerned(w, g.Name) {
+			continue
+		}
+		tail, err := e.tail(ctx, g)
 		if err != nil {
 			return unavailable(err)
 		}
@@ -125,20 +133,30 @@ func (e *eventWatches) catchUp(ctx context.Context) error {
 	return nil
 }
 
+// tail returns the end of a group's feed, which it reads when it is its turn.
+func (e *eventWatches) tail(ctx context.Context, g *group) (string, error) {
+	select {
+	case e.reads <- struct{}{}:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	defer func() { <-e.reads }()
+	return e.store.Tail(ctx, g.Name)
+}
+
 // feedWay is a part of a feed.
 type feedWay struct{ from, to inspect.FeedPosition }
 
 // waysRLocked returns the parts of the feeds between two positions, for the groups of the
 // watch; known is false if the feeds do not lead from one to the other.
 func (e *eventWatches) waysRLocked(w *inspect.Watch, from, to *inspect.Position) (ways []feedWay, known bool) {
-	concerns := func(group string) bool { return w.Filter.Group == "" || w.Filter.Group == group }
 	for _, f := range from.Feeds {
-		if _, served := e.groups[f.Group]; concerns(f.Group) && !served {
+		if _, served := e.groups[f.Group]; concerned(w, f.Group) && !served {
 			return nil, false
 		}
 	}
 	for name := range e.groups {
-		if !concerns(name) {
+		if !concerned(w, name) {
 			continue
 		}
 		was, ok := from.FeedOf(name)

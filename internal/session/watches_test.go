@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -425,6 +426,61 @@ func TestResumeOverRestart(t *testing.T) {
 	}
 }
 
+// TestReplayGuessesNoFilter: where the feed does not tell whose record ended, a watch with any
+// filter besides group and address is told to list again; one that does not concern the address
+// is told nothing.
+func TestReplayGuessesNoFilter(t *testing.T) {
+	w := newWorld(t, testGroup)
+	start := w.event(subscriber.EventStart, alice, "alice", "1")
+	start.CallingStationID = "02:00:00:00:00:07"
+	w.sendAll(start)
+	w.awaitState(alice, nat.Active)
+	place := w.placeNow()
+	w.halt()
+	w.send(subscriber.EventStop, alice, "alice", "1")
+	w.boot()
+
+	inside := netip.PrefixFrom(alice, alice.BitLen())
+	told := map[string]bool{} // fields
+	for _, c := range []struct {
+		filter    inspect.SubscriberFilter
+		listAgain bool
+	}{
+		{inspect.SubscriberFilter{Group: "default"}, false},
+		{inspect.SubscriberFilter{Inside: inside}, false},
+		{inspect.SubscriberFilter{NAS: "bng-1"}, true},
+		{inspect.SubscriberFilter{UserName: "alice"}, true},
+		{inspect.SubscriberFilter{UserPrefix: "ali"}, true},
+		{inspect.SubscriberFilter{Station: inspect.NewStation(start.CallingStationID)}, true},
+		{inspect.SubscriberFilter{AcctSessionID: "1"}, true},
+		{inspect.SubscriberFilter{State: inspect.SubscriberActive}, true},
+		{inspect.SubscriberFilter{Outside: inside}, true},
+		{inspect.SubscriberFilter{Port: 1024}, true},
+	} {
+		request := inspect.Watch{After: place, Kinds: inspect.RecordKinds, Gaps: true, Filter: c.filter}
+		all, err := w.resume(request)
+		if err != nil || len(all) != 1 || (all[0].Gap != nil) != c.listAgain || c.listAgain && !all[0].Gap.ListAgain {
+			t.Errorf("%+v: %+v, %v", c.filter, all, err)
+		}
+		fields := reflect.ValueOf(c.filter)
+		for i := range fields.NumField() {
+			if !fields.Field(i).IsZero() {
+				told[fields.Type().Field(i).Name] = true
+			}
+		}
+		request.Filter.Inside = netip.PrefixFrom(bob, bob.BitLen())
+		if c.filter.Inside.IsValid() {
+			continue
+		}
+		if none, err := w.resume(request); err != nil || len(none) != 0 {
+			t.Errorf("%+v, of another address: %+v, %v", c.filter, none, err)
+		}
+	}
+	if n := reflect.TypeFor[inspect.SubscriberFilter]().NumField(); len(told) != n {
+		t.Errorf("of %d fields %v are tested", n, told)
+	}
+}
+
 // TestLostPositions: a position that the feed does not lead on from is told, whatever the cause.
 func TestLostPositions(t *testing.T) {
 	w := newWorld(t, testGroup)
@@ -479,6 +535,99 @@ func TestWatchersHearOfFeedGap(t *testing.T) {
 				t.Errorf("told %+v", *m.Gap)
 			}
 			break
+		}
+	}
+}
+
+// TestOneGapOfManyDifferences: of the changes that a comparison finds beside the feed watchers get each
+// event, and one gap for all of them.
+func TestOneGapOfManyDifferences(t *testing.T) {
+	const n = 20
+	w := newWorld(t, testGroup)
+	ctx := t.Context()
+	keys := map[string]string{}
+	var starts, stops []subscriber.Event
+	for i := range n {
+		inside := netip.AddrFrom4([4]byte{100, 64, 1, byte(i)})
+		starts = append(starts, w.event(subscriber.EventStart, inside, "u", fmt.Sprint(i)))
+		stops = append(stops, w.event(subscriber.EventStop, inside, "u", fmt.Sprint(i)))
+		keys["sessiond:{default}:sub:"+inside.String()] = ""
+	}
+	w.sendAll(starts...)
+	for key := range keys {
+		keys[key] = w.client.Dump(ctx, key).Val()
+	}
+	w.sendAll(stops...)
+	w.until("all to be offline", func() bool {
+		list, _, err := w.Subscribers(ctx, inspect.SubscriberFilter{}, subscriber.Key{}, 1)
+		return err == nil && len(list) == 0
+	})
+	messages, err := w.Watch(ctx, inspect.Watch{Gaps: true, Kinds: inspect.RecordKinds, Progress: 2 * feedBlock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, record := range keys {
+		if err := w.client.Restore(ctx, key, time.Minute, record).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Reconcile(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	events, gaps, quiet := 0, 0, 0
+	for m, err := range messages {
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case m.Notice != nil:
+			events++
+		case m.Gap != nil:
+			gaps++
+		default:
+			quiet++
+		}
+		if quiet == 2 { // where it began, and after a read of the feed
+			break
+		}
+	}
+	if events != n || gaps != 1 {
+		t.Errorf("%d events and %d gaps of %d differences", events, gaps, n)
+	}
+	more, err := w.Watch(ctx, inspect.Watch{Gaps: true, Kinds: inspect.RecordKinds, Progress: 2 * feedBlock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.groups["default"].beside.toldAt = time.Now().Add(-besideRest)
+	w.mu.Unlock()
+	began := false
+	for m, err := range more {
+		if err != nil || began {
+			if m.Gap == nil || !m.Gap.ListAgain {
+				t.Errorf("after the rest came %+v, %v, want a gap for the changes since", m, err)
+			}
+			break
+		}
+		began = true
+	}
+}
+
+// tailless is a Redis that does not tell where feeds end.
+type tailless struct{ watchStore }
+
+func (tailless) Tail(context.Context, string) (string, error) { return "", errors.New("no answer") }
+
+// TestOtherGroupsHoldUpNoWatch: a watch that comes back waits for the feeds of its own group alone.
+func TestOtherGroupsHoldUpNoWatch(t *testing.T) {
+	w := newWorld(t, testGroup)
+	place := w.placeNow()
+	w.halt()
+	w.boot()
+	w.Backend.watches.store = tailless{w.Backend.watches.store}
+	for group, want := range map[string]error{"": inspect.ErrUnavailable, "default": inspect.ErrUnavailable, "west": nil} {
+		_, err := w.resume(inspect.Watch{After: place, Kinds: inspect.RecordKinds, Filter: inspect.SubscriberFilter{Group: group}})
+		if !errors.Is(err, want) {
+			t.Errorf("of group %q: %v, want %v", group, err, want)
 		}
 	}
 }
