@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // endWithin bounds the wait for the second entry of an order, whose change is made already.
@@ -25,6 +26,9 @@ func (s *Store) Begin(ctx context.Context, entry func(*audit.Entry)) (end func(c
 	entry(&first)
 	first.Outcome = audit.Ordered
 	head, err := s.note(ctx, first)
+	if redisconn.IsAnswer(err) { // and not a caller who left, or a Redis that is away
+		s.o.Failed()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", audit.ErrUnwritten, err)
 	}
@@ -39,13 +43,15 @@ func (s *Store) Begin(ctx context.Context, entry func(*audit.Entry)) (end func(c
 		if failed != nil {
 			second.Outcome, second.Error = audit.Failed, failed.Error()
 		}
-		_, err = s.note(ctx, second)
+		if _, err = s.note(ctx, second); err != nil {
+			s.o.Failed()
+		}
 		return err
 	}, nil
 }
 
 // note appends an entry to the common trail, without a change.
 func (s *Store) note(ctx context.Context, e audit.Entry) (audit.Head, error) {
-	_, head, err := s.Append(ctx, audit.DaemonTrail, e, writes, []any{"evalsha", writes.plain.Hash(), 0})
+	_, head, err := s.appendTo(ctx, audit.DaemonTrail, e, writes, []any{"evalsha", writes.plain.Hash(), 0})
 	return head, err
 }

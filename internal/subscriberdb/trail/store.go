@@ -25,7 +25,7 @@ type Options struct {
 	Client *redisconn.Client // must have the scripts of this package, and those of its callers
 	Node   string            // name of this daemon
 	Trails func() []string   // the groups in force
-	Failed func()            // called for each change that is refused, as its entry cannot be written
+	Failed func()            // called for each change that is refused, as its entry cannot be written, and for each outcome that is in no trail
 	Logger *slog.Logger
 	Now    func() time.Time
 }
@@ -79,6 +79,15 @@ type Answer struct {
 // entry in the same step. It completes the entry's Trail, Number, Before, At and Node. Errors
 // wrap audit.ErrUnwritten where Redis takes the change, but not the entry.
 func (s *Store) Append(ctx context.Context, trail string, e audit.Entry, script Script, list []any) (Answer, audit.Head, error) {
+	answer, head, err := s.appendTo(ctx, trail, e, script, list)
+	if errors.Is(err, audit.ErrUnwritten) {
+		s.o.Failed()
+	}
+	return answer, head, err
+}
+
+// appendTo is Append, and leaves it to the caller to count a failure.
+func (s *Store) appendTo(ctx context.Context, trail string, e audit.Entry, script Script, list []any) (Answer, audit.Head, error) {
 	end, err := s.end(ctx, trail)
 	if err != nil {
 		return Answer{}, audit.Head{}, err
@@ -88,7 +97,6 @@ func (s *Store) Append(ctx context.Context, trail string, e audit.Entry, script 
 	answer, err := s.append(ctx, end, &e, script, list)
 	if err != nil {
 		end.known = false
-		s.o.Failed()
 		return Answer{}, audit.Head{}, fmt.Errorf("audit trail %s: %w", codec.AuditKey(trail), err)
 	}
 	if order := audit.From(ctx); order != nil && len(answer.Refused) == 0 {

@@ -252,3 +252,44 @@ func TestPositions(t *testing.T) {
 		}
 	})
 }
+
+// TestFailuresThatCount: a caller who leaves, a Redis that is away and a change that fails by
+// itself are no entries that could not be written; a trail of another type, and an outcome
+// that is in no trail, are.
+func TestFailuresThatCount(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t)
+	s, failed := newStore(client), 0
+	s.o.Failed = func() { failed++ }
+	ordered := func(ctx context.Context) context.Context {
+		return audit.With(ctx, &audit.Order{Actor: audit.Actor{Name: "user:0"}, Method: "Any"})
+	}
+	check := func(what string, want int, err error) {
+		t.Helper()
+		if err == nil || failed != want {
+			t.Errorf("%s: %d count, want %d, error %v", what, failed, want, err)
+		}
+		failed = 0
+	}
+	entry := func(*audit.Entry) {}
+	gone, leave := context.WithCancel(ordered(t.Context()))
+	leave()
+	check("a caller who left", 0, s.Write(gone, "default", entry, nil))
+	_, err := s.Begin(gone, entry)
+	check("an order of a caller who left", 0, err)
+	check("a change that fails", 0, s.Write(ordered(t.Context()), "default", entry, nil, []any{"nonsense"}))
+
+	end, err := s.Begin(ordered(t.Context()), entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{codec.AuditKey("default"), codec.AuditKey(audit.DaemonTrail)} {
+		if err := client.Set(t.Context(), key, "x", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("a trail of another type", 1, s.Write(ordered(t.Context()), "default", entry, nil))
+	_, err = s.Begin(ordered(t.Context()), entry)
+	check("an order without an entry", 1, err)
+	check("an outcome without an entry", 1, end(3, nil))
+}
