@@ -51,13 +51,32 @@ func (d *daemon) nameUntaken(c *config.Config) {
 	}
 }
 
+// roles prepares the roles of a reloaded configuration, and returns a function
+// that puts them in force. If they need a restart, the function logs that.
+func (d *daemon) roles(c *config.Config) (use func(), err error) {
+	if keys := d.config.RolesNeedRestart(c); len(keys) > 0 {
+		return func() {
+			d.log.Warn("grpc.roles stay as they were, because keys changed that are read at the start only; "+
+				"restart sessiond, which costs no session", "keys", keys)
+		}, nil
+	}
+	useRoles, err := d.control.Roles(grants(c.GRPC.Roles))
+	if err != nil {
+		return nil, fmt.Errorf("grpc.roles: %w", err)
+	}
+	return func() {
+		useRoles()
+		d.config.GRPC.Roles = c.GRPC.Roles
+	}, nil
+}
+
 // reload changes groups before clients, because the groups may be refused, and
 // then nothing must have changed. If a later step is refused, the groups are
 // restored.
 func (d *daemon) reload(ctx context.Context, c config.Config) error {
-	useRoles, err := d.control.Roles(grants(c.GRPC.Roles))
+	useRoles, err := d.roles(&c)
 	if err != nil {
-		return fmt.Errorf("grpc.roles: %w", err)
+		return err
 	}
 	before := d.manager.Groups()
 	if err := d.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {

@@ -75,6 +75,26 @@ var readOnce = map[string]func(*Config) any{
 	"settings.idle_timeouts.tcp_partial_close": func(c *Config) any { return c.Settings.TCPPartialClose },
 }
 
+// reachKeys are the keys of readAtStart that decide who reaches gRPC, and as whom.
+var reachKeys = []string{
+	"grpc.insecure", "grpc.insecure_clients", "grpc.listen", "grpc.local_role", "grpc.socket", "grpc.socket_group",
+	"grpc.tls.cert_file", "grpc.tls.client_ca_file", "grpc.tls.key_file",
+}
+
+// RolesNeedRestart returns the keys, sorted, because of which the roles of the
+// other configuration need a restart: these roles were checked with its own listeners,
+// and could give everything to everybody who reaches the listeners in force.
+func (c *Config) RolesNeedRestart(other *Config) []string {
+	if slices.Equal(c.GRPC.Roles, other.GRPC.Roles) {
+		return nil
+	}
+	return slices.DeleteFunc(c.NeedRestart(other), func(key string) bool {
+		// With roles, each group at the socket needs one, so it decides nothing who can open it.
+		harmless := key == "grpc.socket_group" && len(other.GRPC.Roles) > 0
+		return harmless || !slices.Contains(reachKeys, key)
+	})
+}
+
 // NeedRestart returns the keys, sorted, that differ in the other configuration
 // and need a restart.
 func (c *Config) NeedRestart(other *Config) []string { return c.differing(other, readAtStart) }

@@ -36,6 +36,46 @@ func TestEveryKeyIsReloadedOrNamed(t *testing.T) {
 	}
 }
 
+// TestRolesNeedRestart: roles wait for a restart where the listeners in force are others
+// than those that they were checked with.
+func TestRolesNeedRestart(t *testing.T) {
+	t.Parallel()
+	roles := func(c *Config) { c.GRPC.Roles = []GRPCRole{{Role: "viewer", UnixGroup: "noc"}} }
+	none := func(c *Config) { c.GRPC.Roles = nil }
+	for name, tt := range map[string]struct {
+		before, after func(*Config)
+		change        func(*Config)
+		want          []string
+	}{
+		"roles alone":      {roles, none, func(*Config) {}, nil},
+		"the same roles":   {roles, roles, func(c *Config) { c.GRPC.Listen = "127.0.0.1:1" }, nil},
+		"no roles as ever": {none, none, func(c *Config) { c.GRPC.Listen = "127.0.0.1:1" }, nil},
+		"other sections":   {roles, none, func(c *Config) { c.HTTP.Listen, c.GRPC.MaxStreams = "127.0.0.1:1", 1 }, nil},
+
+		"listener":        {roles, none, func(c *Config) { c.GRPC.Listen = "127.0.0.1:1" }, []string{"grpc.listen"}},
+		"first roles":     {none, roles, func(c *Config) { c.GRPC.TLS = TLS{"c", "k", "ca"} }, []string{"grpc.tls.cert_file", "grpc.tls.client_ca_file", "grpc.tls.key_file"}},
+		"permissions":     {roles, none, func(c *Config) { c.GRPC.Insecure, c.GRPC.InsecureClients = true, true }, []string{"grpc.insecure", "grpc.insecure_clients"}},
+		"local role":      {roles, none, func(c *Config) { c.GRPC.LocalRole = "none" }, []string{"grpc.local_role"}},
+		"sockets":         {roles, none, func(c *Config) { c.GRPC.Socket, c.GRPC.SocketGroup = "/x", "ops" }, []string{"grpc.socket", "grpc.socket_group"}},
+		"socket's group":  {roles, none, func(c *Config) { c.GRPC.SocketGroup = "" }, []string{"grpc.socket_group"}},
+		"by socket group": {none, roles, func(c *Config) { c.GRPC.SocketGroup = "" }, nil},
+	} {
+		before, after := exampleConfig(t), exampleConfig(t)
+		before.GRPC.SocketGroup, after.GRPC.SocketGroup = "noc", "noc"
+		tt.before(&before)
+		tt.after(&after)
+		tt.change(&after)
+		if got := before.RolesNeedRestart(&after); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+	for _, key := range reachKeys {
+		if readAtStart[key] == nil {
+			t.Errorf("%s is no key that is read at the start", key)
+		}
+	}
+}
+
 // TestNamedKeysExist: every named key is in the reference configuration.
 func TestNamedKeysExist(t *testing.T) {
 	t.Parallel()

@@ -1,9 +1,19 @@
 package system
 
 import (
+	"crypto/tls"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/rig"
 )
@@ -45,4 +55,44 @@ func TestOpenControlIsRefused(t *testing.T) {
 	}
 	w.must(w.Daemon.Edit(func(config string) string { return open(config, ", insecure_clients: true") }))
 	w.must(w.Daemon.Start(w.ctx))
+}
+
+// TestReloadOpensNothing: a reload that takes the roles away, of a configuration that would be safe by
+// its other listener, leaves the roles in force at the listener that runs, and says why.
+func TestReloadOpensNothing(t *testing.T) {
+	certs := controltest.MakeCerts(t)
+	w := start(t, rig.Options{Memory: true})
+	token := filepath.Join(w.Dir, "noc.token")
+	w.must(os.WriteFile(token, []byte("0123456789012345678901234567890123456789"), 0o600))
+	grpcOf := func(config, text string) string {
+		before, rest, _ := strings.Cut(config, "grpc: {")
+		_, after, _ := strings.Cut(rest, "}\n")
+		return before + "grpc: {" + text + "}\n" + after
+	}
+	w.must(w.Daemon.Edit(func(config string) string {
+		return grpcOf(config, `listen: "0.0.0.0:0", tls: {cert_file: "`+certs.Server+`", key_file: "`+certs.ServerKey+`"}, roles: [{role: viewer, token_file: "`+token+`"}]`)
+	}))
+	_, err := w.Daemon.Stop()
+	w.must(err)
+	w.must(w.Daemon.Start(w.ctx))
+	_, port, err := net.SplitHostPort(w.address("grpc"))
+	w.must(err)
+	stranger, err := grpc.NewClient("127.0.0.1:"+port, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})))
+	w.must(err)
+	defer stranger.Close()
+	refused := func(when string) {
+		t.Helper()
+		if _, err := pb.NewControlServiceClient(stranger).GetStatus(w.ctx, &pb.GetStatusRequest{}); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s: a stranger got %v", when, err)
+		}
+	}
+	refused("at the start")
+	taken, err := w.Daemon.Reload(w.ctx, func(config string) string { return grpcOf(config, `listen: "127.0.0.1:0"`) })
+	if w.must(err); !taken {
+		t.Fatal("the reload is refused")
+	}
+	refused("after the reload")
+	if log := w.Daemon.Log(); !strings.Contains(log, `grpc.roles stay as they were`) || !strings.Contains(log, `"keys":["grpc.listen","grpc.tls.cert_file","grpc.tls.key_file"]`) {
+		t.Errorf("the log does not say so:\n%s", log)
+	}
 }
