@@ -66,7 +66,7 @@ func (d *daemon) roles(c *config.Config) (use func(), err error) {
 	}
 	return func() {
 		useRoles()
-		d.config.GRPC.Roles = c.GRPC.Roles
+		d.config.GRPC.Roles = c.GRPC.Roles // the next reload compares with those in force
 	}, nil
 }
 
