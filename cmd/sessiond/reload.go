@@ -60,13 +60,13 @@ func (d *daemon) roles(c *config.Config) (use func(), err error) {
 				"restart sessiond, which costs no session", "keys", keys)
 		}, nil
 	}
-	use, err = d.control.Roles(grants(c.GRPC.Roles))
+	useRoles, err := d.control.Roles(grants(c.GRPC.Roles))
 	if err != nil {
 		return nil, fmt.Errorf("grpc.roles: %w", err)
 	}
 	return func() {
-		use()
-		d.config.GRPC.Roles = c.GRPC.Roles
+		useRoles()
+		d.config.GRPC.Roles = c.GRPC.Roles // the next reload compares with those in force
 	}, nil
 }
 

@@ -89,7 +89,7 @@ func (c *Config) RolesNeedRestart(other *Config) []string {
 		return nil
 	}
 	return slices.DeleteFunc(c.NeedRestart(other), func(key string) bool {
-		// With roles, each group at the socket needs one, so it decides nothing who can open it.
+		// Where there are roles, whoever can open the socket needs one of them.
 		harmless := key == "grpc.socket_group" && len(other.GRPC.Roles) > 0
 		return harmless || !slices.Contains(reachKeys, key)
 	})
