@@ -18,6 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lsn"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // listWorld is a Manager with three groups whose inside prefixes interleave,
@@ -555,5 +556,31 @@ func TestSmallest(t *testing.T) {
 		if want = want[:min(len(want), s.limit)]; !slices.Equal(s.kept, want) {
 			t.Fatalf("the %d smallest of %v: %v", s.limit, all, s.kept)
 		}
+	}
+}
+
+// TestTotalOfWaitingBindings: bindings that are allocated, and not programmed yet, are neither in a list
+// nor in its total.
+func TestTotalOfWaitingBindings(t *testing.T) {
+	w := newWorld(t, testGroup)
+	w.halt()
+	store := &lateStore{nil, make(chan struct{})}
+	w.store = func(db *subscriberdb.DB) Store { store.Store = db; return store }
+	w.boot()
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.until("her block to be allocated", func() bool {
+		w.mu.RLock()
+		defer w.mu.RUnlock()
+		s := w.life.Slot(alice)
+		return s != nil && s.Awaited()
+	})
+	total := func() int { n, _ := w.BindingTotal(t.Context(), inspect.BindingFilter{}); return n }
+	if n, listed := total(), len(w.bindings(alice)); n != 0 || listed != 0 {
+		t.Errorf("%d bindings are counted, %d listed", n, listed)
+	}
+	close(store.gate)
+	w.awaitState(alice, nat.Active)
+	if n := total(); n != 1 {
+		t.Errorf("%d bindings are counted", n)
 	}
 }

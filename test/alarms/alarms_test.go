@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -68,13 +69,13 @@ type history []string
 const of = `job="sessiond",instance="cgn1"`
 
 // alarmCases has, for each rule, a history in which it fires an hour after its begin, and one in
-// which it is silent throughout.
+// which it is silent at each minute.
 var alarmCases = map[string]struct{ fires, silent history }{
 	"SessiondDown":                  {history{`up{` + of + `} 0x90`}, history{`up{` + of + `} 1x90`, `up{job="node"} 0x90`}},
 	"SessiondNotReady":              {history{`sessiond_ready{` + of + `} 0x90`}, history{`sessiond_ready{` + of + `} 1x58 0 1x40`}},
-	"SessiondConfigRefused":         {history{`sessiond_config_last_reload_successful{` + of + `} 1x10 0x80`}, history{`sessiond_config_last_reload_successful{` + of + `} 0x10 1x80`}},
+	"SessiondConfigRefused":         {history{`sessiond_config_last_reload_successful{` + of + `} 1x10 0x80`}, history{`sessiond_config_last_reload_successful{` + of + `} 1x90`}},
 	"SessiondDatabaseSuspect":       {history{`sessiond_database_suspect{` + of + `} 1x90`}, history{`sessiond_database_suspect{` + of + `} 0x90`}},
-	"SessiondRemovalsHeld":          {history{`sessiond_removals_held{` + of + `,group="a",reason="expired"} 0x50 7x40`, `sessiond_removals_held{` + of + `,group="a",reason="nas_restart"} 0x90`}, history{`sessiond_removals_held{` + of + `,group="a",reason="expired"} 7x50 0x40`}},
+	"SessiondRemovalsHeld":          {history{`sessiond_removals_held{` + of + `,group="a",reason="expired"} 0x50 7x40`, `sessiond_removals_held{` + of + `,group="a",reason="nas_restart"} 0x90`}, history{`sessiond_removals_held{` + of + `,group="a",reason="expired"} 0x90`}},
 	"SessiondNatOwnerLost":          {history{`sessiond_nat_owner{` + of + `,group="a"} 0x90`, `sessiond_redis_up{` + of + `} 1x90`}, history{`sessiond_nat_owner{` + of + `,group="a"} 0x90`, `sessiond_redis_up{` + of + `} 0x90`, `sessiond_redis_up{job="sessiond",instance="cgn2"} 1x90`}},
 	"SessiondRedisDown":             {history{`sessiond_redis_up{` + of + `} 0x90`}, history{`sessiond_redis_up{` + of + `} 1x90`}},
 	"SessiondRedisNotificationsOff": {history{`sessiond_redis_notifications{` + of + `} 0x90`}, history{`sessiond_redis_notifications{` + of + `} 1x55 0x4 1x40`}},
@@ -85,9 +86,9 @@ var alarmCases = map[string]struct{ fires, silent history }{
 	"SessiondFeedFilling":           {history{`sessiond_feed_fill_ratio{` + of + `,group="a"} 0.6x90`}, history{`sessiond_feed_fill_ratio{` + of + `,group="a"} 0.4x90`}},
 	"SessiondFeedGaps":              {history{`sessiond_feed_gaps_total{` + of + `,group="a"} 0x50 1x40`}, history{`sessiond_feed_gaps_total{` + of + `,group="a"} 2x90`}},
 	"SessiondForeignNasRestart":     {history{`sessiond_accounting_verdicts_total{` + of + `,group="",verdict="foreign_nas"} 0x50 1x40`}, history{`sessiond_accounting_verdicts_total{` + of + `,group="",verdict="foreign_nas"} 1x90`, `sessiond_accounting_verdicts_total{` + of + `,group="a",verdict="refreshed"} 0+5x90`}},
-	"SessiondForeignSubscribers":    {history{`sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="foreign_holder"} 0x50 1x40`}, history{`sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="foreign_holder"} 0x30 1x60`, `sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="stale"} 0+1x90`}},
+	"SessiondForeignSubscribers":    {history{`sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="foreign_holder"} 0x50 1x40`}, history{`sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="foreign_holder"} 1x90`, `sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="stale"} 0+1x90`}},
 	"SessiondClientFull":            {history{`sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="client_full"} 0+1x90`}, history{`sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="stale"} 0+1x90`}},
-	"SessiondLimitReached":          {history{`sessiond_limit_reached_total{` + of + `,group="a",limit="sessions"} 0x1441 0+1x120`}, history{`sessiond_limit_reached_total{` + of + `,group="a",limit="sessions"} 0+1x1600`, `sessiond_limit_reached_total{` + of + `,group="b",limit="tcp_ports"} 0x1441 0+1x120`}},
+	"SessiondLimitReached":          {history{`sessiond_limit_reached_total{` + of + `,group="a",limit="sessions"} 0x1441 0+1x120`}, history{`sessiond_limit_reached_total{` + of + `,group="a",limit="sessions"} 5x1600`, `sessiond_limit_reached_total{` + of + `,group="b",limit="tcp_ports"} 0x1441 0+1x120`}},
 	"SessiondDatabaseGarbage":       {history{`sessiond_database_garbage_total{` + of + `,group="a",kind="record"} 0x50 1x40`}, history{`sessiond_database_garbage_total{` + of + `,group="a",kind="record"} 1x90`}},
 	"SessiondClientBound":           {history{`sessiond_accounting_bounds_reached_total{` + of + `,client="bng1",bound="nases"} 0x50 1x40`}, history{`sessiond_accounting_bounds_reached_total{` + of + `,client="bng1",bound="nases"} 0x90`}},
 	"SessiondNasClockOrIdentifiersWrong": {
@@ -97,7 +98,7 @@ var alarmCases = map[string]struct{ fires, silent history }{
 	"SessiondNasConflict":               {history{`sessiond_nas_conflicts_total{` + of + `,client="bng1"} 0x50 1x40`}, history{`sessiond_nas_conflicts_total{` + of + `,client="bng1"} 1x90`}},
 	"SessiondGrpcCallersRefused":        {history{`sessiond_grpc_streams_ended_total{` + of + `,method="WatchSubscribers",reason="lagged"} 0x50 1x40`}, history{`sessiond_grpc_streams_ended_total{` + of + `,method="WatchSubscribers",reason="done"} 0+1x90`, `sessiond_grpc_streams_refused_total{` + of + `,method="Watch",cause="limit"} 0x90`, `sessiond_grpc_connections_refused_total{` + of + `,cause="limit"} 4x90`}},
 	"SessiondBarrierMissing":            {history{`sessiond_outside_barrier{` + of + `} 0x90`}, history{`sessiond_outside_barrier{` + of + `} 1x90`}},
-	"SessiondForeignTranslations":       {history{`sessiond_foreign_translations_total{` + of + `} 0x57 2x40`}, history{`sessiond_foreign_translations_total{` + of + `} 0x30 2x60`}},
+	"SessiondForeignTranslations":       {history{`sessiond_foreign_translations_total{` + of + `} 0x57 2x40`}, history{`sessiond_foreign_translations_total{` + of + `} 2x90`}},
 	"SessiondFlowtableRefused":          {history{`sessiond_flowtables{` + of + `,use="refused"} 1x90`}, history{`sessiond_flowtables{` + of + `,use="refused"} 0x90`, `sessiond_flowtables{` + of + `,use="own"} 1x90`}},
 	"SessiondConntrackFull":             {history{`sessiond_conntrack_entries{` + of + `} 81x90`, `sessiond_conntrack_limit{` + of + `} 100x90`}, history{`sessiond_conntrack_entries{` + of + `} 79x90`, `sessiond_conntrack_limit{` + of + `} 100x90`, `sessiond_conntrack_entries{job="sessiond",instance="unknown"} 9x90`, `sessiond_conntrack_limit{job="sessiond",instance="unknown"} 0x90`}},
 	"SessiondLearnedMappingsFull":       {history{`sessiond_learned_mappings{` + of + `} 81x90`, `sessiond_learned_mappings_limit{` + of + `} 100x90`}, history{`sessiond_learned_mappings{` + of + `} 0x90`, `sessiond_learned_mappings_limit{` + of + `} 0x90`}},
@@ -112,12 +113,60 @@ var alarmCases = map[string]struct{ fires, silent history }{
 	},
 }
 
+// alarmsOver has histories in which a rule has fired, and is silent again when they are looked at.
+var alarmsOver = map[string]history{
+	"SessiondConfigRefused":       {`sessiond_config_last_reload_successful{` + of + `} 0x10 1x80`},
+	"SessiondRemovalsHeld":        {`sessiond_removals_held{` + of + `,group="a",reason="expired"} 7x50 0x40`},
+	"SessiondForeignSubscribers":  {`sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="foreign_holder"} 0x30 1x60`},
+	"SessiondLimitReached":        {`sessiond_limit_reached_total{` + of + `,group="a",limit="sessions"} 0+1x1600`},
+	"SessiondForeignTranslations": {`sessiond_foreign_translations_total{` + of + `} 0x30 2x60`},
+}
+
 // lookedAt is the time after its begin at which a history is looked at.
 func lookedAt(alert string) string {
 	if alert == "SessiondLimitReached" {
 		return "1501m" // it compares with the day before
 	}
 	return "60m"
+}
+
+// firing selects the samples of an alert while it fires.
+func firing(alert string) string {
+	return fmt.Sprintf(`ALERTS{alertname="%s", alertstate="firing"}`, alert)
+}
+
+// steps are the numbers of steps in a history.
+var steps = regexp.MustCompile(`x(\d+)`)
+
+// lastMinute is the time of the last value of a history after its begin.
+func lastMinute(h history) string {
+	last := 0
+	for _, series := range h {
+		n := 0
+		for _, m := range steps.FindAllStringSubmatch(series, -1) {
+			more, _ := strconv.Atoi(m[1]) // digits
+			n += more
+		}
+		last = max(last, n)
+	}
+	return fmt.Sprintf("%dm", last)
+}
+
+// writeHistory adds a history to a file of promtool, and the counts that are 1, or none, at a time.
+func writeHistory(to *strings.Builder, name string, h history, at string, counts map[string]bool) {
+	fmt.Fprintf(to, "- name: %q\n  interval: 1m\n  input_series:\n", name)
+	for _, series := range h {
+		i := strings.LastIndex(series, "} ") + 1
+		fmt.Fprintf(to, "  - {series: '%s', values: '%s'}\n", series[:i], series[i+1:])
+	}
+	to.WriteString("  promql_expr_test:\n")
+	for expr, one := range counts {
+		samples := "[]"
+		if one {
+			samples = "[{labels: '{}', value: 1}]"
+		}
+		fmt.Fprintf(to, "  - {expr: '%s', eval_time: %s, exp_samples: %s}\n", expr, at, samples)
+	}
 }
 
 // promtool runs promtool and returns its output.
@@ -128,7 +177,7 @@ func promtool(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// TestAlarms: each rule fires in one history, once, and stays silent in another.
+// TestAlarms: each rule fires in one history, once, and at no minute of another.
 func TestAlarms(t *testing.T) {
 	t.Parallel()
 	rules := readRules(t)
@@ -147,18 +196,11 @@ func TestAlarms(t *testing.T) {
 			t.Errorf("%s has no case", r.Alert)
 			continue
 		}
-		for fires, series := range map[bool]history{true: c.fires, false: c.silent} {
-			fmt.Fprintf(&tests, "- name: %q\n  interval: 1m\n  input_series:\n", fmt.Sprintf("%s fires: %v", r.Alert, fires))
-			for _, s := range series {
-				at := strings.LastIndex(s, "} ") + 1
-				fmt.Fprintf(&tests, "  - {series: '%s', values: '%s'}\n", s[:at], s[at+1:])
-			}
-			fmt.Fprintf(&tests, "  promql_expr_test:\n  - expr: 'count(ALERTS{alertname=\"%s\", alertstate=\"firing\"})'\n    eval_time: %s\n    exp_samples: ", r.Alert, lookedAt(r.Alert))
-			if fires {
-				tests.WriteString("[{labels: '{}', value: 1}]\n")
-			} else {
-				tests.WriteString("[]\n")
-			}
+		now, ever := "count("+firing(r.Alert)+")", "count(count_over_time("+firing(r.Alert)+"[30h]))"
+		writeHistory(&tests, r.Alert+" fires", c.fires, lookedAt(r.Alert), map[string]bool{now: true})
+		writeHistory(&tests, r.Alert+" is silent", c.silent, lastMinute(c.silent), map[string]bool{ever: false})
+		if over, ok := alarmsOver[r.Alert]; ok {
+			writeHistory(&tests, r.Alert+" is over", over, lookedAt(r.Alert), map[string]bool{ever: true, now: false})
 		}
 	}
 	file := filepath.Join(t.TempDir(), "tests.yml")
