@@ -178,6 +178,31 @@ func TestFileFollows(t *testing.T) {
 	}
 }
 
+// badTrail is a source with a trail before the others that cannot be read.
+type badTrail struct{ *source }
+
+func (b badTrail) Trails() []string { return append([]string{"bad"}, b.source.Trails()...) }
+
+func (b badTrail) Behind(ctx context.Context, trail, id string, limit int) ([]audit.Stored, error) {
+	if trail == "bad" {
+		return nil, errors.New("WRONGTYPE")
+	}
+	return b.source.Behind(ctx, trail, id, limit)
+}
+
+// TestBadTrailHoldsUpNoOther: the other trails are copied, and the error names the bad one.
+func TestBadTrailHoldsUpNoOther(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.json")
+	s, lost := &source{}, 0
+	f := newFollower(s, NewFile(path), &lost)
+	f.o.Source = badTrail{s}
+	s.add(t, 1, 2)
+	if err := f.copyAll(t.Context()); err == nil || !strings.Contains(err.Error(), "trail bad: WRONGTYPE") {
+		t.Errorf("error %v", err)
+	}
+	check(t, "the other trail", numbersIn(t, path), 1, 2)
+}
+
 // TestRunRetries: Run goes on after errors, and ends with its context.
 func TestRunRetries(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.json")

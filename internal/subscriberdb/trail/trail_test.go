@@ -293,3 +293,20 @@ func TestFailuresThatCount(t *testing.T) {
 	check("an order without an entry", 1, err)
 	check("an outcome without an entry", 1, end(3, nil))
 }
+
+// TestTrailOfAnotherType: the check names it, and goes on with the others.
+func TestTrailOfAnotherType(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		for _, key := range []string{codec.AuditKey("default"), codec.AuditHeadKey("east")} {
+			if err := client.Set(t.Context(), key, "x", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, trail := range []string{"default", "east"} {
+			if v := verified(t, s, trail); v.Flaw == nil || v.Flaw.Number != 1 || v.Flaw.Kind != audit.Truncated {
+				t.Errorf("%s: flaw %+v", trail, v.Flaw)
+			}
+		}
+	})
+}
