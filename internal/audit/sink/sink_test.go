@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,6 +176,17 @@ func TestFileFollows(t *testing.T) {
 	check(t, "after an error", numbersIn(t, path), 11)
 	if mode, err := os.Stat(path); err != nil || mode.Mode().Perm()&0o027 != 0 {
 		t.Errorf("mode %v, %v", mode.Mode(), err)
+	}
+}
+
+// TestPipeIsRefused: it could not be synced, and without a reader it would hold up a stop.
+func TestPipeIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := NewFile(path).Write(t.Context(), []Line{{Text: "{}"}}); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("error %v", err)
 	}
 }
 
