@@ -121,6 +121,16 @@ func TestDamageInRedis(t *testing.T) {
 		"emptied": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
 			return c.Del(ctx, codec.AuditKey("default")).Err()
 		}, 1, audit.Truncated},
+		"forged behind the end": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
+			return c.XAdd(ctx, &redis.XAddArgs{Stream: codec.AuditKey("default"), Values: []string{"entry", "{}", "hash", "x"}}).Err()
+		}, 301, audit.Changed},
+		"hidden by an end before it": {func(ctx context.Context, c redis.UniversalClient, ids []string) error {
+			stored, err := c.XRange(ctx, codec.AuditKey("default"), ids[4], ids[4]).Result()
+			if err != nil {
+				return err
+			}
+			return c.HSet(ctx, codec.AuditHeadKey("default"), "number", 5, "hash", stored[0].Values["hash"]).Err()
+		}, 6, audit.Changed},
 		"without an end": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
 			return c.Del(ctx, codec.AuditHeadKey("default")).Err()
 		}, 301, audit.Truncated},

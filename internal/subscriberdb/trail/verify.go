@@ -49,7 +49,16 @@ func (s *Store) verifyOnce(ctx context.Context, trail string) (v audit.Verified,
 	v = audit.Verified{Trail: trail, Last: ends.last}
 	for len(batch) > 0 {
 		for _, x := range batch {
-			if ends.known && check.Checked() >= ends.last.Number || !check.Check(x.Text, x.Hash) {
+			if ends.known && check.Checked() >= ends.last.Number {
+				v.Flaw = check.End(ends.last, ends.known)
+				now, err := s.readEnds(ctx, trail) // has all entries of the batch, as it is read later
+				if v.Flaw == nil && now.last.Number <= ends.last.Number {
+					why := fmt.Sprintf("it stands behind the last entry, %d", ends.last.Number)
+					v.Flaw = &audit.Flaw{Number: ends.last.Number + 1, Kind: audit.Changed, Detail: why}
+				}
+				return counted(v, check, ends.removed), ends.removed, err
+			}
+			if !check.Check(x.Text, x.Hash) {
 				v.Flaw = check.End(ends.last, ends.known)
 				return counted(v, check, ends.removed), ends.removed, nil
 			}
