@@ -21,6 +21,10 @@ func (l *loader) audit(v value) {
 				if !filepath.IsAbs(s) {
 					s = filepath.Join(l.dir, s)
 				}
+				if err := sink.CheckFile(s); err != nil {
+					v.errorf("%v", err)
+					return
+				}
 				c.File = s
 			}
 		},

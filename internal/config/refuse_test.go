@@ -117,6 +117,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"local role", "", "grpc: {local_role: root}\n", ":14: grpc.local_role: \"root\" is not known; write one of: none, viewer, operator, admin"},
 		{"no streams", "", "grpc: {max_streams: 0}\n", ":14: grpc.max_streams: 0 is too small"},
 		{"audit to nowhere", "", "audit: {syslog: 192.0.2.5}\n", `:14: audit.syslog: audit syslog: "192.0.2.5" begins with none of unix:, udp://, tcp:// and tls://`},
+		{"audit into a device", "", "audit: {file: /dev/null}\n", ":14: audit.file: audit file: /dev/null is no regular file; write the path of one, or use audit.syslog: unix:/dev/log"},
 		{"few audit entries", "", "audit: {retention: {entries: 10}}\n", ":14: audit.retention.entries: 10 is too small; write at least 1000, or 0 for no bound"},
 		{"audit of a minute", "", "audit: {retention: {age: 60s}}\n", ":14: audit.retention.age: 1m0s is too short; write at least 1h0m0s, or 0s for no bound"},
 		{"no time to stall", "", "grpc: {stall_timeout: 0s}\n", ":14: grpc.stall_timeout: 0s is too short"},

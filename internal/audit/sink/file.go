@@ -19,6 +19,16 @@ type file struct {
 // NewFile returns a Writer that appends to a file, of mode 0640 where it does not exist.
 func NewFile(path string) Writer { return &file{path: path} }
 
+// CheckFile refuses a path of something else than a file. A pipe or device cannot be synced, so its
+// lines would come again and again, and one without a reader would hold up a stop.
+func CheckFile(path string) error {
+	there, err := os.Stat(path)
+	if err != nil || there.Mode().IsRegular() {
+		return nil // a missing file is made
+	}
+	return fmt.Errorf("audit file: %s is no regular file; write the path of one, or use audit.syslog: unix:/dev/log", path)
+}
+
 // Write implements Writer. The lines are on the disk when it returns.
 func (w *file) Write(_ context.Context, entries []Line) error {
 	if err := w.reopen(); err != nil {
@@ -55,6 +65,9 @@ func (w *file) reopen() error {
 			return err
 		}
 	}
+	if err := CheckFile(w.path); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(w.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
 		return fmt.Errorf("audit file: %w", err)
@@ -66,8 +79,11 @@ func (w *file) reopen() error {
 // torn reports whether the file ends within a line, after a write that failed.
 func (w *file) torn() (bool, error) {
 	size, err := w.open.Seek(0, io.SeekEnd)
-	if err != nil || size == 0 {
-		return false, nil // a pipe or a device, or an empty file
+	if err != nil {
+		return false, fmt.Errorf("audit file: %w", err)
+	}
+	if size == 0 {
+		return false, nil // an empty file
 	}
 	last := make([]byte, 1)
 	if _, err := w.open.ReadAt(last, size-1); err != nil && !errors.Is(err, io.EOF) {

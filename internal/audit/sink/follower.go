@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -104,18 +105,19 @@ func (f *Follower) Run(ctx context.Context) error {
 	}
 }
 
-// copyAll copies all entries that there are.
+// copyAll copies all entries that there are. A trail that cannot be copied holds up no other.
 func (f *Follower) copyAll(ctx context.Context) error {
+	var errs []error
 	for _, trail := range f.o.Source.Trails() {
 		for more := true; more && ctx.Err() == nil; {
 			n, err := f.copySome(ctx, trail)
 			if err != nil {
-				return err
+				errs = append(errs, fmt.Errorf("trail %s: %w", trail, err))
 			}
-			more = n == batchMost
+			more = n == batchMost && err == nil
 		}
 	}
-	return ctx.Err()
+	return errors.Join(append(errs, ctx.Err())...)
 }
 
 // copySome copies the next entries of a trail, and returns their number.

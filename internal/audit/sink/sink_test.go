@@ -3,17 +3,22 @@ package sink
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -174,6 +179,42 @@ func TestFileFollows(t *testing.T) {
 	}
 }
 
+// TestPipeIsRefused: it could not be synced, and without a reader it would hold up a stop.
+func TestPipeIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := NewFile(path).Write(t.Context(), []Line{{Text: "{}"}}); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// badTrail is a source with a trail before the others that cannot be read.
+type badTrail struct{ *source }
+
+func (b badTrail) Trails() []string { return append([]string{"bad"}, b.source.Trails()...) }
+
+func (b badTrail) Behind(ctx context.Context, trail, id string, limit int) ([]audit.Stored, error) {
+	if trail == "bad" {
+		return nil, errors.New("WRONGTYPE")
+	}
+	return b.source.Behind(ctx, trail, id, limit)
+}
+
+// TestBadTrailHoldsUpNoOther: the other trails are copied, and the error names the bad one.
+func TestBadTrailHoldsUpNoOther(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.json")
+	s, lost := &source{}, 0
+	f := newFollower(s, NewFile(path), &lost)
+	f.o.Source = badTrail{s}
+	s.add(t, 1, 2)
+	if err := f.copyAll(t.Context()); err == nil || !strings.Contains(err.Error(), "trail bad: WRONGTYPE") {
+		t.Errorf("error %v", err)
+	}
+	check(t, "the other trail", numbersIn(t, path), 1, 2)
+}
+
 // TestRunRetries: Run goes on after errors, and ends with its context.
 func TestRunRetries(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.json")
@@ -194,8 +235,8 @@ func TestRunRetries(t *testing.T) {
 
 var rfc5424 = regexp.MustCompile(`^<109>1 2026-03-01T10:00:00\.000000Z cgn1 sessiond \d+ audit - (\{.*\})$`)
 
-// TestSyslog: each entry is one message of RFC 5424, as datagram, or with its length in front.
-func TestSyslog(t *testing.T) {
+// TestSyslogDatagrams: each entry is one message of RFC 5424, a datagram each.
+func TestSyslogDatagrams(t *testing.T) {
 	folder := t.TempDir()
 	unix, err := net.ListenPacket("unixgram", filepath.Join(folder, "log"))
 	if err != nil {
@@ -219,32 +260,95 @@ func TestSyslog(t *testing.T) {
 		}
 		_ = server.Close()
 	}
+}
 
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tcp.Close()
-	send(t, "tcp://"+tcp.Addr().String())
-	conn, err := tcp.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+// readStream reads the messages of one connection to their end, and closes it.
+func readStream(t *testing.T, conn net.Conn) (numbers []uint64) {
 	defer conn.Close()
 	in := bufio.NewReader(conn)
-	for range 2 {
+	for {
 		length, err := in.ReadString(' ')
-		if err != nil {
-			t.Fatal(err)
+		if err == io.EOF {
+			return numbers
 		}
-		n, err := strconv.Atoi(strings.TrimSpace(length))
-		if err != nil {
-			t.Fatal(err)
+		n, errLength := strconv.Atoi(strings.TrimSpace(length))
+		message := make([]byte, max(n, 0))
+		if _, err := io.ReadFull(in, message); err != nil || errLength != nil {
+			t.Errorf("%q: %v, %v", message, err, errLength)
+			return numbers
 		}
-		message := make([]byte, n)
-		if _, err := in.Read(message); err != nil || !rfc5424.Match(message) {
-			t.Errorf("tcp: %q, %v", message, err)
+		found := rfc5424.FindSubmatch(message)
+		if found == nil {
+			t.Errorf("message %q", message)
+			return numbers
 		}
+		var line struct{ Entry struct{ Number uint64 } }
+		if err := json.Unmarshal(found[1], &line); err != nil {
+			t.Error(err)
+		}
+		numbers = append(numbers, line.Entry.Number)
+	}
+}
+
+// TestSyslogStreams: over TCP and TLS an entry counts as written once the server has read it; what
+// a server did not read comes again, also after a restart that nobody noticed.
+func TestSyslogStreams(t *testing.T) {
+	web := httptest.NewTLSServer(nil) // has a certificate
+	defer web.Close()
+	for _, scheme := range []string{"tcp", "tls"} {
+		t.Run(scheme, func(t *testing.T) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			written, err := NewSyslog(scheme+"://"+listener.Addr().String(), "cgn1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := written.(*syslog)
+			if scheme == "tls" {
+				w.secure.RootCAs = web.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+			}
+			s, lost := &source{}, 0
+			f := newFollower(s, w, &lost)
+			copyTo := func(serve func(net.Conn) []uint64) ([]uint64, error) {
+				got := make(chan []uint64, 1)
+				if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+					t.Fatal(err)
+				}
+				go func() {
+					conn, err := listener.Accept()
+					if err != nil {
+						got <- nil
+						return
+					}
+					if scheme == "tls" {
+						conn = tls.Server(conn, &tls.Config{Certificates: web.TLS.Certificates})
+					}
+					got <- serve(conn)
+				}()
+				err := f.copyAll(t.Context())
+				return <-got, err
+			}
+			whole := func(conn net.Conn) []uint64 { return readStream(t, conn) }
+			s.add(t, 1, 2)
+			if _, err := copyTo(func(conn net.Conn) []uint64 {
+				_ = conn.Close()
+				return nil
+			}); err == nil {
+				t.Fatal("a server that reads nothing has all entries")
+			}
+			numbers, err := copyTo(whole)
+			if check(t, "then", numbers, 1, 2); err != nil {
+				t.Error(err)
+			}
+			s.add(t, 3)
+			numbers, err = copyTo(whole)
+			if check(t, "from a server that closed the connection meanwhile", numbers, 3); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

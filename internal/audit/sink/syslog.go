@@ -4,26 +4,39 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
-// syslogWithin bounds the wait for a syslog server.
-const syslogWithin = 5 * time.Second
+const (
+	syslogWithin = 5 * time.Second  // bounds a connect to a syslog server, and a write
+	closeWithin  = 30 * time.Second // bounds the wait for the server to have read a batch
+)
 
 // priority is facility log audit (13) and severity notice (5) of RFC 5424 section 6.2.1.
 const priority = 13*8 + 5
 
 // syslog sends messages in the form of RFC 5424: over TCP and TLS with their length in front
 // (RFC 6587 section 3.4.1), else a datagram each.
+//
+// Syslog has no acknowledgment, and what is written to a connection whose peer is gone is lost
+// without an error. So each batch has a stream of its own, and counts as written once the server
+// has closed it in turn: TCP resets a stream that is closed with data unread.
 type syslog struct {
 	network, address string
-	secure           bool
+	secure           *tls.Config // of tls://; nil for all others
 	node             string
-	conn             net.Conn // nil until it is needed
+	conn             net.Conn // nil until it is needed; of TCP and TLS for one batch
 }
 
 // NewSyslog returns a Writer to a syslog server: unix:/dev/log, udp://HOST:PORT,
@@ -45,7 +58,7 @@ func NewSyslog(target, node string) (Writer, error) {
 	case "udp", "tcp":
 		w.network = u.Scheme
 	case "tls":
-		w.network, w.secure, port = "tcp", true, "6514"
+		w.network, w.secure, port = "tcp", &tls.Config{MinVersion: tls.VersionTLS12}, "6514"
 	default:
 		return nil, fmt.Errorf("audit syslog: %q begins with none of unix:, udp://, tcp:// and tls://", target)
 	}
@@ -58,16 +71,63 @@ func NewSyslog(target, node string) (Writer, error) {
 
 // Write implements Writer.
 func (w *syslog) Write(ctx context.Context, entries []Line) error {
-	if err := w.dial(ctx); err != nil {
+	err := w.write(ctx, entries)
+	if err != nil || w.network == "tcp" {
+		err = errors.Join(err, w.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("audit syslog: %w", err)
 	}
+	return nil
+}
+
+func (w *syslog) write(ctx context.Context, entries []Line) error {
+	if err := w.dial(ctx); err != nil {
+		return err
+	}
+	conn := w.conn
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	for _, e := range entries {
-		if err := w.send(e); err != nil {
-			_ = w.Close()
-			return fmt.Errorf("audit syslog: %w", err)
+		if err := w.send(ctx, e); err != nil {
+			return err
 		}
 	}
+	if w.network == "tcp" {
+		return w.finish(ctx)
+	}
 	return nil
+}
+
+// finish ends the stream, and waits for the server to end it too.
+func (w *syslog) finish(ctx context.Context) error {
+	stream := w.conn
+	if secure, ok := stream.(*tls.Conn); ok {
+		if err := secure.CloseWrite(); err != nil {
+			return err
+		}
+		stream = secure.NetConn()
+	}
+	if half, ok := stream.(*net.TCPConn); ok {
+		if err := half.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	if err := w.conn.SetReadDeadline(time.Now().Add(closeWithin)); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil { // before the deadline
+		return err
+	}
+	_, err := io.Copy(io.Discard, w.conn)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil || errors.Is(err, io.ErrUnexpectedEOF): // of a TLS server that closes without a word
+		return acknowledged(ctx, stream)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%s has not closed the connection %v after its end, so it may not have read all", w.address, closeWithin)
+	}
+	return err
 }
 
 func (w *syslog) dial(ctx context.Context) error {
@@ -77,8 +137,8 @@ func (w *syslog) dial(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, syslogWithin)
 	defer cancel()
 	var err error
-	if w.secure {
-		w.conn, err = (&tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12}}).DialContext(ctx, w.network, w.address)
+	if w.secure != nil {
+		w.conn, err = (&tls.Dialer{Config: w.secure}).DialContext(ctx, w.network, w.address)
 	} else {
 		w.conn, err = (&net.Dialer{}).DialContext(ctx, w.network, w.address)
 	}
@@ -88,8 +148,40 @@ func (w *syslog) dial(ctx context.Context) error {
 	return err
 }
 
-func (w *syslog) send(e Line) error {
+// acknowledged waits for the peer's kernel to have all octets of a stream that the peer has
+// ended: its end may have crossed them on the way, and then they are refused.
+func acknowledged(ctx context.Context, stream net.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, syslogWithin)
+	defer cancel()
+	raw, err := stream.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		left, failed := 0, error(nil)
+		err := raw.Control(func(fd uintptr) {
+			var code int
+			if left, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); failed != nil {
+				return
+			}
+			if code, failed = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); failed == nil && code != 0 {
+				failed = syscall.Errno(code)
+			}
+		})
+		if err := errors.Join(err, failed); err != nil || left == 0 {
+			return err
+		}
+		if err := clock.Sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *syslog) send(ctx context.Context, e Line) error {
 	if err := w.conn.SetWriteDeadline(time.Now().Add(syslogWithin)); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil { // before the deadline
 		return err
 	}
 	_, err := w.conn.Write([]byte(w.message(e)))

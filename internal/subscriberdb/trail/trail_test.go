@@ -121,6 +121,16 @@ func TestDamageInRedis(t *testing.T) {
 		"emptied": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
 			return c.Del(ctx, codec.AuditKey("default")).Err()
 		}, 1, audit.Truncated},
+		"forged behind the end": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
+			return c.XAdd(ctx, &redis.XAddArgs{Stream: codec.AuditKey("default"), Values: []string{"entry", "{}", "hash", "x"}}).Err()
+		}, 301, audit.Changed},
+		"hidden by an end before it": {func(ctx context.Context, c redis.UniversalClient, ids []string) error {
+			stored, err := c.XRange(ctx, codec.AuditKey("default"), ids[4], ids[4]).Result()
+			if err != nil {
+				return err
+			}
+			return c.HSet(ctx, codec.AuditHeadKey("default"), "number", 5, "hash", stored[0].Values["hash"]).Err()
+		}, 6, audit.Changed},
 		"without an end": {func(ctx context.Context, c redis.UniversalClient, _ []string) error {
 			return c.Del(ctx, codec.AuditHeadKey("default")).Err()
 		}, 301, audit.Truncated},
@@ -292,4 +302,21 @@ func TestFailuresThatCount(t *testing.T) {
 	_, err = s.Begin(ordered(t.Context()), entry)
 	check("an order without an entry", 1, err)
 	check("an outcome without an entry", 1, end(3, nil))
+}
+
+// TestTrailOfAnotherType: the check names it, and goes on with the others.
+func TestTrailOfAnotherType(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		for _, key := range []string{codec.AuditKey("default"), codec.AuditHeadKey("east")} {
+			if err := client.Set(t.Context(), key, "x", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, trail := range []string{"default", "east"} {
+			if v := verified(t, s, trail); v.Flaw == nil || v.Flaw.Number != 1 || v.Flaw.Kind != audit.Truncated {
+				t.Errorf("%s: flaw %+v", trail, v.Flaw)
+			}
+		}
+	})
 }

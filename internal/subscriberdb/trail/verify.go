@@ -8,6 +8,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
 
 // verifyTries bounds the walks through a trail of which retention removes entries meanwhile.
@@ -17,6 +18,10 @@ const verifyTries = 3
 func (s *Store) Verify(ctx context.Context, trail string) (audit.Verified, error) {
 	for try := 1; ; try++ {
 		v, removed, err := s.verifyOnce(ctx, trail)
+		if redisconn.IsWrongType(err) { // the others are to be checked all the same
+			why := fmt.Sprintf("%s, or its head, is a key of another type", codec.AuditKey(trail))
+			return audit.Verified{Trail: trail, Flaw: &audit.Flaw{Number: 1, Kind: audit.Truncated, Detail: why}}, nil
+		}
 		if err != nil {
 			return audit.Verified{}, fmt.Errorf("verify %s: %w", codec.AuditKey(trail), err)
 		}
@@ -44,7 +49,16 @@ func (s *Store) verifyOnce(ctx context.Context, trail string) (v audit.Verified,
 	v = audit.Verified{Trail: trail, Last: ends.last}
 	for len(batch) > 0 {
 		for _, x := range batch {
-			if ends.known && check.Checked() >= ends.last.Number || !check.Check(x.Text, x.Hash) {
+			if ends.known && check.Checked() >= ends.last.Number {
+				v.Flaw = check.End(ends.last, ends.known)
+				now, err := s.readEnds(ctx, trail) // has all entries of the batch, as it is read later
+				if v.Flaw == nil && now.last.Number <= ends.last.Number {
+					why := fmt.Sprintf("it stands behind the last entry, %d", ends.last.Number)
+					v.Flaw = &audit.Flaw{Number: ends.last.Number + 1, Kind: audit.Changed, Detail: why}
+				}
+				return counted(v, check, ends.removed), ends.removed, err
+			}
+			if !check.Check(x.Text, x.Hash) {
 				v.Flaw = check.End(ends.last, ends.known)
 				return counted(v, check, ends.removed), ends.removed, nil
 			}
@@ -97,7 +111,10 @@ func pairs(list any) map[string]string {
 // KEYS: 1 the trail, 2 its head. ARGV: 1 most entries. Returns the hash of the ends, and the
 // entries.
 var firstScript = redis.NewScript(`
-return {redis.call('HGETALL', KEYS[2]), redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[1])}
+local ends = redis.pcall('HGETALL', KEYS[2])
+local entries = redis.pcall('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[1])
+if ends.err or entries.err then return redis.error_reply(ends.err or entries.err) end
+return {ends, entries}
 `)
 
 // counted completes the counts of a result.
