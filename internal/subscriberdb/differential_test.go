@@ -34,8 +34,11 @@ const (
 func TestFastScriptsEndAlike(t *testing.T) {
 	fast, general := newSide(t, false), newSide(t, true)
 	rounds := alikeRounds
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		rounds = alikeShortRounds
+	case !testenv.Soak():
+		rounds /= 2
 	}
 	for round := range rounds {
 		for _, s := range []*side{fast, general} {

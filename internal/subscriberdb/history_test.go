@@ -31,8 +31,11 @@ func TestHistories_I4_SES02_SES11_SES15(t *testing.T) {
 	grouped := func(o *Options) { o.Groups = group }
 	dbs := [2]*DB{newDB(t, redistest.Dial(t, server.URL), grouped), newDB(t, redistest.Dial(t, server.URL), grouped)}
 	total := allHistories
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		total = shortHistories
+	case !testenv.Soak():
+		total /= 2
 	}
 	for first := 0; first < total; first += perRound {
 		if err := dbs[0].client.FlushAll(t.Context()).Err(); err != nil {
