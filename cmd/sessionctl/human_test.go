@@ -68,15 +68,15 @@ func TestClock(t *testing.T) {
 		3*time.Minute + 10*time.Second: "3m10s ahead", -20_513 * 24 * time.Hour: "20513d behind",
 	} {
 		n := &pb.Nas{ClockOffset: durationpb.New(offset)}
-		if got := clock(n); got != want {
-			t.Errorf("clock(%v) = %q, want %q", offset, got, want)
+		if got := clockText(n); got != want {
+			t.Errorf("clockText(%v) = %q, want %q", offset, got, want)
 		}
 		n.ClockUnheeded = true
-		if got := clock(n); got != want+", unheeded" {
-			t.Errorf("clock(%v, unheeded) = %q", offset, got)
+		if got := clockText(n); got != want+", unheeded" {
+			t.Errorf("clockText(%v, unheeded) = %q", offset, got)
 		}
 	}
-	if got := clock(&pb.Nas{}); got != none {
+	if got := clockText(&pb.Nas{}); got != none {
 		t.Errorf("an unknown clock is %q", got)
 	}
 }

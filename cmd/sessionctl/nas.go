@@ -70,7 +70,7 @@ var nasHeader = []string{"CLIENT", "NAS", "SUBSCRIBERS", "CLOCK", "HEARD", "REST
 
 func (a nasCommands) row(n *pb.Nas) []string {
 	return []string{
-		n.GetClient(), n.GetName(), number(n.GetSubscribers()), clock(n),
+		n.GetClient(), n.GetName(), number(n.GetSubscribers()), clockText(n),
 		a.age(n.GetLastHeardAt()), a.age(n.GetLastRestartAt()), endedBy(n), sameAs(n), refused(n),
 	}
 }
@@ -83,8 +83,8 @@ func endedBy(n *pb.Nas) string {
 	return number(n.GetRestartEndings().GetSubscribers())
 }
 
-// clock describes the state of a NAS's clock.
-func clock(n *pb.Nas) string {
+// clockText describes the state of a NAS's clock.
+func clockText(n *pb.Nas) string {
 	if n.GetClockOffset() == nil {
 		return none
 	}
@@ -157,7 +157,7 @@ func (a nasCommands) show(n *pb.Nas) error {
 		{"RADIUS client", n.GetClient()},
 		{"Same as", sameAs(n)},
 		{"Subscribers", number(n.GetSubscribers())},
-		{"Clock", clock(n)},
+		{"Clock", clockText(n)},
 		{"Last heard", a.moment(n.GetLastHeardAt())},
 		{"Last restart", a.moment(n.GetLastRestartAt())},
 		{"It ended", a.restartEndings(n)},

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
+	"github.com/sessiond/sessiond/internal/clock"
 )
 
 const watchLong = `watch shows events as they happen, until interrupted. When the connection is lost, or
@@ -25,7 +26,7 @@ a document with "gap".
 With -o json each event has a resume_token, behind which --resume goes on later.`
 
 func (a subscriberCommands) watchCommand() *cobra.Command {
-	w := follower{subscriberCommands: a, wait: clockWait}
+	w := follower{subscriberCommands: a, wait: clock.Sleep}
 	c := &cobra.Command{
 		Use:     "watch",
 		Short:   "Show events as they happen, until interrupted",
@@ -76,17 +77,6 @@ type follower struct {
 	out   *list[*pb.SubscriberEvent]
 	begun bool // a stream was served once
 	away  bool // a lost connection was told of
-}
-
-func clockWait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // follow prints events until the context ends, or an error that does not pass.
