@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 )
@@ -24,21 +25,7 @@ const (
 
 // compare orders places as List returns them.
 func compare(p, q audit.Place) int {
-	return cmp.Or(-compareIDs(p.ID, q.ID), strings.Compare(p.Trail, q.Trail))
-}
-
-// compareIDs compares identifiers of a stream.
-func compareIDs(a, b string) int {
-	aTime, aNumber := splitID(a)
-	bTime, bNumber := splitID(b)
-	return cmp.Or(cmp.Compare(aTime, bTime), cmp.Compare(aNumber, bNumber))
-}
-
-func splitID(id string) (ms, number uint64) {
-	first, second, _ := strings.Cut(id, "-")
-	ms, _ = strconv.ParseUint(first, 10, 64)
-	number, _ = strconv.ParseUint(second, 10, 64)
-	return ms, number
+	return cmp.Or(-subscriber.CompareVersions(p.ID, q.ID), strings.Compare(p.Trail, q.Trail))
 }
 
 // List returns up to limit entries that match, newest first, after a place (zero: from the
@@ -64,8 +51,7 @@ func (s *Store) List(ctx context.Context, f audit.Filter, after audit.Place, lim
 			return page, audit.Place{}, nil
 		}
 		x := first.ready[0]
-		ms, _ := splitID(x.ID)
-		if !f.From.IsZero() && time.UnixMilli(int64(ms)).Before(f.From.Add(-clockMargin)) {
+		if !f.From.IsZero() && subscriber.VersionTime(x.ID).Before(f.From.Add(-clockMargin)) {
 			return page, audit.Place{}, nil
 		}
 		first.ready = first.ready[1:]
