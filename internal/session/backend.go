@@ -19,7 +19,7 @@ import (
 // NASes.
 type backendStore interface {
 	Put(ctx context.Context, r subscriber.Record) (subscriber.Record, error)
-	DeleteMatching(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason, meant func(*subscriber.Record) bool) ([]subscriber.Record, error)
+	Delete(ctx context.Context, keys []subscriber.Key, reason subscriber.Reason, meant func(*subscriber.Record) bool) ([]subscriber.Record, error)
 	DeleteVersion(ctx context.Context, key subscriber.Key, version string, reason subscriber.Reason) (subscriber.Record, error)
 	ConfirmRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)
 	RefuseRemovals(ctx context.Context, keys []subscriber.Key) ([]subscriber.Record, error)

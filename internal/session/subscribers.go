@@ -206,7 +206,7 @@ func (v *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 		ended[key] = true
 	}
 	keys = slices.DeleteFunc(keys, func(k subscriber.Key) bool { return ended[k] }) // who came back since stays
-	deleted, err := v.store.DeleteMatching(ctx, keys, subscriber.ReasonAdmin, f.Match)
+	deleted, err := v.store.Delete(ctx, keys, subscriber.ReasonAdmin, f.Match)
 	if err != nil {
 		return deleted, unavailable(err)
 	}

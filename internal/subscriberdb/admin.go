@@ -98,16 +98,14 @@ func (w *recordWriter) DeleteVersion(ctx context.Context, key subscriber.Key, ve
 	return tx.Decision.Delete[0].Record, nil
 }
 
-// Delete deletes the records of the keys and writes the tombstones of their sessions. It
-// returns the records that it deleted; a key without a record is no error. On error some
-// may be deleted.
-func (w *recordWriter) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.Reason) ([]subscriber.Record, error) {
-	return w.DeleteMatching(ctx, keys, why, func(*subscriber.Record) bool { return true })
-}
-
-// DeleteMatching is Delete of those records for which meant still reports true when they are
-// deleted: an address may have gone to another subscriber since the keys were chosen.
-func (w *recordWriter) DeleteMatching(ctx context.Context, keys []subscriber.Key, why subscriber.Reason, meant func(*subscriber.Record) bool) ([]subscriber.Record, error) {
+// Delete deletes the records of the keys for which meant still reports true when they are
+// deleted, nil for all, and writes the tombstones of their sessions: an address may have gone
+// to another subscriber since the keys were chosen. It returns the records that it deleted; a
+// key without a record is no error. On error some may be deleted.
+func (w *recordWriter) Delete(ctx context.Context, keys []subscriber.Key, why subscriber.Reason, meant func(*subscriber.Record) bool) ([]subscriber.Record, error) {
+	if meant == nil {
+		meant = func(*subscriber.Record) bool { return true }
+	}
 	txns := make([]*txn.Txn, 0, len(keys))
 	for _, key := range keys {
 		g, err := w.group(key.Group)

@@ -69,7 +69,7 @@ func TestCluster(t *testing.T) {
 	if all, errServed := db.Served(t.Context(), nil); err != nil || errServed != nil || len(all) != 1 {
 		t.Errorf("served: %+v, %v, %v", all, err, errServed)
 	}
-	if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr), key(away)}, subscriber.ReasonAdmin); err != nil {
+	if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr), key(away)}, subscriber.ReasonAdmin, nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -131,7 +131,7 @@ func (s *side) play(t *testing.T, rng *rand.Rand) {
 				keys = append(keys, groupedKey(inside))
 			}
 			slices.SortFunc(keys, func(a, b subscriber.Key) int { return a.Inside.Compare(b.Inside) })
-			if _, err := db.Delete(t.Context(), slices.Compact(keys), subscriber.ReasonAdmin); err != nil {
+			if _, err := db.Delete(t.Context(), slices.Compact(keys), subscriber.ReasonAdmin, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

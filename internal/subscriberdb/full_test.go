@@ -39,7 +39,7 @@ func TestEndsWhenFull_DEL01(t *testing.T) {
 	if errs[1] != nil || !IsFull(errs[0]) || !IsFull(errs[2]) {
 		t.Errorf("a Start, a Stop and an Interim together: %v", errs)
 	}
-	if ended, err := cold.Delete(t.Context(), []subscriber.Key{key(address(4))}, subscriber.ReasonAdmin); len(ended) != 1 || err != nil {
+	if ended, err := cold.Delete(t.Context(), []subscriber.Key{key(address(4))}, subscriber.ReasonAdmin, nil); len(ended) != 1 || err != nil {
 		t.Errorf("by hand: %v, %v", ended, err)
 	}
 	if n, err := client.Del(t.Context(), codec.RecordKey("default", address(5))).Result(); n != 1 || err != nil {

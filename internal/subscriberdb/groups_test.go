@@ -30,7 +30,7 @@ func TestAddressOfAnotherClient_SES16(t *testing.T) {
 		"a record without a one": {before: edited("client", ""), want: subscriber.TookOver},
 		"a removal that is held": {before: edited("removal_held", "EXPIRED"), want: subscriber.TookOver},
 		"a record by hand": {before: func(t *testing.T, db *DB) {
-			if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); err != nil {
+			if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonAdmin, nil); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := db.Put(t.Context(), subscriber.Record{Key: key(addr), UserName: "carol", StartedAt: t0}); err != nil {

@@ -57,7 +57,7 @@ func randomOrder(t *testing.T, db *DB, r *rand.Rand) error {
 			keys = append(keys, key(address()))
 		}
 		slices.SortFunc(keys, func(a, b subscriber.Key) int { return a.Inside.Compare(b.Inside) })
-		_, err := db.Delete(ordered(t, "DeleteSubscribers", ""), slices.Compact(keys), subscriber.ReasonAdmin)
+		_, err := db.Delete(ordered(t, "DeleteSubscribers", ""), slices.Compact(keys), subscriber.ReasonAdmin, nil)
 		return err
 	case 1:
 		return db.SetSettings(ordered(t, "UpdateSettings", ""), map[string]string{"idle_timeouts.udp": fmt.Sprint(r.Uint64())})

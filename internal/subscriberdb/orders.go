@@ -48,8 +48,8 @@ func (o *callerOrders) Append(ctx context.Context, about []*txn.Txn, script trai
 // longer than it is remembered.
 const earlierWithin = time.Hour
 
-// earlierMost bounds the entries of an interrupted request.
-const earlierMost = 100_000
+// earlierPage is the number of entries that are read at once.
+const earlierPage = 1000
 
 // EarlierEntries returns the entries that an earlier attempt with the request_id of the
 // context's order has written, newest first; none if there was no such attempt.
@@ -60,7 +60,7 @@ func (o *callerOrders) EarlierEntries(ctx context.Context) (found []audit.Entry,
 	}
 	f := audit.Filter{Actor: order.Name, Method: order.Method, RequestID: order.RequestID, From: o.trails.Now().Add(-earlierWithin)}
 	for after := (audit.Place{}); ; {
-		page, next, err := o.trails.List(ctx, f, after, earlierMost)
+		page, next, err := o.trails.List(ctx, f, after, earlierPage)
 		if err != nil {
 			return nil, err
 		}

@@ -75,7 +75,7 @@ func orderEverything(t *testing.T, client redis.UniversalClient) {
 		if _, err := db.Put(ctx, put); err != nil {
 			t.Fatal(err)
 		}
-		if ended, err := db.Delete(ctx, []subscriber.Key{key(addr), key(next)}, subscriber.ReasonAdmin); err != nil {
+		if ended, err := db.Delete(ctx, []subscriber.Key{key(addr), key(next)}, subscriber.ReasonAdmin, nil); err != nil {
 			t.Fatal(ended, err)
 		}
 		if err := db.SetSettings(ctx, map[string]string{"idle_timeouts.udp": "5m0s"}); err != nil {
@@ -125,7 +125,7 @@ func TestEntryAndChangeAreOne(t *testing.T) {
 		if err := client.Set(t.Context(), codec.AuditKey("default"), "x", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); !errors.Is(err, audit.ErrUnwritten) {
+		if _, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin, nil); !errors.Is(err, audit.ErrUnwritten) {
 			t.Errorf("with a trail of another type: %v", err)
 		}
 		if _, err := db.Put(ctx, subscriber.Record{Key: key(next), UserName: "other"}); !errors.Is(err, audit.ErrUnwritten) {
@@ -138,7 +138,7 @@ func TestEntryAndChangeAreOne(t *testing.T) {
 		if err := client.Del(t.Context(), codec.AuditKey("default")).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); err != nil || online(t, db, addr) != "" {
+		if _, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin, nil); err != nil || online(t, db, addr) != "" {
 			t.Errorf("once it is deleted: %v", err)
 		}
 		if n := len(entriesOf(t, db, "default")); n != 1 {
@@ -160,7 +160,7 @@ func TestEntryAndChangeAreOne(t *testing.T) {
 			if err := client.Set(t.Context(), codec.FeedKey("default"), "x", 0).Err(); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); err == nil {
+			if _, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin, nil); err == nil {
 				t.Error("deleted without an entry in the feed")
 			}
 			if online(t, db, addr) != "c" || len(entriesOf(t, db, "default")) != before {
@@ -187,7 +187,7 @@ func TestMassDeletionInParts(t *testing.T) {
 		}
 		record(t, db, events...)
 		ctx := ordered(t, "DeleteSubscribers", "r1")
-		ended, err := db.Delete(ctx, keys, subscriber.ReasonAdmin)
+		ended, err := db.Delete(ctx, keys, subscriber.ReasonAdmin, nil)
 		if err != nil || len(ended) != n {
 			t.Fatal(len(ended), err)
 		}
@@ -206,7 +206,7 @@ func TestMassDeletionInParts(t *testing.T) {
 		if len(seen) != n {
 			t.Errorf("%d subscribers are named, of %d", len(seen), n)
 		}
-		again, err := db.Delete(ctx, keys, subscriber.ReasonAdmin)
+		again, err := db.Delete(ctx, keys, subscriber.ReasonAdmin, nil)
 		if err != nil || len(again) != 0 || len(entriesOf(t, db, "default")) != 4 {
 			t.Errorf("deleted again: %d, %v", len(again), err)
 		}
@@ -255,7 +255,7 @@ func TestValidateOnlyChangesNothing(t *testing.T) {
 	record(t, db, start("a", addr, 0))
 	ctx := ordered(t, "DeleteSubscribers", "")
 	audit.From(ctx).ValidateOnly = true
-	if _, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); !errors.Is(err, audit.ErrValidateOnly) {
+	if _, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin, nil); !errors.Is(err, audit.ErrValidateOnly) {
 		t.Errorf("delete: %v", err)
 	}
 	if err := db.SetSettings(ctx, map[string]string{"idle_timeouts.udp": "1s"}); !errors.Is(err, audit.ErrValidateOnly) {
@@ -280,7 +280,7 @@ func TestOrdersWhenFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := ordered(t, "Any", "")
-	if ended, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); len(ended) != 1 || err != nil {
+	if ended, err := db.Delete(ctx, []subscriber.Key{key(addr)}, subscriber.ReasonAdmin, nil); len(ended) != 1 || err != nil {
 		t.Errorf("delete: %v, %v", ended, err)
 	}
 	if _, err := db.Put(ctx, subscriber.Record{Key: key(next), UserName: "other"}); !IsFull(err) {
@@ -393,7 +393,7 @@ func TestConflictWithinAnOrder(t *testing.T) {
 				conflicts++
 				record(t, other, interim("s2", keys[2].Inside, time.Minute))
 			}})
-			ended, err := db.Delete(ordered(t, "DeleteSubscribers", ""), keys, subscriber.ReasonAdmin)
+			ended, err := db.Delete(ordered(t, "DeleteSubscribers", ""), keys, subscriber.ReasonAdmin, nil)
 			if err != nil || len(ended) != 5 || conflicts != 1 {
 				t.Errorf("%d ended, %v, %d conflicts", len(ended), err, conflicts)
 			}

@@ -302,7 +302,7 @@ func TestDelete_DEL08(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		db := newDB(t, client, func(o *Options) { o.Now = func() time.Time { return t0.Add(time.Hour) } })
 		record(t, db, start("a", addr, 0), start("b", next, 0))
-		gone, err := db.Delete(t.Context(), []subscriber.Key{key(addr), key(away)}, subscriber.ReasonAdmin)
+		gone, err := db.Delete(t.Context(), []subscriber.Key{key(addr), key(away)}, subscriber.ReasonAdmin, nil)
 		if err != nil || len(gone) != 1 || gone[0].AcctSessionID != "a" {
 			t.Fatalf("deleted %+v, %v", gone, err)
 		}

@@ -129,7 +129,7 @@ func TestStartOfWhoARestartEnded_SES10(t *testing.T) {
 		},
 		"by hand": func(t *testing.T, db *DB) {
 			t.Helper()
-			if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonAdmin); err != nil {
+			if _, err := db.Delete(t.Context(), []subscriber.Key{key(addr)}, subscriber.ReasonAdmin, nil); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -63,7 +63,7 @@ func TestEndsInBatches_SES15(t *testing.T) {
 			for i := range records {
 				keys[i] = records[i].Key
 			}
-			ended, err := db.Delete(t.Context(), keys, subscriber.ReasonAdmin)
+			ended, err := db.Delete(t.Context(), keys, subscriber.ReasonAdmin, nil)
 			if err != nil || len(ended) != n || ended[0].Inside != records[0].Inside {
 				t.Errorf("%d deleted, %v", len(ended), err)
 			}
@@ -292,7 +292,7 @@ func TestProducersWait(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := db.Delete(t.Context(), keys, subscriber.ReasonAdmin)
+		_, err := db.Delete(t.Context(), keys, subscriber.ReasonAdmin, nil)
 		done <- err
 	}()
 	testenv.Eventually(t, "the producer to wait", func() bool {
@@ -371,7 +371,7 @@ func TestGapTellsWhy_DEL13(t *testing.T) {
 			t.Fatal(err)
 		}
 		deleteOne := func(k subscriber.Key) {
-			if _, err := db.Delete(t.Context(), []subscriber.Key{k}, subscriber.ReasonAdmin); err != nil {
+			if _, err := db.Delete(t.Context(), []subscriber.Key{k}, subscriber.ReasonAdmin, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
