@@ -12,6 +12,7 @@
 //	mapping.go  mappings that outlive their sessions, and their endpoints
 //	pin.go      ports of new sessions, where these are not the range of all
 //	session.go  a conntrack entry, from its subscriber
+//	event.go    entries in the log of a NAT: blocks assigned and released, limits reached
 //	portuse.go  ports in use, by protocol
 //
 // Settings of groups:
