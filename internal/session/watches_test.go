@@ -57,7 +57,8 @@ type feedTruth struct {
 	*world
 	after string
 	all   []string
-	of    map[netip.Addr][]int // indices in all
+	of    map[netip.Addr][]int       // indices in all
+	entry map[subscriber.Version]int // index of an entry's first change
 }
 
 // gather reads on in the feed.
@@ -70,6 +71,9 @@ func (f *feedTruth) gather() {
 		}
 		for i := range changes {
 			r := changes[i].Record.Record()
+			if _, ok := f.entry[changes[i].ID]; !ok {
+				f.entry[changes[i].ID] = len(f.all)
+			}
 			f.of[r.Inside] = append(f.of[r.Inside], len(f.all))
 			f.all = append(f.all, change(changeEvents[changes[i].Kind], changes[i].Reason, &r))
 		}
@@ -133,7 +137,7 @@ func TestRandomDisconnects(t *testing.T) {
 	w := newWorld(t, testGroup, keepFewEvents(60), func(w *world) { w.feedLength, w.every = 100, 20*time.Millisecond })
 	random := rand.New(rand.NewPCG(3, 14))
 	bng := &bngs{world: w, random: random, ids: map[netip.Addr]string{}}
-	truth := &feedTruth{world: w, after: "0-0", of: map[netip.Addr][]int{}}
+	truth := &feedTruth{world: w, after: "0-0", of: map[netip.Addr][]int{}, entry: map[subscriber.Version]int{}}
 	reader := &feedWatcher{world: w, truth: truth, last: -1, had: map[netip.Addr]int{}, sure: map[netip.Addr]bool{}}
 	reader.read(1)
 	for i := range disconnects {
@@ -242,42 +246,56 @@ func (r *feedWatcher) read(most int) {
 	}
 }
 
-// event checks that an event is the next change of its address and, if it is from the feed, a
-// later one than the last from there. Others come from a comparison with the database: in any
-// order, and a Stop without its octets. What came before it may be missing.
+// event checks an event: from the feed comes the change that its position says, later than the
+// last from there, and after all others of its address.
 func (r *feedWatcher) event(n *inspect.Notice) {
 	r.t.Helper()
 	r.seen++
-	inside, key := n.Subscriber.Inside, change(n.Kind, n.Reason, &n.Subscriber.Record)
+	inside, key, feeds := n.Subscriber.Inside, change(n.Kind, n.Reason, &n.Subscriber.Record), n.Position().Feeds
 	r.truth.gather()
-	fed := len(n.Position().Feeds) > 0
-	if fed && !r.sure[inside] { // the feed may tell again what a comparison has told
-		r.had[inside], _ = slices.BinarySearch(r.truth.of[inside], r.last+1)
+	if len(feeds) == 0 || feeds[0].Changes == 0 {
+		r.compared(n, key)
+		return
 	}
-	next := r.truth.of[inside][r.had[inside]:]
+	first, ok := r.truth.entry[feeds[0].Entry]
+	index := first + feeds[0].Changes - 1
+	switch {
+	case !ok || index >= len(r.truth.all):
+		r.t.Fatalf("%q came as change %d of entry %v, which has none", key, feeds[0].Changes, feeds[0].Entry)
+	case n.Reason == subscriber.ReasonSuperseded && index == r.last && index+1 < len(r.truth.all) && strings.HasPrefix(r.truth.all[index+1], fmt.Sprint(inspect.EventCreated, " ", inside, " ")):
+		return // of a record that was removed, and followed by another before that was noticed
+	case r.truth.all[index] != key || index <= r.last:
+		r.t.Fatalf("after change %d came %q (%v) as change %d, which is %q", r.last, key, n.Reason, index, r.truth.all[index])
+	}
+	own := r.truth.of[inside]
+	if r.sure[inside] && own[r.had[inside]] != index {
+		r.t.Fatalf("of %v came %q, change %d, before or after which others are missing: they are %v", inside, key, index, own[r.had[inside]:])
+	}
+	place, _ := slices.BinarySearch(own, index)
+	r.had[inside], r.last, r.sure[inside] = place+1, index, true
+}
+
+// compared checks an event that is from a comparison with the database. Such events come in any
+// order of their addresses; a Stop may lack its last octets, and changes before it may be missing
+// since the watcher was told to list again.
+func (r *feedWatcher) compared(n *inspect.Notice, key string) {
+	r.t.Helper()
+	inside := n.Subscriber.Inside
 	ended := fmt.Sprint(inspect.EventDeleted, " ", inside, " ")
+	next := r.truth.of[inside][r.had[inside]:]
+	if r.sure[inside] {
+		next = next[:min(1, len(next))]
+	}
 	for i, index := range next {
-		is := r.truth.all[index]
-		switch {
-		case is == key, !fed && n.Reason == subscriber.ReasonStop && strings.HasPrefix(is, ended):
-			if fed && index <= r.last {
-				r.t.Fatalf("after change %d came %d, %q", r.last, index, key)
-			}
+		if is := r.truth.all[index]; is == key || n.Reason == subscriber.ReasonStop && strings.HasPrefix(is, ended) {
 			r.had[inside] += i + 1
-			if fed {
-				r.last, r.sure[inside] = index, true
-			}
 			return
-		case !r.sure[inside]:
-			continue
-		case n.Reason == subscriber.ReasonSuperseded && !strings.HasPrefix(is, ended):
-			return // of a record that was removed, and followed by another before that was noticed
 		}
-		r.t.Fatalf("of %v came %q (%v), want %q, change %d of %d", inside, key, n.Reason, is, index, len(r.truth.all))
 	}
-	if r.sure[inside] || n.Reason != subscriber.ReasonSuperseded { // else the emptied Redis did not know of the session
-		r.t.Fatalf("after change %d of %d came %q (%v), which is none", r.last, len(r.truth.all), key, n.Reason)
+	if n.Kind == inspect.EventDeleted && (n.Reason == subscriber.ReasonSuperseded || n.Reason == subscriber.ReasonRemovedInDatabase && !r.sure[inside]) {
+		return // the emptied Redis did not know of the session, or of its removal
 	}
+	r.t.Fatalf("of %v came %q (%v), want one of changes %v", inside, key, n.Reason, next)
 }
 
 // TestDisconnectsInOneRun: while one daemon runs, a watcher that comes back has all events of
