@@ -115,8 +115,10 @@ judge() {
 	speed) speed "$2" ;;
 	restart) restart "$2" ;;
 	watchers)
-		metric "$2" Watchers x-rate 1 'requests a second beside 1,000 watchers, one of them stalled, against none'
-		metric "$2" Watchers x-p99 1 'time to their replies at half load, p99, against none'
+		metric "$2" Watchers/readers=0 x-rate 1 'requests a second beside 1,000 watchers, one of them stalled, against none'
+		metric "$2" Watchers/readers=0 x-p99 1 'time to their replies at half load, p99, against none'
+		metric "$2" Watchers/readers=1 x-rate 1 'the same where one of them reads all events on this machine'
+		metric "$2" Watchers/readers=1 x-p99 1 'the same, p99'
 		;;
 	removal) removal "$2" ;;
 	forward) forward "$2" ;;
