@@ -192,11 +192,11 @@ func TestRandomDisconnects(t *testing.T) {
 // feedWatcher is a watcher of record events that disconnects often.
 type feedWatcher struct {
 	*world
-	truth  *feedTruth
-	place  *inspect.Position
-	last   int                 // index of the last change of the feed that was seen
-	had    map[netip.Addr]int  // number of changes of each address that were seen, or may have been missed
-	sure   map[netip.Addr]bool // a change in the feed was seen since the last call to list again: none may be missed now
+	truth *feedTruth
+	place *inspect.Position
+	last  int                 // index of the last change of the feed that was seen
+	had   map[netip.Addr]int  // number of changes of each address that were seen, or may have been missed
+	sure  map[netip.Addr]bool // a change in the feed was seen since the last call to list again: none may be missed now
 
 	seen, gaps, refused, replayed int
 }
