@@ -136,7 +136,7 @@ func TestPages(t *testing.T) {
 		{"search?q=", 400, []string{"Nothing was written."}},
 		{"events", 200, []string{"sessionctl watch"}},
 		{"removals", 200, []string{"100.64.0.7 alice bng1.example EXPIRED"}},
-		{"settings", 200, []string{"subscriber_session_removal is on. With on, the sessions of a subscriber are removed", "idle_timeouts.udp 5m0s", "idle_timeouts.tcp_partial_open as idle_timeouts.tcp_transitory"}},
+		{"settings", 200, []string{"subscriber_session_removal is on. With on, the sessions of a subscriber are removed", "idle_timeouts.udp 5m", "idle_timeouts.tcp_partial_open as idle_timeouts.tcp_transitory"}},
 		{"signin", 200, []string{"A token is a line of a token_file in grpc.roles"}},
 		{"nothing", 404, []string{"There is no such page"}},
 	} {
@@ -261,7 +261,7 @@ func FuzzPages(f *testing.F) {
 var (
 	idValue   = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
 	elements  = "html head meta title link script body a header p nav ul li form label input button main h1 h2 footer bdi code div section dl dt dd figure svg polyline figcaption span g rect path circle table thead tbody tr th td ol time noscript"
-	attribute = "required aria-invalid aria-describedby lang charset name content rel href type src defer id class aria-label aria-labelledby aria-current aria-hidden aria-pressed role action method for value autocomplete autocapitalize spellcheck maxlength placeholder hidden tabindex data-section data-level data-outside data-inside viewbox width height x y cx cy r d points transform preserveaspectratio scope datetime"
+	attribute = "required aria-invalid aria-describedby lang charset name content rel href type src defer id class aria-label aria-labelledby aria-current aria-hidden aria-pressed role action method for value autocomplete autocapitalize spellcheck maxlength placeholder hidden tabindex data-section data-live data-level data-outside data-inside viewbox width height x y cx cy r d points transform preserveaspectratio scope datetime"
 )
 
 // checkMarkup checks that a page has only what the templates write: no style, no script but the one

@@ -75,18 +75,21 @@ type shownPage struct {
 // shownVisitor is who sees a page.
 type shownVisitor struct {
 	Name, Role string // of who has signed in, else ""
+	Reads      bool   // may read, so that the script can keep the page current
 	SignOut    signin.Form
 	SignIn     string // path of the page to sign in on, where that is possible and was not done
 }
 
 func shownVisitorOf(r *http.Request) shownVisitor {
-	switch v := visitorOf(r); {
+	v := visitorOf(r)
+	shown := shownVisitor{Reads: v.Role >= access.Viewer}
+	switch {
 	case v.session != nil:
-		return shownVisitor{Name: v.Name, Role: v.Role.String(), SignOut: v.session.SignOutForm(signOutPurpose)}
+		shown.Name, shown.Role, shown.SignOut = v.Name, v.Role.String(), v.session.SignOutForm(signOutPurpose)
 	case v.private && r.URL.Path != Path+"signin":
-		return shownVisitor{SignIn: signInPath(r)}
+		shown.SignIn = signInPath(r)
 	}
-	return shownVisitor{}
+	return shown
 }
 
 // pageFunc makes one page.

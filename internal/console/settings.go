@@ -2,10 +2,10 @@ package console
 
 import (
 	"net/http"
-	"time"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/measure"
 )
 
 // settingsBody are the live settings.
@@ -33,7 +33,7 @@ func (c *Console) settingsPage(r *http.Request) (shownPage, error) {
 		case *d == 0 && inspect.MayBeZero(name):
 			b.Timeouts = append(b.Timeouts, labelledText{name, "as " + inspect.SettingTCPTransitory})
 		default:
-			b.Timeouts = append(b.Timeouts, labelledText{name, d.Round(time.Second).String()})
+			b.Timeouts = append(b.Timeouts, labelledText{name, measure.Span(*d)})
 		}
 	}
 	v := visitorOf(r)
