@@ -325,7 +325,7 @@ func refusesChange(t *testing.T, s *changeableSite, ch offeredChange, path strin
 			f := session.NewForm(Path+path, s.clock.time())
 			form.Set("request_id", f.RequestID)
 			form.Set("until", f.Until)
-			form.Set("proof", f.Proof)
+			form.Set("signature", f.Signature)
 		}
 		if a := v.post(path, form); a.code != http.StatusForbidden {
 			t.Errorf("its form: status %d:\n%s", a.code, words(t, a.body))
@@ -361,7 +361,7 @@ func makesChange(t *testing.T, s *changeableSite, method, path string, role acce
 	for _, reason := range []string{"", "  "} {
 		form.Set("reason", reason)
 		a := v.post(path, form)
-		if a.code != http.StatusBadRequest || !strings.Contains(words(t, a.body), "reason: is required") || formIn(t, a.body).Get("proof") != form.Get("proof") {
+		if a.code != http.StatusBadRequest || !strings.Contains(words(t, a.body), "reason: is required") || formIn(t, a.body).Get("signature") != form.Get("signature") {
 			t.Errorf("without a reason: status %d:\n%s", a.code, words(t, a.body))
 		}
 	}
@@ -476,9 +476,9 @@ func TestHostileBrowser(t *testing.T) {
 			"a typed address":                       {good, func(r *http.Request) { header("Origin", "")(r); header("Sec-Fetch-Site", "none")(r) }, 403},
 			"another host name (DNS rebinding)":     {good, func(r *http.Request) { r.Host = "attacker.example"; header("Origin", "http://attacker.example")(r) }, 421},
 			"a forged host of a proxy":              {good, func(r *http.Request) { r.Host = "attacker.example"; header("X-Forwarded-Host", "127.0.0.1")(r) }, 421},
-			"no proof":                              {with("proof", ""), nil, 403},
-			"a proof of another session":            {with("proof", theirs.Get("proof")), nil, 403},
-			"a form of another session":             {with2(with("proof", theirs.Get("proof")), "request_id", theirs.Get("request_id"), "until", theirs.Get("until")), nil, 403},
+			"no signature":                          {with("signature", ""), nil, 403},
+			"a signature of another session":        {with("signature", theirs.Get("signature")), nil, 403},
+			"a form of another session":             {with2(with("signature", theirs.Get("signature")), "request_id", theirs.Get("request_id"), "until", theirs.Get("until")), nil, 403},
 			"another request":                       {with("request_id", "console-AAAAAAAAAAAAAAAAAAAAAAAAAA"), nil, 403},
 			"a longer time":                         {with("until", "99999999999"), nil, 403},
 			"no cookie":                             {good, header("Cookie", "sessiond="), 403},
@@ -508,7 +508,7 @@ func TestHostileBrowser(t *testing.T) {
 	id := gone.cookies()[0]
 	out := signOutFormIn(t, gone.get("subscribers").body)
 	if a := gone.post("signout", url.Values{"until": out["until"]}); a.code != http.StatusForbidden {
-		t.Errorf("a sign-out without proof: status %d", a.code)
+		t.Errorf("a sign-out without signature: status %d", a.code)
 	}
 	if a := gone.post("signout", out); a.code != http.StatusSeeOther {
 		t.Errorf("sign-out: status %d", a.code)
@@ -544,7 +544,7 @@ func with2(form url.Values, pairs ...string) url.Values {
 func signOutFormIn(t testing.TB, page string) url.Values {
 	t.Helper()
 	form := url.Values{}
-	for _, name := range []string{"until", "proof"} {
+	for _, name := range []string{"until", "signature"} {
 		found := regexp.MustCompile(`name="` + name + `" value="([^"]*)"`).FindStringSubmatch(page)
 		if found == nil {
 			t.Fatalf("no form to sign out:\n%s", page)
@@ -775,9 +775,9 @@ func TestWithdrawnTokens(t *testing.T) {
 	}
 }
 
-// FuzzForms: no form without the proof of its page changes anything, or fails the server.
+// FuzzForms: no form without the signature of its page changes anything, or fails the server.
 func FuzzForms(f *testing.F) {
-	f.Add("reason=x&request_id=y&until=99999999999&proof=AAAA")
+	f.Add("reason=x&request_id=y&until=99999999999&signature=AAAA")
 	f.Add("%zz&;=&reason=%00%ff")
 	f.Add("token=operator-token-planted-secret-9&next=//attacker.example")
 	s := siteOf(f, controltest.Scene(), false, nil)

@@ -77,7 +77,7 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request) (shownPage, err
 	}
 	id, _ := c.sessions.Begin(signin.Holder{Token: token, Name: actor.Name, Role: actor.Role, User: localUser(r)}, now)
 	http.SetCookie(w, cookieOf(r, id))
-	c.Logger.Info("signed in to the console", "actor", actor.Name, "role", actor.Role.String(), "peer", r.RemoteAddr)
+	c.Logger.Info("signed in to the console", "actor", actor.Name, "peer", r.RemoteAddr)
 	return shownPage{redirect: b.Next}, nil
 }
 
@@ -105,9 +105,9 @@ func (c *Console) signOut(w http.ResponseWriter, r *http.Request) (shownPage, er
 	return shownPage{redirect: Path}, nil
 }
 
-// formOf returns the proof that a request brings with its form.
+// formOf returns the form that a request sends, to check its signature.
 func formOf(r *http.Request) signin.Form {
 	return signin.Form{
-		Purpose: r.URL.Path, RequestID: r.PostFormValue("request_id"), Until: r.PostFormValue("until"), Proof: r.PostFormValue("proof"),
+		Purpose: r.URL.Path, RequestID: r.PostFormValue("request_id"), Until: r.PostFormValue("until"), Signature: r.PostFormValue("signature"),
 	}
 }

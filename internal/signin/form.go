@@ -21,13 +21,13 @@ var (
 	ErrExpired = errors.New("the form is too old")
 )
 
-// Form is a form on a page of a session. Its proof is a secret of the session's, as another site
-// cannot read it, and good for this purpose and request alone.
+// Form is a form on a page of a session. Only the session can make its signature, and another site
+// cannot read it; it is good for this purpose and request alone.
 type Form struct {
 	Purpose   string // the path that the form is sent to
 	RequestID string
 	Until     string // Unix time in seconds, after which it is too old
-	Proof     string
+	Signature string
 }
 
 // NewForm returns a form with a request_id of its own.
@@ -41,7 +41,7 @@ func (s *Session) SignOutForm(purpose string) Form {
 }
 
 func (s *Session) signed(f Form) Form {
-	f.Proof = base64.RawURLEncoding.EncodeToString(s.mac(&f))
+	f.Signature = base64.RawURLEncoding.EncodeToString(s.mac(&f))
 	return f
 }
 
@@ -53,8 +53,8 @@ func (s *Session) mac(f *Form) []byte {
 
 // Check returns ErrForged unless the session made the form, and ErrExpired if that is too long ago.
 func (s *Session) Check(f Form, now time.Time) error {
-	proof, err := base64.RawURLEncoding.DecodeString(f.Proof)
-	if err != nil || !hmac.Equal(proof, s.mac(&f)) {
+	signature, err := base64.RawURLEncoding.DecodeString(f.Signature)
+	if err != nil || !hmac.Equal(signature, s.mac(&f)) {
 		return ErrForged
 	}
 	until, err := strconv.ParseInt(f.Until, 10, 64)

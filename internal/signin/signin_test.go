@@ -119,11 +119,11 @@ func TestForms(t *testing.T) {
 		"another request":    {change: func(f *Form) { f.RequestID = "x" }, want: ErrForged},
 		"a later end":        {change: func(f *Form) { f.Until = fmt.Sprint(start.Add(time.Hour).Unix()) }, want: ErrForged},
 		"no end":             {change: func(f *Form) { f.Until = "" }, want: ErrForged},
-		"no proof":           {change: func(f *Form) { f.Proof = "" }, want: ErrForged},
-		"half a proof":       {change: func(f *Form) { f.Proof = f.Proof[:10] }, want: ErrForged},
-		"no base64":          {change: func(f *Form) { f.Proof = "?" }, want: ErrForged},
+		"no signature":       {change: func(f *Form) { f.Signature = "" }, want: ErrForged},
+		"half a signature":   {change: func(f *Form) { f.Signature = f.Signature[:10] }, want: ErrForged},
+		"no base64":          {change: func(f *Form) { f.Signature = "?" }, want: ErrForged},
 		"another session":    {by: other, want: ErrForged},
-		"that of a sign-out": {change: func(f *Form) { *f = Form{f.Purpose, f.RequestID, out.Until, out.Proof} }, want: ErrForged},
+		"that of a sign-out": {change: func(f *Form) { *f = Form{f.Purpose, f.RequestID, out.Until, out.Signature} }, want: ErrForged},
 		"a sign-out, late":   {change: func(f *Form) { *f = out }, after: Lifetime - time.Minute},
 	} {
 		f, by := good, own
