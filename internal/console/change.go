@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -157,9 +158,12 @@ func sectionOf(path string) string {
 	return section
 }
 
+// answerWithin is the time to send the page behind a change.
+const answerWithin = 30 * time.Second
+
 // orderPage orders a change, and leads to the page with its outcome.
-func (c *Console) orderPage(ch offeredChange) pageFunc {
-	return func(r *http.Request) (shownPage, error) {
+func (c *Console) orderPage(ch offeredChange) answerFunc {
+	return func(w http.ResponseWriter, r *http.Request) (shownPage, error) {
 		v := visitorOf(r)
 		if err := mayOrder(&v, ch); err != nil {
 			return shownPage{}, err
@@ -181,6 +185,11 @@ func (c *Console) orderPage(ch offeredChange) pageFunc {
 			b.Field, b.Problem = "reason", "reason: is required; write a few words, such as the number of a ticket"
 			return c.asked(r, ch, in, b, http.StatusBadRequest)
 		}
+		// The end of many subscribers takes longer than a page may. The call has a bound of its own. The
+		// errors are those of a connection without deadlines.
+		deadline := http.NewResponseController(w)
+		_ = deadline.SetWriteDeadline(time.Time{})
+		defer func() { _ = deadline.SetWriteDeadline(time.Now().Add(answerWithin)) }()
 		// A browser that leaves, as one does that sends the form again, stops no change halfway.
 		done, err := ch.call(context.WithoutCancel(r.Context()), in, changeOrder{Reason: b.Reason, RequestID: b.RequestID})
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/net/html"
+	"google.golang.org/grpc"
 
 	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/audit"
@@ -421,6 +422,36 @@ func TestDoubleSubmit(t *testing.T) {
 	}
 	if text := words(t, v.get("done/"+form.Get("request_id")).body); !strings.Contains(text, "1 subscriber ended.") {
 		t.Errorf("the outcome is: %s", text)
+	}
+}
+
+// slowCalls are calls of the API that take some time, if they change something.
+type slowCalls struct {
+	grpc.ClientConnInterface
+	takes time.Duration
+}
+
+func (c slowCalls) Invoke(ctx context.Context, method string, args, reply any, o ...grpc.CallOption) error {
+	if change, ok := args.(interface{ GetValidateOnly() bool }); ok && !change.GetValidateOnly() {
+		<-time.After(c.takes)
+	}
+	return c.ClientConnInterface.Invoke(ctx, method, args, reply, o...)
+}
+
+// TestLongChange: a change that takes longer than the server gives a page is made, and told.
+func TestLongChange(t *testing.T) {
+	t.Parallel()
+	const within = 200 * time.Millisecond
+	s := siteOf(t, controltest.Scene(), false, func(o *Options) { o.Calls = slowCalls{o.Calls, 3 * within} })
+	s.server.Close()
+	s.server = httptest.NewUnstartedServer(s.console.Handler())
+	s.server.Config.WriteTimeout = within
+	s.server.Start()
+	v := s.signedIn(access.Operator)
+	form := formIn(t, v.get("removals/confirm?group=default").body)
+	form.Set("reason", "ticket 7")
+	if a := v.post("removals/confirm", form); a.code != http.StatusSeeOther || len(s.backend.Orders) != 1 {
+		t.Errorf("status %d, %d orders", a.code, len(s.backend.Orders))
 	}
 }
 

@@ -118,7 +118,7 @@ func (c *Console) Handler() http.Handler {
 	}
 	for _, ch := range c.offeredChanges() {
 		mux.Handle("GET "+Path+ch.path, c.serve(c.previewPage(ch)))
-		mux.Handle("POST "+Path+ch.path, c.serve(c.orderPage(ch)))
+		mux.Handle("POST "+Path+ch.path, c.answer(c.orderPage(ch)))
 	}
 	mux.Handle("GET "+Path+"done/{request}", c.serve(c.donePage))
 	mux.Handle("GET "+Path+"signin", c.serve(c.signInFormPage))

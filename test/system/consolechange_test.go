@@ -1,6 +1,8 @@
 package system
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
@@ -90,5 +93,65 @@ func TestConsoleEndsASubscriber(t *testing.T) {
 				t.Errorf("%s has %q", name, secret)
 			}
 		}
+	}
+}
+
+// TestConsoleOverTLS: with http.tls a daemon is asked over TLS, where a person has to sign in to read
+// anything, gets a cookie for that alone, and stays signed in over a reload.
+func TestConsoleOverTLS(t *testing.T) {
+	w := start(t, rig.Options{Memory: true})
+	certs := controltest.MakeCerts(t)
+	token := filepath.Join(t.TempDir(), "desk")
+	w.must(os.WriteFile(token, []byte(planted), 0o600))
+	w.must(w.Daemon.Edit(func(config string) string {
+		config = strings.Replace(config, "grpc: {", "grpc: {roles: [{role: viewer, token_file: "+token+"}], ", 1)
+		return strings.Replace(config, `http: {`, "http: {tls: {cert_file: "+certs.Server+", key_file: "+certs.ServerKey+"}, ", 1)
+	}))
+	_, err := w.Daemon.Stop()
+	w.must(err)
+	w.must(w.Daemon.Launch(w.ctx))
+	ca, err := os.ReadFile(certs.CA)
+	w.must(err)
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(ca)
+	jar, err := cookiejar.New(nil)
+	w.must(err)
+	browser := &http.Client{Jar: jar, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}, ForceAttemptHTTP2: true}}
+	site := "https://" + w.Daemon.HTTP
+	send := func(method, path, body string) (*http.Response, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(w.ctx, method, site+path, strings.NewReader(body))
+		w.must(err)
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Origin", site)
+		resp, err := browser.Do(req)
+		w.must(err)
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		w.must(err)
+		return resp, string(text)
+	}
+	w.must(w.Until(w.ctx, "sessiond to be ready", func() (bool, error) {
+		resp, _ := send("GET", "/readyz", "")
+		return resp.StatusCode == http.StatusOK, nil
+	}))
+	if resp, body := send("GET", "/console/subscribers", ""); resp.Request.URL.Path != "/console/signin" || resp.Proto != "HTTP/2.0" || !strings.Contains(body, "Token") {
+		t.Errorf("at %s by %s", resp.Request.URL.Path, resp.Proto)
+	}
+	if _, body := send("POST", "/console/signin", "token="+planted); !strings.Contains(body, "token:desk") {
+		t.Errorf("not signed in:\n%s", body)
+	}
+	consoleURL, err := url.Parse(site + "/console/")
+	w.must(err)
+	if cookies := jar.Cookies(consoleURL); len(cookies) != 1 || cookies[0].Name != "__Host-sessiond" {
+		t.Errorf("cookies %v", cookies)
+	}
+	taken, err := w.Daemon.Reload(w.ctx, func(config string) string { return config })
+	w.must(err)
+	if _, body := send("GET", "/console/", ""); !taken || !strings.Contains(body, "token:desk") {
+		t.Errorf("reloaded: %v; not signed in any more:\n%s", taken, body)
+	}
+	if resp, _ := send("GET", "/metrics", ""); resp.StatusCode != http.StatusOK {
+		t.Errorf("metrics: status %d", resp.StatusCode)
 	}
 }
