@@ -149,7 +149,7 @@ type AuditRetention struct {
 
 // HTTP serves metrics, health and the console.
 type HTTP struct {
-	Listen        string   // host:port
+	Listen        string // host:port
 	TLS           ServerTLS
 	Console       bool     // serve the console beside metrics and health
 	AnonymousRole string   // of visitors of the console who have not signed in: "viewer" or "none"

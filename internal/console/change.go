@@ -202,10 +202,13 @@ func (c *Console) orderPage(ch offeredChange) answerFunc {
 
 // askedAgain returns the page of a change that failed, with the problem.
 func (c *Console) askedAgain(r *http.Request, ch offeredChange, in changeInput, b changeBody, failed error) (shownPage, error) {
-	if code := status.Code(failed); code == codes.PermissionDenied || code == codes.Internal || code == codes.Unknown {
-		return shownPage{}, failed
+	if code := httpCode(failed); code == http.StatusForbidden || code == http.StatusInternalServerError {
+		return shownPage{}, &orderError{b.RequestID, failed}
 	}
 	b.Problem, b.Field = status.Convert(failed).Message(), fieldOf(failed)
+	if !changedNothing(failed) {
+		b.Problem += ". A part may be changed; if the form is sent again, that goes on with the same change"
+	}
 	if b.Field == "request_id" { // used for another request: the next sending is one of its own
 		v := visitorOf(r)
 		b.Problem = "This form was sent before, with other contents. Look at the change again, and send it again if it is to be made too."
@@ -213,10 +216,47 @@ func (c *Console) askedAgain(r *http.Request, ch offeredChange, in changeInput, 
 	}
 	p, err := c.asked(r, ch, in, b, httpCode(failed))
 	if err != nil {
-		return shownPage{}, failed // without the preview
+		return shownPage{}, &orderError{b.RequestID, failed} // without the preview
 	}
 	return p, nil
 }
+
+// changedNothing reports whether an error of the API leaves no doubt about that.
+func changedNothing(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown:
+		return errorReason(err) == "AUDIT_UNAVAILABLE" || errorReason(err) == "NOT_READY"
+	}
+	return true
+}
+
+// errorReason returns the reason in the ErrorInfo of an error of the API, "" for none.
+func errorReason(err error) string {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+// orderError is the failure of a change that was ordered.
+type orderError struct {
+	requestID string
+	err       error
+}
+
+// Error implements error.
+func (e *orderError) Error() string {
+	text := status.Convert(e.err).Message()
+	if changedNothing(e.err) {
+		return text
+	}
+	return text + "; sessionctl audit list --request-id " + e.requestID + " tells what was changed"
+}
+
+// Unwrap returns the error of the API.
+func (e *orderError) Unwrap() error { return e.err }
 
 // fieldOf returns the field of a request that an error is about, "" for none.
 func fieldOf(err error) string {

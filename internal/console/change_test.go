@@ -21,6 +21,8 @@ import (
 
 	"golang.org/x/net/html"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/audit"
@@ -635,6 +637,63 @@ func TestProblemsAreNamed(t *testing.T) {
 	}
 	if n := len(b.Orders); n != 1 {
 		t.Errorf("%d orders", n)
+	}
+}
+
+// failingCalls are calls of the API that fail, if they change something, and if the preview fails too,
+// all.
+type failingCalls struct {
+	grpc.ClientConnInterface
+	err     error
+	preview bool
+}
+
+func (c *failingCalls) Invoke(ctx context.Context, method string, args, reply any, o ...grpc.CallOption) error {
+	change, ok := args.(interface{ GetValidateOnly() bool })
+	if c.err != nil && ok && (c.preview || !change.GetValidateOnly()) {
+		return c.err
+	}
+	return c.ClientConnInterface.Invoke(ctx, method, args, reply, o...)
+}
+
+// TestDoubtfulOutcomes: a change that may have been made in part is not said to have changed nothing, and
+// it can be gone on with. The reason of a failure within is for the log alone.
+func TestDoubtfulOutcomes(t *testing.T) {
+	t.Parallel()
+	var calls failingCalls
+	s := siteOf(t, controltest.Scene(), false, func(o *Options) {
+		calls.ClientConnInterface = o.Calls
+		o.Calls = &calls
+	})
+	v := s.signedIn(access.Admin)
+	form := formIn(t, v.get("removals/confirm?group=default").body)
+	form.Set("reason", "ticket 7")
+	for _, c := range []struct {
+		err     error
+		preview bool
+		code    int
+		want    string
+	}{
+		{status.Error(codes.Unavailable, "after 64 removals: the database is away"), false, 503, "after 64 removals: the database is away. A part may be changed"},
+		{status.Error(codes.Unavailable, "after 64 removals: the database is away"), true, 503, "the database is away; sessionctl audit list --request-id console-"},
+		{status.Error(codes.Internal, "secret cause"), false, 500, "The log of sessiond has the reason, and sessionctl audit list --request-id console-"},
+		{status.Error(codes.DeadlineExceeded, "too long"), false, 504, "A part may be changed"},
+		{status.Error(codes.Aborted, "another record by now"), false, 409, "another record by now"},
+	} {
+		calls.err, calls.preview = c.err, c.preview
+		a := v.post("removals/confirm", form)
+		text := words(t, a.body)
+		if a.code != c.code || !strings.Contains(text, c.want) || strings.Contains(text, "Nothing was changed") || strings.Contains(text, "secret cause") {
+			t.Errorf("%v: status %d:\n%s", c.err, a.code, text)
+		}
+		if next := formIn(t, a.body); next.Has("request_id") && next.Get("request_id") != form.Get("request_id") {
+			t.Errorf("%v: the next sending is another change", c.err)
+		}
+		checkMarkup(t, "a failure", a.body)
+	}
+	calls.err = nil
+	if a := v.post("removals/confirm", form); a.code != http.StatusSeeOther || len(s.backend.Orders) != 1 {
+		t.Errorf("in the end: status %d, %d orders", a.code, len(s.backend.Orders))
 	}
 }
 

@@ -142,6 +142,7 @@ func (c *Console) errorPage(err error) shownPage {
 	}
 	var wrong *inputError
 	var denied *access.DeniedError
+	var failed *orderError
 	switch {
 	case errors.As(err, &wrong):
 		return page(http.StatusBadRequest, "This cannot be read", wrong.text)
@@ -162,8 +163,18 @@ func (c *Console) errorPage(err error) shownPage {
 	case errors.Is(err, inspect.ErrUnavailable):
 		return page(http.StatusServiceUnavailable, "The database cannot be reached", err.Error())
 	}
-	if code := httpCode(err); code != http.StatusInternalServerError {
-		return page(code, "Nothing was changed", status.Convert(err).Message()+".")
+	code := httpCode(err)
+	if errors.As(err, &failed) {
+		code = httpCode(failed.err)
+	}
+	switch {
+	case failed != nil && code != http.StatusInternalServerError:
+		return page(code, "The change failed", failed.Error()+".")
+	case failed != nil:
+		c.failed(err)
+		return page(code, "The change failed", "The log of sessiond has the reason, and sessionctl audit list --request-id "+failed.requestID+" what was changed.")
+	case code != http.StatusInternalServerError:
+		return page(code, "This cannot be shown", status.Convert(err).Message()+".")
 	}
 	c.failed(err)
 	return page(http.StatusInternalServerError, "The page cannot be made", "The log of sessiond has the reason.")
