@@ -20,6 +20,7 @@ func (d *daemon) openConsole() (http.Handler, error) {
 		Subscribers: served, Nat: served, Sessions: served, Removals: served,
 		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()},
 		Machine:  machine{d.manager, d.nat, d.metrics}, Hosts: d.config.HTTP.Hosts, Logger: d.log,
+		Tokens: d.control, Calls: d.control.Within(), Anonymous: role(d.config.HTTP.AnonymousRole),
 	})
 	if err != nil {
 		return nil, err

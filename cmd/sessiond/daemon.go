@@ -20,6 +20,7 @@ import (
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/console"
 	"github.com/sessiond/sessiond/internal/control"
+	"github.com/sessiond/sessiond/internal/keyfiles"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/nftnat/memnat"
@@ -197,11 +198,17 @@ func (d *daemon) openWeb(context.Context) error {
 	if err != nil {
 		return err
 	}
+	var certificate *keyfiles.Certificate
+	if files := d.config.HTTP.TLS; files.CertFile != "" {
+		if certificate, err = keyfiles.OpenCertificate(files.CertFile, files.KeyFile); err != nil {
+			return fmt.Errorf("http: load TLS certificate: %w", err)
+		}
+	}
 	l, err := net.Listen("tcp", d.config.HTTP.Listen)
 	if err != nil {
 		return fmt.Errorf("http: %w", err)
 	}
-	d.web = newWeb(l, d.metrics.Handler(), pages, d.manager.NotReady, d.log)
+	d.web = newWeb(l, certificate, d.metrics.Handler(), pages, d.manager.NotReady, d.log)
 	d.logListening("http", l.Addr().String())
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	stdlog "log"
@@ -13,17 +14,21 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/console"
+	"github.com/sessiond/sessiond/internal/keyfiles"
 	"github.com/sessiond/sessiond/internal/quota"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
 // web serves /metrics, /healthz and /readyz, and the pages of the console where there is one.
 type web struct {
-	listener net.Listener
-	server   *http.Server
+	listener    net.Listener
+	server      *http.Server
+	certificate *keyfiles.Certificate // nil without TLS
+	log         *slog.Logger
 }
 
-func newWeb(l net.Listener, metrics, pages http.Handler, notReady func() error, log *slog.Logger) *web {
+// newWeb serves on a listener, with TLS if there is a certificate.
+func newWeb(l net.Listener, certificate *keyfiles.Certificate, metrics, pages http.Handler, notReady func() error, log *slog.Logger) *web {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -40,13 +45,18 @@ func newWeb(l net.Listener, metrics, pages http.Handler, notReady func() error, 
 		mux.Handle(console.Path, pages)
 		mux.Handle("GET /{$}", http.RedirectHandler(console.Path, http.StatusFound))
 	}
-	return &web{
+	w := &web{
+		certificate: certificate, log: log,
 		listener: &webListener{l, quota.New(webConnections, webConnectionsPerPeer)},
 		server: &http.Server{
 			Handler: mux, ReadHeaderTimeout: webHeader, ReadTimeout: webRequest, WriteTimeout: webReply, IdleTimeout: webIdle,
 			MaxHeaderBytes: webHeaders, ErrorLog: stdlog.New(&thinWriter{log: log}, "", 0),
 		},
 	}
+	if certificate != nil {
+		w.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get}
+	}
+	return w
 }
 
 // Limits of callers. The answer to a scrape with a million subscribers takes a
@@ -114,9 +124,17 @@ func (w *thinWriter) Write(line []byte) (int, error) {
 
 // run serves until ctx ends.
 func (w *web) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = w.server.Close() })
-	defer stop()
-	if err := w.server.Serve(w.listener); !errors.Is(err, http.ErrServerClosed) {
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = w.server.Close() })()
+	serve := w.server.Serve
+	if w.certificate != nil {
+		beside.Go(func() { keyfiles.Watch(ctx, w.log, w.certificate.Set()) })
+		serve = func(l net.Listener) error { return w.server.ServeTLS(l, "", "") }
+	}
+	if err := serve(w.listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -3,13 +3,20 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/control/controltest"
+	"github.com/sessiond/sessiond/internal/keyfiles"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestIdleCallersOfMetricsAreBounded_I10: a peer with idle connections is
@@ -19,7 +26,7 @@ func TestIdleCallersOfMetricsAreBounded_I10(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWeb(l, http.NotFoundHandler(), nil, func() error { return nil }, slog.New(slog.DiscardHandler))
+	w := newWeb(l, nil, http.NotFoundHandler(), nil, func() error { return nil }, slog.New(slog.DiscardHandler))
 	if s := w.server; s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 {
 		t.Errorf("a time is unbounded: %+v", s)
 	}
@@ -99,7 +106,7 @@ func TestConsoleBesideMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = l.Close()
-		w := newWeb(l, ok, c.pages, func() error { return nil }, slog.New(slog.DiscardHandler))
+		w := newWeb(l, nil, ok, c.pages, func() error { return nil }, slog.New(slog.DiscardHandler))
 		r := httptest.NewRequest("GET", c.path, nil)
 		r.Host = "cgn1"
 		got := httptest.NewRecorder()
@@ -110,6 +117,67 @@ func TestConsoleBesideMetrics(t *testing.T) {
 		}
 		if got.Code != c.code || c.answer != "" && answer != c.answer {
 			t.Errorf("%s, console %v: status %d, %q", c.path, c.pages != nil, got.Code, answer)
+		}
+	}
+}
+
+// TestWebOverTLS: with a certificate everything is served over TLS, by HTTP/2 to those who speak it, and a
+// new certificate is in force within seconds, without a failed request.
+func TestWebOverTLS(t *testing.T) {
+	t.Parallel()
+	certs := controltest.MakeCerts(t)
+	certificate, err := keyfiles.OpenCertificate(certs.Server, certs.ServerKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ok := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
+	w := newWeb(l, certificate, ok, ok, func() error { return nil }, slog.New(slog.DiscardHandler))
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	ca, err := os.ReadFile(certs.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(ca)
+	// Each request has a connection of its own.
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: trusted}, ForceAttemptHTTP2: true, DisableKeepAlives: true,
+	}}
+	serial := func() string {
+		resp, err := client.Get("https://" + l.Addr().String() + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "HTTP/2.0" {
+			t.Fatalf("answered %q, %v", body, err)
+		}
+		return resp.TLS.PeerCertificates[0].SerialNumber.String()
+	}
+	first := serial()
+	cert, key := certs.Issue(t, x509.Certificate{})
+	for from, to := range map[string]string{cert: certs.Server, key: certs.ServerKey} {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testenv.Eventually(t, "the new certificate", func() bool { return serial() != first })
+	if resp, err := http.Get("http://" + l.Addr().String() + "/metrics"); err == nil {
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("plain HTTP is answered with status %d", resp.StatusCode)
 		}
 	}
 }

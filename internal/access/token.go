@@ -35,18 +35,27 @@ func ParseTokens(file []byte) ([]Token, error) {
 		if text = strings.TrimRight(text, "\r\n"); text == "" {
 			continue
 		}
-		if err := checkToken(text); err != nil {
+		token, err := ParseToken(text)
+		if err != nil {
 			return nil, fmt.Errorf("line %d %w", line, err)
 		}
 		if len(tokens) == mostTokens {
 			return nil, errManyToken
 		}
-		tokens = append(tokens, sha256.Sum256([]byte(text)))
+		tokens = append(tokens, token)
 	}
 	if len(tokens) == 0 {
 		return nil, errNoToken
 	}
 	return tokens, nil
+}
+
+// ParseToken reads one token. Its error contains no part of it.
+func ParseToken(text string) (Token, error) {
+	if err := checkToken(text); err != nil {
+		return Token{}, err
+	}
+	return sha256.Sum256([]byte(text)), nil
 }
 
 // checkToken checks the form of a token (b64token, RFC 6750 section 2.1).
@@ -78,10 +87,11 @@ func ParseBearer(headers []string) (token Token, ok bool, err error) {
 		return Token{}, false, nil
 	}
 	scheme, text, _ := strings.Cut(headers[0], " ")
-	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || checkToken(text) != nil {
+	token, err = ParseToken(text)
+	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || err != nil {
 		return Token{}, true, ErrCredentials
 	}
-	return sha256.Sum256([]byte(text)), true, nil
+	return token, true, nil
 }
 
 // equal takes the same time for all tokens.

@@ -128,6 +128,12 @@ type TLS struct {
 	CertFile, KeyFile, ClientCAFile string
 }
 
+// ServerTLS names the files of a TLS listener whose clients show no certificates; CertFile is empty
+// without TLS.
+type ServerTLS struct {
+	CertFile, KeyFile string
+}
+
 // Audit is the trail of the changes that callers of gRPC order.
 type Audit struct {
 	File      string // path of a copy; "" for none
@@ -143,9 +149,11 @@ type AuditRetention struct {
 
 // HTTP serves metrics, health and the console.
 type HTTP struct {
-	Listen  string   // host:port
-	Console bool     // serve the console beside metrics and health
-	Hosts   []string // names of this server in browsers, beside those of loopback and its addresses
+	Listen        string // host:port
+	TLS           ServerTLS
+	Console       bool     // serve the console beside metrics and health
+	AnonymousRole string   // of visitors of the console who have not signed in: "viewer" or "none"
+	Hosts         []string // names of this server in browsers, beside those of loopback and its addresses
 }
 
 // NAT is the kernel side: backend, namespace, table and interfaces.

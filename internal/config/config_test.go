@@ -318,34 +318,46 @@ func TestConsole(t *testing.T) {
 	}
 	tls := func(more string) string { return "tls: {cert_file: " + secret + ", key_file: " + secret + more + "}" }
 	token := "roles: [{role: viewer, token_file: " + secret + "}]"
-	const network, machine = "whoever reaches ", "every user of this machine reads at "
+	const network, machine, nobody = "whoever reaches ", "every user of this machine reads at ", "nobody can read it: who has not signed in"
 	for text, want := range map[string]struct {
-		on     bool
+		role   string // of anonymous visitors; "" where there is no console
 		warned string // of http.console
 	}{
-		"":                                          {on: true},
-		"http: {listen: 'localhost:1'}\n":           {on: true},
-		"http: {listen: '[::1]:1'}\n":               {on: true},
-		"http: {console: true}\n":                   {on: true},
+		"":                                          {role: "viewer"},
+		"http: {listen: 'localhost:1'}\n":           {role: "viewer"},
+		"http: {listen: '[::1]:1'}\n":               {role: "viewer"},
+		"http: {console: true}\n":                   {role: "viewer"},
 		"http: {console: false}\n":                  {},
 		"http: {listen: ':7901'}\n":                 {},
 		"http: {listen: '192.0.2.1:7901'}\n":        {},
 		"http: {listen: ':7901', console: false}\n": {},
-		"http: {listen: ':7901', console: true, hosts: [cgn1, '::1']}\n": {on: true, warned: network + ":7901"},
+		"http: {listen: ':7901', console: true, hosts: [cgn1, '::1']}\n": {role: "viewer", warned: network + ":7901"},
 
-		"grpc: {local_role: none}\n":                                            {},
-		"grpc: {local_role: operator}\n":                                        {on: true},
-		"grpc: {listen: 'unix:/run/x'}\n":                                       {on: true},
-		"grpc: {listen: 'unix:/run/x', " + token + "}\n":                        {},
-		"grpc: {" + token + "}\n":                                               {on: true}, // over loopback TCP everybody reads as ever
-		"grpc: {" + tls("") + "}\n":                                             {on: true},
-		"grpc: {" + tls(", client_ca_file: "+secret) + "}\n":                    {},
-		"grpc: {listen: ':7900', " + tls("") + ", " + token + "}\n":             {},
-		"grpc: {listen: ':7900', insecure: true}\n":                             {},
-		"http: {console: true}\ngrpc: {local_role: none}\n":                     {on: true, warned: machine + "127.0.0.1:7901"},
-		"http: {console: false}\ngrpc: {local_role: none}\n":                    {},
-		"http: {listen: ':1', console: true}\ngrpc: {local_role: none}\n":       {on: true, warned: network + ":1"},
-		"http: {console: true}\ngrpc: {listen: 'unix:/run/x', " + token + "}\n": {on: true, warned: machine + "127.0.0.1:7901"},
+		"grpc: {local_role: none}\n":                                              {},
+		"grpc: {local_role: operator}\n":                                          {role: "viewer"},
+		"grpc: {listen: 'unix:/run/x'}\n":                                         {role: "viewer"},
+		"grpc: {listen: 'unix:/run/x', local_role: none}\n":                       {},
+		"grpc: {listen: 'unix:/run/x', " + token + "}\n":                          {role: "none"},
+		"grpc: {listen: 'unix:/run/x', roles: [{role: viewer, unix_group: x}]}\n": {},
+		"grpc: {" + token + "}\n":                                                 {role: "viewer"}, // over loopback TCP everybody reads as ever
+		"grpc: {local_role: none, " + token + "}\n":                               {role: "none"},
+		"grpc: {" + tls("") + "}\n":                                               {role: "viewer"},
+		"grpc: {" + tls(", client_ca_file: "+secret) + "}\n":                      {},
+		"grpc: {listen: ':7900', " + tls("") + ", " + token + "}\n":               {role: "none"},
+		"grpc: {listen: ':7900', insecure: true}\n":                               {},
+		"http: {console: true}\ngrpc: {local_role: none}\n":                       {role: "none", warned: nobody},
+		"http: {console: false}\ngrpc: {local_role: none}\n":                      {},
+		"http: {listen: ':1', console: true}\ngrpc: {local_role: none}\n":         {role: "viewer", warned: network + ":1"},
+		"http: {console: true}\ngrpc: {listen: 'unix:/run/x', " + token + "}\n":   {role: "none"},
+
+		"http: {anonymous_role: none}\n":                                                     {},
+		"http: {anonymous_role: none}\ngrpc: {" + token + "}\n":                              {role: "none"},
+		"http: {anonymous_role: viewer}\ngrpc: {local_role: none}\n":                         {role: "viewer", warned: machine + "127.0.0.1:7901"},
+		"http: {listen: ':1', " + tls("") + "}\ngrpc: {" + token + "}\n":                     {},
+		"http: {listen: ':1', console: true, " + tls("") + "}\ngrpc: {" + token + "}\n":      {role: "none"},
+		"http: {listen: ':1', console: true, " + tls("") + "}\n":                             {role: "none", warned: nobody},
+		"http: {listen: ':1', console: true, anonymous_role: none}\ngrpc: {" + token + "}\n": {role: "none", warned: nobody},
+		"http: {listen: ':1', console: true, anonymous_role: viewer, " + tls("") + "}\n":     {role: "viewer", warned: network + ":1"},
 	} {
 		c, warnings := mustParse(t, edit("", text))
 		var warned []string
@@ -355,8 +367,12 @@ func TestConsole(t *testing.T) {
 			}
 		}
 		told := len(warned) == 1 && want.warned != "" && strings.HasPrefix(warned[0], want.warned+" ") || len(warned) == 0 && want.warned == ""
-		if c.HTTP.Console != want.on || !told {
-			t.Errorf("%q: console %v, warnings %q", text, c.HTTP.Console, warnings)
+		role := ""
+		if c.HTTP.Console {
+			role = c.HTTP.AnonymousRole
+		}
+		if role != want.role || !told {
+			t.Errorf("%q: console for %q, want %q; warnings %q", text, role, want.role, warnings)
 		}
 	}
 }

@@ -106,7 +106,8 @@ type loader struct {
 	bounds          []value // names of groups in the clients' bounds
 	groupValues     []value // each group in the file
 	flowtables      int     // line of nat.flowtables
-	console         int     // line of http; 0 if http.console is not written
+	httpKeys        map[string]bool
+	httpLine        int
 }
 
 // defaults returns the configuration of an empty file.

@@ -126,6 +126,9 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"grpc unix too long", "", "grpc: {listen: 'unix:/" + strings.Repeat("x", 107) + "'}\n", "longer than the 107 octets"},
 		{"half tls", "", "grpc: {tls: {cert_file: empty}}\n", ":14: grpc.tls: has one of cert_file and key_file"},
 		{"ca alone", "", "grpc: {tls: {client_ca_file: empty}}\n", ":14: grpc.tls: has client_ca_file without"},
+		{"half tls of http", "", "http: {tls: {key_file: empty}}\n", ":14: http.tls: has one of cert_file and key_file"},
+		{"client certificates of http", "", "http: {tls: {client_ca_file: full}}\n", ":14: http.tls.client_ca_file: unknown key; known here: cert_file, key_file"},
+		{"a console that changes things for everybody", "", "http: {anonymous_role: operator}\n", `:14: http.anonymous_role: "operator" is not known; write one of: none, viewer`},
 		{"unreadable tls", "", "grpc: {tls: {cert_file: no, key_file: empty}}\n", ":14: grpc.tls.cert_file: cannot read"},
 
 		{"no nat", "nat:\n  inside_interfaces: [s0]\n  outside_interfaces: [i0]\n", "", ":1: nat.inside_interfaces: is missing"},

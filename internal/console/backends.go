@@ -30,8 +30,9 @@ type Sessions interface {
 	Sessions(ctx context.Context, f inspect.SessionFilter, yield func(inspect.Session) error) error
 }
 
-// Controls tells the state of the daemon, as in package control.
+// Controls tells the state and the settings of the daemon, as in package control.
 type Controls interface {
+	Settings(ctx context.Context) (inspect.Settings, error)
 	Status(ctx context.Context) (inspect.Status, error)
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -59,18 +60,26 @@ func browse(t *testing.T, b *controltest.Backend) *webBrowser {
 			CutCounts: []uint64{uint64(i), uint64(5 * i), uint64(7 * i), uint64(8 * i), uint64(8 * i)},
 		})
 	}
-	allocator, end := chromedp.NewExecAllocator(t.Context(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true))...)
-	ctx, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
-		cancel()
-		end()
 		w.server.CloseClientConnections() // of streams
 		w.server.Close()
 	})
+	w.start()
+	return w
+}
+
+// start starts a Chromium, which ends with the test.
+func (w *webBrowser) start() {
+	w.t.Helper()
+	allocator, end := chromedp.NewExecAllocator(w.t.Context(), append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true))...)
+	ctx, cancel := chromedp.NewContext(allocator)
+	w.t.Cleanup(func() {
+		cancel()
+		end()
+	})
 	w.ctx = w.watched(ctx)
 	w.do(w.ctx, chromedp.Navigate("about:blank"))
-	return w
 }
 
 // watched fails the test on an error that a tab of the browser reports: a script's, or a refusal by
@@ -147,7 +156,7 @@ func (w *webBrowser) picture(tab context.Context, name string) {
 var everyPage = []struct{ name, path string }{
 	{"overview", ""}, {"prefixes", "outside"}, {"outside", "outside/198.51.100.1"}, {"subscribers", "subscribers"},
 	{"customer", "subscribers/100.64.0.7"}, {"offline", "subscribers/100.64.0.9"}, {"found", "search?q=198.51.100.1:1100"},
-	{"events", "events"}, {"error", "search?q="},
+	{"events", "events"}, {"error", "search?q="}, {"removals", "removals"}, {"settings", "settings"},
 }
 
 // busyScene is a scene with blocks in every state.
@@ -168,16 +177,8 @@ func busyScene() *controltest.Backend {
 func TestBrowserPages(t *testing.T) {
 	t.Parallel()
 	w := browse(t, busyScene())
-	for _, mode := range []string{"light", "dark", "phone", "plain"} {
-		actions := []chromedp.Action{
-			emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: map[bool]string{true: "dark", false: "light"}[mode == "dark"]}}),
-			emulation.SetDeviceMetricsOverride(1280, 900, 1, false),
-			emulation.SetScriptExecutionDisabled(mode == "plain"),
-		}
-		if mode == "phone" {
-			actions[1] = emulation.SetDeviceMetricsOverride(360, 740, 2, true)
-		}
-		w.do(w.ctx, actions...)
+	for _, mode := range everyMode {
+		w.emulate(mode)
 		for _, p := range everyPage {
 			w.open(w.ctx, p.path)
 			if mode != "plain" {
@@ -193,6 +194,22 @@ func TestBrowserPages(t *testing.T) {
 	w.open(w.ctx, "")
 	w.sees(w.ctx, `performance.getEntriesByName("first-contentful-paint").length === 1`)
 	t.Logf("the overview is painted after %.0f ms", value[float64](w, w.ctx, `performance.getEntriesByName("first-contentful-paint")[0].startTime`))
+}
+
+// everyMode are ways to see a page.
+var everyMode = []string{"light", "dark", "phone", "plain"}
+
+// emulate makes the browser one of everyMode; "plain" is one without scripts.
+func (w *webBrowser) emulate(mode string) {
+	w.t.Helper()
+	screen := emulation.SetDeviceMetricsOverride(1280, 900, 1, false)
+	if mode == "phone" {
+		screen = emulation.SetDeviceMetricsOverride(360, 740, 2, true)
+	}
+	w.do(w.ctx,
+		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: map[bool]string{true: "dark", false: "light"}[mode == "dark"]}}),
+		screen, emulation.SetScriptExecutionDisabled(mode == "plain"),
+	)
 }
 
 // text returns the text of an element, without a script.
@@ -309,6 +326,78 @@ func (v treeValue) text() string {
 		return ""
 	}
 	return strings.TrimSpace(fmt.Sprint(v.Value))
+}
+
+// TestBrowserChanges: a person signs in, sees what the end of a subscriber would be, ends it, sees it
+// gone, and signs out, also without scripts; and every page of changes can be read by everybody.
+func TestBrowserChanges(t *testing.T) {
+	t.Parallel()
+	testenv.Require(t, testenv.Browser)
+	b := controltest.Scene()
+	s := siteOf(t, b, false, func(o *Options) { o.Anonymous = access.None })
+	w := &webBrowser{t: t, backend: b, server: s.server}
+	w.start()
+	for _, mode := range []string{"light", "plain"} {
+		w.emulate(mode)
+		b.SetOnline(controltest.Scene().Online...)
+		w.open(w.ctx, "subscribers/100.64.0.7")
+		w.reads("h1", "Sign in")
+		w.do(w.ctx, chromedp.SendKeys("#token", "wrong-token-of-a-person\r"))
+		w.reads("main", "This token is not known.")
+		w.picture(w.ctx, mode+"-signin-refused")
+		w.do(w.ctx, chromedp.SendKeys("#token", tokensOf[access.Admin]), chromedp.Click(".entry button"))
+		w.reads("header", "Signed in as token:admin , admin")
+		w.do(w.ctx, chromedp.Click(`a[href="/console/subscribers/100.64.0.7/end"]`))
+		w.reads("main", "1 subscriber would end, with 2 sessions.")
+		w.do(w.ctx, chromedp.SendKeys("#reason", " "), chromedp.Click("button.change"))
+		w.reads("main", "reason: is required")
+		w.picture(w.ctx, mode+"-end-without-reason")
+		w.do(w.ctx, chromedp.SendKeys("#reason", "ticket 7"), chromedp.Click("button.change"))
+		w.reads("main", "1 subscriber ended.")
+		w.picture(w.ctx, mode+"-done")
+		w.do(w.ctx, chromedp.Click("main a"))
+		w.reads("main", "Nobody is online at this address.")
+		w.do(w.ctx, chromedp.Click(".visitor button"))
+		w.reads("h1", "Sign in")
+	}
+	if n := len(b.Orders); n != 2 || b.Orders[0].Reason != "ticket 7" || b.Orders[1].Reason != "ticket 7" {
+		t.Fatalf("%d orders, the last is %+v", n, b.Orders[n-1])
+	}
+	b.SetOnline(controltest.Scene().Online...)
+	for _, mode := range []string{"light", "dark", "phone"} {
+		w.emulate(mode)
+		w.open(w.ctx, "signin")
+		w.checkAll(mode + "-signin")
+		w.do(w.ctx, chromedp.SendKeys("#token", tokensOf[access.Admin]), chromedp.Click(".entry button"))
+		w.reads("header", "Signed in")
+		for _, path := range []string{
+			"subscribers/100.64.0.7", "subscribers/100.64.0.7/end", "subscribers/100.64.0.7/terminate?remote=203.0.113.5", "removals", "settings",
+			"outside", "pools/drain?group=default&prefix=198.51.100.0%2F28", "done/x",
+		} {
+			w.open(w.ctx, path)
+			w.checkAll(mode + "-" + strings.NewReplacer("/", "-", "?", "-").Replace(path))
+		}
+		w.do(w.ctx, chromedp.Click(".visitor button"))
+		w.reads("h1", "Sign in")
+	}
+}
+
+// reads waits until an element has a text, without a script.
+func (w *webBrowser) reads(selector, want string) {
+	w.t.Helper()
+	testenv.Eventually(w.t, fmt.Sprintf("%q in %s", want, selector), func() bool {
+		var outer string
+		err := chromedp.Run(w.ctx, chromedp.OuterHTML(selector, &outer)) // fails while the next page comes
+		return err == nil && strings.Contains(words(w.t, outer), want)
+	})
+}
+
+// checkAll checks a page, and makes a picture of it.
+func (w *webBrowser) checkAll(name string) {
+	w.t.Helper()
+	w.checkPage(name)
+	w.checkTree(name)
+	w.picture(w.ctx, name)
 }
 
 // TestBrowserIsLive: facts, events and the parts of a page that an event is about become current by

@@ -9,8 +9,11 @@ import (
 	"strings"
 )
 
-// admitted refuses requests that another site makes a browser send, and sets the headers of every
-// answer.
+// maxForm bounds the octets of a form.
+const maxForm = 16 << 10
+
+// admitted refuses requests that another site makes a browser send, finds out who sends the others,
+// and sets the headers of every answer.
 func (c *Console) admitted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		setHeaders(w.Header())
@@ -18,7 +21,14 @@ func (c *Console) admitted(next http.Handler) http.Handler {
 			http.Error(w, why, code)
 			return
 		}
-		next.ServeHTTP(w, r)
+		if r.Method == http.MethodPost {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+			if err := r.ParseForm(); err != nil {
+				http.Error(w, "this is no form of the console", http.StatusBadRequest)
+				return
+			}
+		}
+		next.ServeHTTP(w, withVisitor(r, c.recognize(r)))
 	})
 }
 
@@ -31,7 +41,7 @@ func setHeaders(h http.Header) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
-	h.Set("Referrer-Policy", "no-referrer") // a path names a subscriber
+	h.Set("Referrer-Policy", "same-origin") // a path names a subscriber; with no-referrer forms would have no Origin
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Cache-Control", "no-store")
@@ -43,7 +53,7 @@ func (c *Console) refusal(r *http.Request) (code int, why string) {
 	case !c.knownHost(host, r):
 		// A page of that name could lead here by its DNS server, and read this server as its own.
 		return http.StatusMisdirectedRequest, fmt.Sprintf("sessiond does not know the host name %.100q as its own; call it by its address, or add the name to http.hosts in its configuration", host)
-	case !sameSite(r):
+	case !sameSite(r), r.Method != http.MethodGet && r.Method != http.MethodHead && !ownForm(r):
 		return http.StatusForbidden, "another site sent this request; open the console itself"
 	}
 	return 0, ""
@@ -86,4 +96,15 @@ func sameSite(r *http.Request) bool {
 		return true
 	}
 	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
+
+// ownForm reports whether a page of this server sent the request: the browser says so. One that says
+// neither is no browser.
+func ownForm(r *http.Request) bool {
+	origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
+	switch {
+	case origin == "https://"+r.Host, origin == "http://"+r.Host && r.TLS == nil: // of TLS that a proxy ends here, too
+		return site == "" || site == "same-origin"
+	}
+	return origin == "" && site == "same-origin"
 }

@@ -10,8 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
+
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/quota"
+	"github.com/sessiond/sessiond/internal/signin"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -26,7 +30,15 @@ type Options struct {
 	Controls    Controls     // required
 	Removals    Removals     // required
 	Machine     Machine      // required
+	Tokens      Tokens       // required
 	Logger      *slog.Logger // required
+
+	// Calls are those of the API, for the actor in their context: required.
+	Calls grpc.ClientConnInterface
+
+	// Anonymous is the role of visitors who have not signed in: access.Viewer, or access.None, the
+	// default. They change nothing in any case.
+	Anonymous access.Role
 
 	// Hosts are names under which browsers may call, beside those of loopback and the address that
 	// a connection came to. Optional.
@@ -44,6 +56,10 @@ type Console struct {
 	streams   *quota.Quota
 	facts     factsMessage
 	failures  throttle.Throttle
+	refusals  throttle.Throttle // log lines about attempts to sign in
+	calls     changeCalls
+	sessions  signin.Store
+	attempts  signin.Attempts
 }
 
 // Limits of event streams. They are below those of connections, so that pages and scrapes have some.
@@ -56,11 +72,15 @@ const (
 func New(o Options) (*Console, error) {
 	for name, missing := range map[string]bool{
 		"Subscribers": o.Subscribers == nil, "Nat": o.Nat == nil, "Sessions": o.Sessions == nil, "Controls": o.Controls == nil,
-		"Removals": o.Removals == nil, "Machine": o.Machine == nil, "Logger": o.Logger == nil,
+		"Removals": o.Removals == nil, "Machine": o.Machine == nil, "Tokens": o.Tokens == nil, "Logger": o.Logger == nil,
+		"Calls": o.Calls == nil,
 	} {
 		if missing {
 			return nil, fmt.Errorf("console: Options.%s is missing", name)
 		}
+	}
+	if o.Anonymous > access.Viewer {
+		return nil, fmt.Errorf("console: Options.Anonymous is %s, and who has not signed in changes nothing; make it viewer or none", o.Anonymous)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -69,7 +89,7 @@ func New(o Options) (*Console, error) {
 	for i, h := range o.Hosts {
 		o.Hosts[i] = strings.ToLower(h)
 	}
-	c := &Console{Options: o, streams: quota.New(maxStreams, maxStreamsPerPeer)}
+	c := &Console{Options: o, streams: quota.New(maxStreams, maxStreamsPerPeer), calls: callsOver(o.Calls)}
 	var err error
 	if c.templates, err = parseTemplates(o.Now); err != nil {
 		return nil, fmt.Errorf("console: %w", err)
@@ -91,9 +111,19 @@ func (c *Console) Handler() http.Handler {
 		"subscribers/{address}": c.customerPage,
 		"search":                c.searchPage,
 		"events":                c.eventsPage,
+		"removals":              c.removalsPage,
+		"settings":              c.settingsPage,
 	} {
-		mux.Handle("GET "+Path+pattern, c.serve(page))
+		mux.Handle("GET "+Path+pattern, c.serve(reading(page)))
 	}
+	for _, ch := range c.offeredChanges() {
+		mux.Handle("GET "+Path+ch.path, c.serve(c.previewPage(ch)))
+		mux.Handle("POST "+Path+ch.path, c.answer(c.orderPage(ch)))
+	}
+	mux.Handle("GET "+Path+"done/{request}", c.serve(c.donePage))
+	mux.Handle("GET "+Path+"signin", c.serve(c.signInFormPage))
+	mux.Handle("POST "+Path+"signin", c.answer(c.signIn))
+	mux.Handle("POST "+signOutPurpose, c.answer(c.signOut))
 	mux.HandleFunc("GET "+Path+"live", c.serveLive)
 	mux.HandleFunc("GET "+Path+"assets/{name}", c.serveAsset)
 	mux.Handle(Path, c.serve(func(*http.Request) (shownPage, error) { return shownPage{}, errNoPage }))

@@ -16,9 +16,12 @@ import (
 
 	"golang.org/x/net/html"
 
+	"github.com/sessiond/sessiond/internal/access"
+	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // fixedMachine is a machine with given counts.
@@ -42,10 +45,19 @@ func machineOf() *fixedMachine {
 	}
 }
 
-// optionsOf are those of a console over a backend of tests.
+// noTokens knows no token.
+type noTokens struct{}
+
+func (noTokens) TokenActor(access.Token, *access.Caller) (access.Actor, error) {
+	return access.Actor{}, access.ErrTokenUnknown
+}
+
+// optionsOf are those of a console over a backend of tests, where everybody reads and nobody signs
+// in.
 func optionsOf(b *controltest.Backend) Options {
 	return Options{
 		Subscribers: b, Nat: b, Sessions: b, Controls: b, Removals: b, Machine: machineOf(),
+		Tokens: noTokens{}, Calls: control.Within{}, Anonymous: access.Viewer,
 		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return controltest.Now },
 	}
 }
@@ -123,6 +135,9 @@ func TestPages(t *testing.T) {
 		{"search?q=198.51.100.1:60000", 404, []string{"not found"}},
 		{"search?q=", 400, []string{"Nothing was written."}},
 		{"events", 200, []string{"sessionctl watch"}},
+		{"removals", 200, []string{"100.64.0.7 alice bng1.example EXPIRED"}},
+		{"settings", 200, []string{"subscriber_session_removal is on. With on, the sessions of a subscriber are removed", "idle_timeouts.udp 5m", "idle_timeouts.tcp_partial_open as idle_timeouts.tcp_transitory"}},
+		{"signin", 200, []string{"A token is a line of a token_file in grpc.roles"}},
 		{"nothing", 404, []string{"There is no such page"}},
 	} {
 		code, body := get(t, s, Path+c.path)
@@ -133,6 +148,31 @@ func TestPages(t *testing.T) {
 		for _, want := range c.want {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: %q is missing in:\n%s", c.path, want, text)
+			}
+		}
+	}
+}
+
+// TestHeldRemovals: removals that a guard suspends are counted by group and reason, with links to decide
+// for those who may.
+func TestHeldRemovals(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Glance.Groups[0].RemovalsHeld = map[subscriber.Reason]int{subscriber.ReasonExpired: 1234, subscriber.ReasonNASRestart: 2, subscriber.ReasonStop: 0}
+	s := siteOf(t, b, false, nil)
+	for role := access.None; role <= access.Admin; role++ {
+		body := s.signedIn(role).get("removals").body
+		text := words(t, body)
+		decision := "by an operator"
+		if role >= access.Operator {
+			decision = "Carry out , refuse"
+		}
+		if want := "default EXPIRED 1,234 " + decision + " default NAS_RESTART 2 " + decision + " Subscribers"; !strings.Contains(text, want) {
+			t.Errorf("%s: %q is missing in:\n%s", role, want, text)
+		}
+		for _, link := range []string{"/console/removals/confirm?cause=NAS_RESTART&amp;group=default", "/console/removals/refuse?group=default&amp;inside=100.64.0.7"} {
+			if got := strings.Contains(body, link); got != (role >= access.Operator) {
+				t.Errorf("%s: link %s is there: %v", role, link, got)
 			}
 		}
 	}
@@ -221,7 +261,7 @@ func FuzzPages(f *testing.F) {
 var (
 	idValue   = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
 	elements  = "html head meta title link script body a header p nav ul li form label input button main h1 h2 footer bdi code div section dl dt dd figure svg polyline figcaption span g rect path circle table thead tbody tr th td ol time noscript"
-	attribute = "lang charset name content rel href type src defer id class aria-label aria-labelledby aria-current aria-hidden aria-pressed role action method for value autocomplete autocapitalize spellcheck maxlength placeholder hidden tabindex data-section data-level data-outside data-inside viewbox width height x y cx cy r d points transform preserveaspectratio scope datetime"
+	attribute = "required aria-invalid aria-describedby lang charset name content rel href type src defer id class aria-label aria-labelledby aria-current aria-hidden aria-pressed role action method for value autocomplete autocapitalize spellcheck maxlength placeholder hidden tabindex data-section data-live data-level data-outside data-inside viewbox width height x y cx cy r d points transform preserveaspectratio scope datetime"
 )
 
 // checkMarkup checks that a page has only what the templates write: no style, no script but the one
@@ -320,12 +360,12 @@ func TestCallers_I10(t *testing.T) {
 	}
 }
 
-// TestNothingChanges: no method but those that read is served anywhere.
+// TestNothingChanges: no method but those that read is served to who has not signed in.
 func TestNothingChanges(t *testing.T) {
 	t.Parallel()
 	_, s := serve(t, optionsOf(controltest.Scene()))
 	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
-		for _, path := range []string{"", "subscribers", "subscribers/100.64.0.7", "outside", "search", "events", "live", "assets/console.js"} {
+		for _, path := range []string{"", "subscribers", "subscribers/100.64.0.7", "outside", "search", "events", "live", "assets/console.js", "subscribers/100.64.0.7/end", "settings/removal", "signout"} {
 			req, err := http.NewRequest(method, s.URL+Path+path, strings.NewReader("x=1"))
 			if err != nil {
 				t.Fatal(err)
@@ -356,7 +396,7 @@ func TestHeaders(t *testing.T) {
 		if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") {
 			t.Errorf("%s: policy %q", path, policy)
 		}
-		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"} {
+		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin"} {
 			if got := resp.Header.Get(name); got != want {
 				t.Errorf("%s: %s is %q", path, name, got)
 			}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/measure"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -26,6 +27,7 @@ type customerBody struct {
 	Timeline []timelineEntry
 	Sessions []inspect.Session
 	More     bool // there are more sessions than are listed
+	MayEnd   bool // the visitor may end the subscriber and its sessions
 }
 
 // timelineEntry is something that happened at a time, or will.
@@ -44,7 +46,8 @@ func (c *Console) customerPage(r *http.Request) (shownPage, error) {
 	if err != nil {
 		return shownPage{}, err
 	}
-	b := customerBody{Inside: inside}
+	v := visitorOf(r)
+	b := customerBody{Inside: inside, MayEnd: v.session != nil && v.may(pb.SubscriberService_DeleteSubscribers_FullMethodName)}
 	for _, read := range []func(context.Context, *customerBody) error{c.readOnline, c.readBindings, c.readRemovals, c.readSessions} {
 		if err := read(r.Context(), &b); err != nil {
 			return shownPage{}, err

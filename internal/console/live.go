@@ -4,13 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"iter"
-	"net"
 	"net/http"
 	"sync"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/quota"
 )
 
 // Times of the stream.
@@ -28,10 +27,12 @@ const eventsPerTick = 50
 // serveLive sends facts and events until the browser leaves. A browser needs one stream for all of
 // its tabs: the script shares it.
 func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) {
-	peer := r.RemoteAddr
-	if a, err := net.ResolveTCPAddr("tcp", peer); err == nil {
-		peer = quota.PeerOf(a)
+	v := visitorOf(r)
+	if v.Role < access.Viewer {
+		http.Error(w, errReadNothing.Error(), http.StatusForbidden)
+		return
 	}
+	peer := peerOf(r)
 	if c.streams.Enter(peer) != "" {
 		w.Header().Set("Retry-After", "30")
 		http.Error(w, "too many event streams are open; close some pages", http.StatusServiceUnavailable)
@@ -56,16 +57,19 @@ func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) {
 		waiting.gather(events)
 		stop()
 	})
-	c.feed(ctx, s, waiting)
+	c.feed(ctx, s, waiting, func() bool { return c.stillSignedIn(r, v) })
 }
 
-// feed sends what there is at each tick.
-func (c *Console) feed(ctx context.Context, s *liveStream, waiting *waitingEvents) {
+// feed sends what there is at each tick, as long as the reader may have it.
+func (c *Console) feed(ctx context.Context, s *liveStream, waiting *waitingEvents, allowed func() bool) {
 	tick := time.NewTicker(liveTick)
 	defer tick.Stop()
 	for due := time.Now(); ; {
 		if now := time.Now(); !now.Before(due) {
 			due = now.Add(factsEvery)
+			if !allowed() {
+				return
+			}
 			if data := c.facts.encoded(ctx, c); len(data) > 0 && s.send("facts", data) != nil {
 				return
 			}

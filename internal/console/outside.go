@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
 )
@@ -16,6 +17,8 @@ type prefixRow struct {
 	inspect.Pool
 	Addresses []netip.Addr
 	Next      netip.Addr // the first address that is not shown; zero at the end
+	Drain     string     // path of the page to drain it, "" for none
+	Add       string     // path of the page to use it again, "" for none
 }
 
 // addressesOnPage is the most addresses that a page lists of one prefix.
@@ -31,12 +34,22 @@ func (c *Console) prefixesPage(r *http.Request) (shownPage, error) {
 	if err != nil {
 		return shownPage{}, err
 	}
+	v := visitorOf(r)
+	mayChange := v.session != nil && v.may(pb.NatService_DrainPool_FullMethodName)
 	var rows []prefixRow
 	for _, p := range pools {
 		if from.IsValid() && !p.Outside.Contains(from) {
 			continue
 		}
-		rows = append(rows, addressesOf(p, from))
+		row := addressesOf(p, from)
+		switch {
+		case !mayChange || p.Former:
+		case p.Draining:
+			row.Add = changePath("pools/add", "group", p.Group, "prefix", p.Outside.String())
+		default:
+			row.Drain = changePath("pools/drain", "group", p.Group, "prefix", p.Outside.String())
+		}
+		rows = append(rows, row)
 	}
 	return shownPage{template: "prefixes.html", Title: "Outside addresses", Section: "outside", Body: rows}, nil
 }

@@ -50,14 +50,19 @@ func (c messageCodec) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // serviceRegistrar registers services so that a request that cannot be decoded
-// is answered with InvalidArgument. For streams, RecvMsg does the same.
-type serviceRegistrar struct{ *grpc.Server }
+// is answered with InvalidArgument. For streams, RecvMsg does the same. It notes the methods,
+// for calls from within the program.
+type serviceRegistrar struct {
+	*grpc.Server
+	methods map[string]servedMethod // by full name
+}
 
 // RegisterService implements grpc.ServiceRegistrar.
 func (r serviceRegistrar) RegisterService(desc *grpc.ServiceDesc, service any) {
 	own := *desc
 	own.Methods = slices.Clone(desc.Methods)
 	for i := range own.Methods {
+		r.methods["/"+desc.ServiceName+"/"+own.Methods[i].MethodName] = servedMethod{service, own.Methods[i].Handler}
 		own.Methods[i].Handler = answerFaults(own.Methods[i].Handler)
 	}
 	r.Server.RegisterService(&own, service)

@@ -37,6 +37,7 @@
 // Callers, and their limits:
 //
 //	intercept.go   around each call: rights, limits, errors, log
+//	within.go      calls from within the program: the console's
 //	orders.go      calls that change something: their order for the audit, and repeated requests
 //	rights.go      who may do what; peer.go: who calls
 //	limits.go      the Limits of a caller

@@ -19,7 +19,6 @@ import (
 // unary checks the rights of callers, bounds the time of their calls, converts
 // handlers' errors into statuses, and logs the calls.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	began := s.now()
 	if c, known := callerIn(ctx); known {
 		c.connection.debt.begin()
 		defer c.connection.debt.end()
@@ -28,11 +27,17 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if refused != nil {
 		return nil, s.refuseCall(ctx, info.FullMethod, actor, refused)
 	}
+	return s.carryOut(ctx, actor, info.FullMethod, req, handler)
+}
+
+// carryOut carries out a call that its actor may make.
+func (s *Server) carryOut(ctx context.Context, actor access.Actor, method string, req any, handler grpc.UnaryHandler) (any, error) {
+	began := s.now()
 	ctx, cancel := context.WithTimeout(access.With(ctx, actor), s.limits.CallTimeout)
 	defer cancel()
-	res, err := s.orders.handle(ctx, info.FullMethod, req, handler)
+	res, err := s.orders.handle(ctx, method, req, handler)
 	err = toStatus(err)
-	s.log(ctx, info.FullMethod, req, err, s.now().Sub(began))
+	s.log(ctx, method, req, err, s.now().Sub(began))
 	return res, err
 }
 

@@ -137,6 +137,7 @@ type Server struct {
 	stopping context.Context   // ends the streams
 	stop     context.CancelFunc
 	orders   *changeOrders
+	methods  map[string]servedMethod // those that are no streams, by full name
 }
 
 // New opens the listeners, so that Addr is known; Run serves them. Health is
@@ -155,7 +156,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		health: health.NewServer(), logger: o.Logger, observer: o.Observer, now: o.Now, limits: o.Limits.withDefaults(),
-		tls: files, local: o.LocalRole, socket: o.Socket,
+		tls: files, local: o.LocalRole, socket: o.Socket, methods: map[string]servedMethod{},
 	}
 	s.rights.Store(rights)
 	s.orders = &changeOrders{audits: o.Audits, logger: o.Logger, running: map[requestName]chan struct{}{}}
@@ -214,7 +215,7 @@ func (s *Server) openDoors(o *Options) (err error) {
 }
 
 func (s *Server) register(o *Options) {
-	services := serviceRegistrar{s.grpc}
+	services := serviceRegistrar{s.grpc, s.methods}
 	pb.RegisterSubscriberServiceServer(services, &subscriberService{backend: o.Subscribers, previews: o.Previews, now: s.now})
 	pb.RegisterNatServiceServer(services, &natService{backend: o.Nat, mappings: o.Mappings, previews: o.Previews, now: s.now})
 	pb.RegisterSessionServiceServer(services, &sessionService{backend: o.Sessions})

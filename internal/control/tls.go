@@ -76,7 +76,7 @@ func (f *tlsFiles) add(use func(*tls.Config, []keyfiles.File) error, paths ...st
 }
 
 func useCertificate(c *tls.Config, files []keyfiles.File) error {
-	pair, err := tls.X509KeyPair(files[0].Data, files[1].Data)
+	pair, err := keyfiles.KeyPair(files)
 	c.Certificates = []tls.Certificate{pair}
 	return err
 }

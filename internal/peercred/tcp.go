@@ -28,6 +28,12 @@ func TCP(c net.Conn) (uint32, error) {
 	if !isTCP || !isToo {
 		return 0, errors.New("not TCP")
 	}
+	return TCPBetween(remote.AddrPort(), local.AddrPort())
+}
+
+// TCPBetween is TCP for a connection that is known by its addresses: of the other
+// end, and of ours.
+func TCPBetween(remote, local netip.AddrPort) (uint32, error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return 0, err
@@ -35,7 +41,7 @@ func TCP(c net.Conn) (uint32, error) {
 	defer conn.Close()
 	answers, err := conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request},
-		Data:   diagRequest(remote.AddrPort(), local.AddrPort()),
+		Data:   diagRequest(remote, local),
 	})
 	if err != nil {
 		return 0, err

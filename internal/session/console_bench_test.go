@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/console"
+	"github.com/sessiond/sessiond/internal/control"
 )
 
 // quietMachine has nothing to tell.
@@ -18,6 +20,13 @@ func (quietMachine) Kernel() console.Kernel { return console.Kernel{} }
 func (quietMachine) Totals() console.Totals { return console.Totals{} }
 func (quietMachine) Layout(string) (console.Layout, bool) {
 	return console.Layout{First: crowdGroup.FirstPort, Last: crowdGroup.LastPort, BlockSize: crowdGroup.BlockSize}, true
+}
+
+// noTokens knows no token.
+type noTokens struct{}
+
+func (noTokens) TokenActor(access.Token, *access.Caller) (access.Actor, error) {
+	return access.Actor{}, access.ErrTokenUnknown
 }
 
 // FeedFill is asked for by Status.
@@ -33,7 +42,7 @@ func BenchmarkConsole(b *testing.B) {
 		l := newCrowdedLife(b, n)
 		c, err := console.New(console.Options{
 			Subscribers: l.Backend, Nat: l.Backend, Sessions: l.Backend, Controls: l.Backend, Removals: l.Backend,
-			Machine: quietMachine{}, Logger: slog.New(slog.DiscardHandler),
+			Machine: quietMachine{}, Tokens: noTokens{}, Calls: control.Within{}, Anonymous: access.Viewer, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			b.Fatal(err)

@@ -196,7 +196,9 @@ function show() {
 			location.reload();
 		}
 	});
-	connect();
+	if (document.body.dataset.live) { // else the visitor may read nothing
+		connect();
+	}
 }
 
 if (typeof document === "undefined") {

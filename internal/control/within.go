@@ -1,0 +1,82 @@
+package control
+
+import (
+	"context"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sessiond/sessiond/internal/access"
+)
+
+// Within makes calls from within the program, as the console does for its users. Each call is of
+// the actor in its context (access.With), without which it has no role, and passes what one over gRPC
+// passes: the check of the role, orders with their audit entries, repeated requests, the bound on
+// time, the log. It implements grpc.ClientConnInterface.
+type Within struct{ server *Server }
+
+// Within returns the way to make calls from within the program.
+func (s *Server) Within() Within { return Within{s} }
+
+// TokenActor returns the holder of a token, for a caller that came by another way than gRPC, by
+// the rights in force. Its errors are those of access.Policy.
+func (s *Server) TokenActor(t access.Token, c *access.Caller) (access.Actor, error) {
+	return s.rights.Load().policy.Load().TokenActor(t, c)
+}
+
+// servedMethod is a method that is no stream, with its service.
+type servedMethod struct {
+	service any
+	handler grpc.MethodHandler
+}
+
+// Invoke implements grpc.ClientConnInterface. Request and answer are encoded on their way, so that
+// the request is checked as one that comes in, and neither side has the other's.
+func (w Within) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+	m, ok := w.server.methods[method]
+	if !ok {
+		return status.Errorf(codes.Unimplemented, "%s is no method that can be called from within", method)
+	}
+	text, err := proto.Marshal(args.(proto.Message))
+	if err != nil {
+		return toStatus(invalid("request", "%v", err))
+	}
+	decode := func(request any) error { return proto.Unmarshal(text, request.(proto.Message)) }
+	answer, err := m.handler(m.service, ctx, decode, w.intercept)
+	if err != nil {
+		return err
+	}
+	proto.Merge(reply.(proto.Message), answer.(proto.Message))
+	return nil
+}
+
+// intercept does for these calls as unary for those over gRPC.
+func (w Within) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	actor, _ := access.From(ctx)
+	ctx = peer.NewContext(ctx, &peer.Peer{Addr: sourceAddr(actor.Source)})
+	if err := access.Authorize(actor, info.FullMethod, req); err != nil {
+		refused := &refusedError{err: err, advice: "sign in with a token that has that role in grpc.roles"}
+		return nil, w.server.refuseCall(ctx, info.FullMethod, actor, refused)
+	}
+	return w.server.carryOut(ctx, actor, info.FullMethod, req, handler)
+}
+
+// NewStream implements grpc.ClientConnInterface: there are no streams from within.
+func (w Within) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unimplemented, "streams cannot be called from within")
+}
+
+// sourceAddr is the source of an actor, as the address of a peer.
+type sourceAddr string
+
+// Network implements net.Addr.
+func (sourceAddr) Network() string { return "console" }
+
+// String implements net.Addr.
+func (a sourceAddr) String() string { return string(a) }
+
+var _ net.Addr = sourceAddr("")
