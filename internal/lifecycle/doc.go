@@ -18,6 +18,7 @@
 //	grace.go    subscribers that may return to their live sessions
 //	growth.go   one block more for a subscriber that uses most of its ports, or less
 //	narrow.go   the part of a block where new sessions find ports, for one that gets none
+//	natlog.go   who holds a binding, for the NAT log
 //	timers.go   holds, grace times and expiries that are due
 //	group.go    counts and settings of one group, and its bound on a wave of removals
 //	resync.go   repairs by a comparison of database, engine and kernel

@@ -60,6 +60,11 @@ type Write struct {
 	Remove  bool  // the block is free again
 	Again   bool  // an earlier write to the same place is under way
 	Slot    *Slot // the slot that waits for the write; nil for none
+
+	// For the NAT log, where there is one.
+	Holder *nat.Identity // of a binding in service; nil where no more is known than the binding says
+	Left   time.Time     // when blocks of the binding left service; zero for none
+	Known  bool          // it was in force before
 }
 
 // A Transition is one thing that happened to a subscriber or a binding. Its

@@ -338,7 +338,7 @@ func (x Growths) Vacated(p *Part, vacant bool, now time.Time) {
 	}
 	g.low = time.Time{}
 	x.m.store(Write{Binding: part}) // before the binding loses it, so that a start finds one or both
-	x.m.store(Write{Binding: left})
+	x.m.store(Write{Binding: left, Left: now})
 	x.m.touch(group, p.Inside)
 	x.m.out.Emit(Transition{Kind: inspect.EventBlockReturned, At: now, Slot: s, Growth: inspect.GrowthReturned})
 	if part.HoldUntil.Before(x.m.holdsSeen) {

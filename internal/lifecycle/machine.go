@@ -31,6 +31,7 @@ type Machine struct {
 	removal   inspect.RemovalMode
 	holdsSeen time.Time   // when the holds are checked next
 	busy      int         // slots that an executor works for
+	logged    bool        // writes name the holders of bindings
 	now       time.Time   // time of the present call
 	reaped    nat.Binding // of the present transition; kept here so that a pointer to it allocates nothing
 }
@@ -441,6 +442,9 @@ func (m *Machine) touch(group string, inside netip.Addr) {
 func (m *Machine) store(w Write) {
 	place := w.Binding.Place()
 	w.Again = m.writes.Of(place) > 0
+	if !w.Remove && w.Binding.State != nat.Held {
+		w.Holder = holderToLog(m, &w.Binding)
+	}
 	m.writes.places[place]++
 	m.out.Store(w)
 }
@@ -613,7 +617,11 @@ func (m *Machine) release(s *Slot, proof *nat.Reaped) {
 	t.Binding = &m.reaped
 	m.out.Emit(t)
 	s.block, s.over = nat.Block{}, nil
-	m.store(Write{Binding: b})
+	left := m.now
+	if left.Before(proof.At) { // the clock was set back
+		left = proof.At
+	}
+	m.store(Write{Binding: b, Left: left})
 	if b.HoldUntil.Before(m.holdsSeen) {
 		m.out.WakeTimers()
 	}

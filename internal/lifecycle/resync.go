@@ -27,7 +27,7 @@ func (r Repairs) Reprogram(s *Slot) bool {
 // StoreAgain requests another write of the binding of a place, if it is in force.
 func (r Repairs) StoreAgain(p nat.Place) {
 	if b, ok := r.m.engine.AtOutside(p.Outside, p.First); ok && b.Place() == p {
-		r.m.store(Write{Binding: b})
+		r.m.store(Write{Binding: b, Known: true})
 	}
 }
 

@@ -50,6 +50,8 @@ type life struct {
 // lifeStore takes all bindings.
 type lifeStore struct{ Store }
 
+func (lifeStore) LogsNAT() bool { return false }
+
 func (lifeStore) SaveBindings(context.Context, string, []nat.Binding, []nat.Place) error { return nil }
 
 func newLife(b testing.TB) *life {

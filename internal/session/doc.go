@@ -19,6 +19,7 @@
 //	               events have come in these
 //	executors.go   work in the kernel (cuts, openings, reaps) and in the database (writes of
 //	               bindings), repeated until it succeeds
+//	natlog.go      the log of blocks, where it does not follow from the writes of bindings
 //	timers.go      holds, grace times and expiries; the last session of a draining address
 //	database.go    whether the database takes accounting; periodic reads of settings and markers
 //	settings.go    the settings in force

@@ -52,6 +52,7 @@ type servedGroups struct {
 	leases       *groupLeases
 	timers       *lifeTimers
 	mappings     *mappingKeeper
+	natLog       *natLogKeeper
 	by           string       // this daemon's name, which stays the same after a restart
 	discard      bool         // end bindings that the configuration does not cover
 	mostMappings int          // learned ones, of all groups
@@ -454,6 +455,7 @@ func (sg *servedGroups) RetireLocked(name string) error {
 func (sg *servedGroups) RebuiltLocked(name string) {
 	if g := sg.groups[name]; g != nil {
 		g.stored, g.pools = nil, nil
+		sg.natLog.ask(name)
 		sg.lost(name)
 	}
 }

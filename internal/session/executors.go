@@ -10,6 +10,7 @@ import (
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/queue"
+	"github.com/sessiond/sessiond/internal/subscriberdb"
 )
 
 // reapTime is how long cut addresses gather under load. Their packets have
@@ -36,6 +37,7 @@ type executorKernel interface {
 // bindingStore writes and removes stored bindings.
 type bindingStore interface {
 	SaveBindings(ctx context.Context, group string, put []nat.Binding, remove []nat.Place) error
+	SaveLogged(ctx context.Context, group string, list []subscriberdb.LoggedWrite) (anew bool, err error)
 }
 
 // executors carry out the life cycle's effects in database and kernel, each
@@ -46,6 +48,7 @@ type executors struct {
 	store  bindingStore
 	health *databaseHealth
 	leases *groupLeases
+	natLog *natLogKeeper
 
 	saves     *queue.Queue[lifecycle.Write]
 	opens     *queue.Queue[lifecycle.Work]
@@ -54,9 +57,9 @@ type executors struct {
 	lingering *queue.Queue[lifecycle.Work] // reaps whose conntrack entries keep coming back
 }
 
-func newExecutors(s *sharedState, kernel executorKernel, store bindingStore, h *databaseHealth, l *groupLeases) *executors {
+func newExecutors(s *sharedState, kernel executorKernel, store bindingStore, h *databaseHealth, l *groupLeases, n *natLogKeeper) *executors {
 	return &executors{
-		sharedState: s, kernel: kernel, store: store, health: h, leases: l,
+		sharedState: s, kernel: kernel, store: store, health: h, leases: l, natLog: n,
 		saves: queue.New[lifecycle.Write](keepMost), opens: queue.New[lifecycle.Work](batchMost), cuts: queue.New[lifecycle.Work](batchMost),
 		reaps: queue.New[lifecycle.Work](batchMost), lingering: queue.New[lifecycle.Work](batchMost),
 	}
@@ -215,16 +218,23 @@ func (x *executors) runSaves(ctx context.Context) error {
 // save carries out a batch of writes, and reports them to the life cycle. It
 // reuses the memory of byGroup.
 func (x *executors) save(ctx context.Context, batch []lifecycle.Write, byGroup map[string]*writes) error {
-	coalesce(batch, byGroup)
+	coalesce(batch, byGroup, x.natLog.logged)
 	for name, w := range byGroup {
-		if len(w.put)+len(w.remove) == 0 {
+		if len(w.put)+len(w.remove)+len(w.logged) == 0 {
 			continue
 		}
 		err := retry(ctx, x.log, "store bindings", x.health.Severity, func(ctx context.Context) error {
 			if err := x.leases.Check(ctx, name); err != nil {
 				return err
 			}
-			return x.store.SaveBindings(ctx, name, w.put, w.remove)
+			if !x.natLog.logged {
+				return x.store.SaveBindings(ctx, name, w.put, w.remove)
+			}
+			anew, err := x.store.SaveLogged(ctx, name, w.logged)
+			if anew {
+				x.natLog.ask(name)
+			}
+			return err
 		})
 		if err != nil {
 			return err
@@ -244,17 +254,20 @@ func (x *executors) save(ctx context.Context, batch []lifecycle.Write, byGroup m
 type writes struct {
 	put    []nat.Binding
 	remove []nat.Place
+	logged []subscriberdb.LoggedWrite // in place of put and remove, where the NAT is logged
 }
 
 // coalesce replaces the writes of the previous batch, by group, by the last
-// write of each place in this one.
-func coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
+// write of each place in this one. A logged write has the last time at which blocks left
+// service.
+func coalesce(batch []lifecycle.Write, byGroup map[string]*writes, logged bool) {
 	for _, w := range byGroup {
-		if cap(w.put) > max(keepMost, 4*len(w.put)) { // far more than was used
+		if cap(w.put) > max(keepMost, 4*len(w.put)) || cap(w.logged) > max(keepMost, 4*len(w.logged)) { // far more than was used
 			*w = writes{}
 		}
 		clear(w.put)
-		w.put, w.remove = w.put[:0], w.remove[:0]
+		clear(w.logged)
+		w.put, w.remove, w.logged = w.put[:0], w.remove[:0], w.logged[:0]
 	}
 	var last map[nat.Place]int // the index of the last write, for places with several
 	for i := range batch {
@@ -269,6 +282,9 @@ func coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 		s := &batch[i]
 		if last != nil {
 			if n, ok := last[s.Binding.Place()]; ok && n != i {
+				if final := &batch[n]; s.Left.After(final.Left) {
+					final.Left = s.Left
+				}
 				continue
 			}
 		}
@@ -277,9 +293,12 @@ func coalesce(batch []lifecycle.Write, byGroup map[string]*writes) {
 			w = &writes{}
 			byGroup[s.Binding.Group] = w
 		}
-		if s.Remove {
+		switch {
+		case logged:
+			w.logged = append(w.logged, subscriberdb.LoggedWrite{Binding: &s.Binding, Remove: s.Remove, Holder: s.Holder, Left: s.Left, Known: s.Known})
+		case s.Remove:
 			w.remove = append(w.remove, s.Binding.Place())
-		} else {
+		default:
 			w.put = append(w.put, s.Binding)
 		}
 	}

@@ -29,7 +29,7 @@ func TestCoalesce(t *testing.T) {
 		{[]lifecycle.Write{again}, []string{"b2"}, nil}, // the write before is in an earlier batch
 		{[]lifecycle.Write{b, again, again}, []string{"b2"}, nil},
 	} {
-		coalesce(tt.batch, byGroup)
+		coalesce(tt.batch, byGroup, false)
 		var put []string
 		for _, b := range byGroup["g"].put {
 			put = append(put, b.UserName)

@@ -46,6 +46,7 @@ type feedFollower struct {
 	health     *databaseHealth
 	served     *servedGroups
 	reports    *reports
+	natLog     *natLogKeeper
 	reconciler *reconcile.Reconciler
 }
 
@@ -97,6 +98,7 @@ func (f *feedFollower) TakenUpLocked(name string) {
 			f.reports.loseLocked(name)
 		}
 		g.takenUp = true
+		f.natLog.ask(name)
 		f.settleLocked()
 	}
 }

@@ -57,6 +57,7 @@ type Manager struct {
 	leases     *groupLeases
 	readiness  *readiness
 	executors  *executors
+	natLog     *natLogKeeper
 	idle       *idleWatch
 	growth     *growthWatch
 	timers     *lifeTimers
@@ -83,6 +84,7 @@ type Manager struct {
 type Store interface {
 	accountingProbe
 	bindingStore
+	natLogStore
 	feedStore
 	watchStore
 	feedAge
@@ -147,6 +149,9 @@ func New(o Options) (*Manager, error) {
 	m.compose(&o)
 	s.life = lifecycle.New(engine, &effects{m.reports, m.executors, m.idle, m.growth, m.timers, m.mappings, m.lookUp}, o.Kernel.SessionCount)
 	s.life.SetRemoval(o.Settings.Removal)
+	if m.natLog.logged {
+		lifecycle.LogHolders(s.life)
+	}
 	m.reconciler = m.newReconciler(&o)
 	m.follower.reconciler = m.reconciler
 	m.backend = &Backend{
@@ -167,7 +172,8 @@ func (m *Manager) compose(o *Options) {
 	m.health = &databaseHealth{store: o.Store, log: o.Logger, now: o.Now, back: m.compareSoon, probeErr: errNotAsked}
 	m.leases = &groupLeases{Ownership: o.Owner, log: o.Logger}
 	m.readiness = &readiness{sharedState: s, health: m.health, leases: m.leases}
-	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases)
+	m.natLog = &natLogKeeper{sharedState: s, store: o.Store, health: m.health, leases: m.leases, logged: o.Store.LogsNAT(), wake: make(chan struct{}, 1)}
+	m.executors = newExecutors(s, o.Kernel, o.Store, m.health, m.leases, m.natLog)
 	m.idle = &idleWatch{sharedState: s, kernel: o.Kernel, asks: queue.New[*lifecycle.Drain](batchMost)}
 	m.growth = &growthWatch{
 		sharedState: s, kernel: o.Kernel, every: o.LookEvery, parts: queue.New[*lifecycle.Part](batchMost), refused: newRefusedLooks(), narrowed: map[netip.Addr]struct{}{}, most: narrowedMost,
@@ -191,12 +197,12 @@ func (m *Manager) compose(o *Options) {
 		former: map[string][]nat.Forward{},
 	}
 	m.served = &servedGroups{
-		mappings: m.mappings, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked, lost: m.reports.loseLocked,
+		mappings: m.mappings, natLog: m.natLog, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked, lost: m.reports.loseLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, mostMappings: o.MaxMappings, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
 	}
 	m.growth.room = m.served.keepPinned
 	m.follower = &feedFollower{
-		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served, reports: m.reports,
+		sharedState: s, store: o.Store, node: o.Node, kernel: o.Kernel, health: m.health, served: m.served, reports: m.reports, natLog: m.natLog,
 	}
 	m.watches = &eventWatches{
 		sharedState: s, store: o.Store, readiness: m.readiness, reports: m.reports, follower: m.follower, reads: make(chan struct{}, readsAtOnce),
@@ -229,7 +235,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.growth.pinAll, m.growth.pins.run, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds, m.reports.seedEndings,
+		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.growth.pinAll, m.growth.pins.run, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds, m.reports.seedEndings, m.natLog.run, m.natLog.trim,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}

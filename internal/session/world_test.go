@@ -53,6 +53,7 @@ type world struct {
 	mostNarrowed int              // subscribers with parts of a range, from the next boot on; 0 for the default
 	shifted      func() time.Time // the clock from the next boot on; nil for the time
 
+	logNAT                bool  // from the next boot on
 	feedLength, feedLimit int64 // from the next boot on; 0 for the defaults
 	eventOctets           int   // of the events kept for watchers, from the next boot on; 0 for the default
 
@@ -148,7 +149,7 @@ func (w *world) boot() {
 	log := slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	w.log = log
 	w.db, err = subscriberdb.New(subscriberdb.Options{
-		Client: w.client, Node: "test", Logger: log, FeedLength: w.feedLength, FeedLimit: w.feedLimit,
+		Client: w.client, Node: "test", Logger: log, LogNAT: w.logNAT, FeedLength: w.feedLength, FeedLimit: w.feedLimit,
 		Groups: []subscriberdb.Group{{Name: w.group.Name, Inside: w.group.Inside, RecordTTL: w.ttl, Guard: w.guard}},
 	})
 	if err != nil {

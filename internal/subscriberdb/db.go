@@ -63,6 +63,7 @@ type Options struct {
 	Garbage      func(group string, kind Garbage)          // optional: called for unusable data in Redis, each time it is read; called concurrently
 	Limited      func(client string, b Bound)              // optional: called when a RADIUS client has used up its share; called concurrently
 	Unwritten    func()                                    // optional: called for each change that is refused, as its audit entry cannot be written; called concurrently
+	LogNAT       bool                                      // the NAT of the groups is logged, see bindings.Store.SaveLogged
 	Logger       *slog.Logger                              // default: discard
 	Now          func() time.Time                          // default: time.Now
 }
@@ -112,6 +113,20 @@ type BindingRow = bindings.Row
 
 // BindingDigests stand for all stored bindings of a group.
 type BindingDigests = bindings.Digests
+
+// The log of a group's NAT.
+type (
+	LoggedWrite = bindings.LoggedWrite
+	LogPosition = bindings.LogPosition
+	LogState    = bindings.LogState
+	LogFill     = bindings.LogFill
+)
+
+// Errors of readers of a NAT log.
+var (
+	ErrLogGap      = bindings.ErrLogGap
+	ErrLogNotWhole = bindings.ErrLogNotWhole
+)
 
 // NewBindingDigests returns BindingDigests with room for n bindings.
 func NewBindingDigests(n int) *BindingDigests { return bindings.NewDigests(n) }
@@ -184,8 +199,10 @@ func assemble(o *Options) *DB {
 			Client: common.client, Groups: common.names, Gone: reader.Gone, Severity: probe.severity, Logger: logger,
 		}),
 		restartSweeper: &restartSweeper{common, known, reader, writer, probe, guards, make(chan struct{}, 1)},
-		bindingStore:   bindings.New(common.client, logger),
-		txns:           txns, nases: known, reports: reports, onVerdict: o.OnVerdict,
+		bindingStore: bindings.New(bindings.Options{
+			Client: common.client, Groups: common.names, Log: o.LogNAT, Logger: logger, Now: o.Now,
+		}),
+		txns: txns, nases: known, reports: reports, onVerdict: o.OnVerdict,
 	}
 }
 

@@ -31,7 +31,10 @@ var (
 )
 
 func newStore(client redis.UniversalClient) *Store {
-	return New(redisconn.New(client, Scripts()...), slog.New(slog.DiscardHandler))
+	return New(Options{
+		Client: redisconn.New(client, Scripts()...), Groups: func() []string { return []string{"default"} },
+		Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
 }
 
 // outsideAt returns one of many outside addresses.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -32,21 +33,33 @@ type rowSource struct {
 	group  string
 }
 
-// A Store reads and writes the bindings of all groups. Its methods may be called
-// concurrently.
+// Options configure a Store. All but Log are required.
+type Options struct {
+	Client *redisconn.Client // must have the scripts of this package, see Scripts
+	Groups func() []string   // the groups in force
+	Log    bool              // the NAT of the groups is logged
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// A Store reads and writes the bindings of all groups, and the logs of their NAT. Its methods
+// may be called concurrently.
 type Store struct {
+	o      Options
 	client *redisconn.Client
 	logger *slog.Logger
 	moved  sync.Map // by name, the groups whose old key was found to be gone
+	ended  sync.Map // by name, the groups whose log has been ended
+	logs   logStates
 }
 
-// New returns a Store. The client must have the scripts of this package, see Scripts.
-func New(client *redisconn.Client, logger *slog.Logger) *Store {
-	return &Store{client: client, logger: logger}
-}
+// New returns a Store.
+func New(o Options) *Store { return &Store{o: o, client: o.Client, logger: o.Logger} }
 
 // Scripts returns the scripts that a server has to load.
-func Scripts() []*redis.Script { return []*redis.Script{moveScript} }
+func Scripts() []*redis.Script {
+	return []*redis.Script{moveScript, logScript, wholeScript, trimScript}
+}
 
 // BindingRows yields the stored bindings of a group in batches, in no order, for a reader
 // that has most of them already. A binding that is written meanwhile may be missed or

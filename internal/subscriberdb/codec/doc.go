@@ -12,6 +12,7 @@
 //	feed.go          entries of the feed, to changes
 //	bindingvalue.go  a binding: its hash, its field, and its value, JSON
 //	bindingreader.go a binding's value, parsed without encoding/json
+//	natlog.go        a block in the log of a group's NAT, a line
 //	nas.go           the data about a NAS, a line
 //	group.go         a group's marker, and the configuration of its NAT, JSON
 //	terms.go         the part of that which the kernel has

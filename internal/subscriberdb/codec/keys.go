@@ -146,6 +146,19 @@ func PoolsKey(group string) string { return groupKey(group, "pools") }
 // sessions, by outside endpoint.
 func MappingsKey(group string) string { return groupKey(group, "mappings") }
 
+// NATLogKey returns the key of the stream with the log of a group's NAT.
+func NATLogKey(group string) string { return groupKey(group, "natlog") }
+
+// NATLogHeadKey returns the key of the hash with the epoch and the end of a NAT log.
+func NATLogHeadKey(group string) string { return groupKey(group, "natlog:head") }
+
+// NATLogBlocksKey returns the key of the hash of the blocks that are in service by a NAT log,
+// by the places of their bindings.
+func NATLogBlocksKey(group string) string { return groupKey(group, "natlog:blocks") }
+
+// NATLogReadersKey returns the key of the hash of the readers of a NAT log.
+func NATLogReadersKey(group string) string { return groupKey(group, "natlog:readers") }
+
 // AuditKey returns the key of the stream with the audit trail of a group, or, for Reserved, of
 // the changes that belong to no group. Each trail is in the slot of the data it is about: that
 // of the group, and that of the settings.
@@ -220,6 +233,7 @@ func OwnKeys(group string) []TypedKey {
 		{ReadersKey(group), "hash"}, {RestartsKey(group), "set"}, {MarkerKey(group), "string"},
 		{OwnerKey(group), "string"}, {ServedKey(group), "string"}, {PoolsKey(group), "string"},
 		{OldBindingsKey(group), "hash"}, {MappingsKey(group), "hash"},
+		{NATLogKey(group), "stream"}, {NATLogHeadKey(group), "hash"}, {NATLogBlocksKey(group), "hash"}, {NATLogReadersKey(group), "hash"},
 	}
 	for part := range BindingParts {
 		keys = append(keys, TypedKey{BindingsKey(group, uint8(part)), "hash"})
