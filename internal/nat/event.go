@@ -17,6 +17,7 @@ type Event struct {
 	Block           // Allocated, Interim, Released; its Outside alone for PortsExhausted, where it is known
 	Holder Identity // zero for AddressesExhausted
 	Limit  Limit    // LimitReached
+	Most   int      // LimitReached: the value of the limit
 }
 
 // Identity is who held a block, as it was known when the event was written. Strings are raw
@@ -55,4 +56,14 @@ func (k EventKind) String() string {
 		return eventKindNames[k]
 	}
 	return fmt.Sprintf("EventKind(%d)", uint8(k))
+}
+
+// ParseEventKind is the reverse of String.
+func ParseEventKind(name string) (EventKind, bool) {
+	for k := Allocated; int(k) < len(eventKindNames); k++ {
+		if eventKindNames[k] == name {
+			return k, true
+		}
+	}
+	return 0, false
 }

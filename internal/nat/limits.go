@@ -70,6 +70,16 @@ func (l Limit) String() string {
 	return [LimitCount]string{"sessions", "new_sessions_per_second", "tcp_ports", "udp_ports"}[l]
 }
 
+// ParseLimit is the reverse of String.
+func ParseLimit(name string) (Limit, bool) {
+	for l := range LimitCount {
+		if l.String() == name {
+			return l, true
+		}
+	}
+	return 0, false
+}
+
 // A Refusal is a subscriber that was refused new sessions at a limit.
 type Refusal struct {
 	Inside netip.Addr
