@@ -55,7 +55,15 @@ needed=(
 	fish:fish
 	chromium:chromium
 	promtool:prometheus
+	nfcapd:nfdump
+	nfacctd:pmacct
+	rsyslogd:rsyslog
 )
+
+# syslog-ng cannot be installed beside rsyslog, so it is unpacked with the libraries that only
+# it needs.
+unpacked=/usr/local/lib/sessiond-tests/syslog-ng
+unpacked_packages=(syslog-ng-core libivykis0 libnet1)
 
 # Most are loaded on demand where that is allowed. The sysctls of conntrack are there only
 # once it is loaded, and tests set them before anything else loads it.
@@ -110,6 +118,26 @@ disable_services() {
 	done
 }
 
+# unpack_syslog_ng unpacks it beside its place, and moves it there once it is whole.
+unpack_syslog_ng() {
+	local work archive
+	[ -x "$unpacked/usr/sbin/syslog-ng" ] && return 0
+	[ "$(id -u)" = 0 ] || fail "must be root to unpack syslog-ng to $unpacked"
+	echo "setup-debian: unpacking ${unpacked_packages[*]}"
+	work=$(mktemp -d)
+	chown _apt "$work" 2>/dev/null || true
+	(cd "$work" && apt-get download -qq "${unpacked_packages[@]}" >/dev/null) ||
+		fail "could not download: ${unpacked_packages[*]}"
+	mkdir "$work/root"
+	for archive in "$work"/*.deb; do
+		dpkg-deb -x "$archive" "$work/root"
+	done
+	mkdir -p "$(dirname "$unpacked")"
+	rm -rf "$unpacked"
+	mv "$work/root" "$unpacked"
+	rm -rf "$work"
+}
+
 # load_modules loads what is not built in. A machine without a folder of modules, such as
 # a container, has what it has: a test that lacks one says which.
 load_modules() {
@@ -134,4 +162,5 @@ if [ ${#packages[@]} -gt 0 ]; then
 	mapfile -t packages < <(missing)
 	[ ${#packages[@]} -eq 0 ] || fail "still missing after installation: ${packages[*]}"
 fi
+unpack_syslog_ng
 load_modules

@@ -87,7 +87,7 @@ func (d *datagrams) connect(ctx context.Context) error {
 func newPacker(o *Options, began time.Time) wire.Packer {
 	switch o.Protocol {
 	case IPFIX:
-		return &wire.IPFIX{Domain: o.Domain}
+		return &wire.IPFIX{Domain: o.Domain, FixedNames: o.FixedNames}
 	case NetFlow9:
 		return &wire.NetFlow9{Source: o.Domain, Began: began}
 	}

@@ -23,6 +23,7 @@ type Options struct {
 
 	SpoolSize        int64         // octets of events in the spool at most, from 1 MiB; 1 GiB if zero
 	Domain           uint32        // Observation Domain ID of IPFIX, Source ID of NetFlow v9
+	FixedNames       bool          // IPFIX: see wire.IPFIX
 	TemplateInterval time.Duration // over UDP, templates are sent again after it; 60 s if zero
 	TemplateMessages int           // and after so many messages; 20 if zero
 	PEN              uint32        // private enterprise number in syslog; that of documentation, 32473, if zero

@@ -44,7 +44,14 @@ const (
 	Completions                  // the bash, zsh and fish shells, with bash's completions
 	Browser                      // the chromium command
 	Promtool                     // the promtool command (package prometheus)
+	Nfdump                       // the nfcapd and nfdump commands
+	Pmacct                       // the nfacctd command
+	Rsyslog                      // the rsyslogd command
+	SyslogNG                     // syslog-ng, unpacked at SyslogNGRoot
 )
+
+// SyslogNGRoot is where setup unpacks syslog-ng, which cannot be installed beside rsyslog.
+const SyslogNGRoot = "/usr/local/lib/sessiond-tests/syslog-ng"
 
 // A thing is a command, or a file by its absolute path, with its origin.
 type thing struct {
@@ -81,6 +88,10 @@ var things = []thing{
 	{Mandoc, "mandoc", ""},
 	{Completions, "/usr/share/bash-completion/bash_completion", "package bash-completion"},
 	{Completions, "zsh", ""}, {Completions, "fish", ""},
+	{Nfdump, "nfcapd", ""}, {Nfdump, "nfdump", ""},
+	{Pmacct, "nfacctd", "package pmacct"},
+	{Rsyslog, "rsyslogd", "package rsyslog"},
+	{SyslogNG, SyslogNGRoot + "/usr/sbin/syslog-ng", "package syslog-ng-core"},
 }
 
 // Require skips the test if the machine lacks one of the needs. With CI set it

@@ -114,8 +114,8 @@ func TestCollectorReadsAll_LOG01_LOG02_LOG03_LOG05(t *testing.T) {
 	random := rand.New(rand.NewPCG(15, 1))
 	for _, limit := range []int{LeastMessage, 512, 1400, 16 << 10} {
 		for _, events := range [][]nat.Event{kinds(), someEvents(random, 500), nil} {
-			t.Run(fmt.Sprintf("ipfix/limit=%d/events=%d", limit, len(events)), func(t *testing.T) {
-				x := &IPFIX{Domain: 7}
+			ipfix := func(t *testing.T, fixed bool, name func(*nat.Event) string) {
+				x := &IPFIX{Domain: 7, FixedNames: fixed}
 				known, count, rest := netflow.CreateTemplateSystem(), 0, events
 				for first := true; first || len(rest) > 0; first = false {
 					b, packed := x.Pack([]byte("before"), rest, limit, count%50 == 0, noon)
@@ -130,10 +130,14 @@ func TestCollectorReadsAll_LOG01_LOG02_LOG03_LOG05(t *testing.T) {
 					if p.Version != 10 || int(p.Length) != len(b) || p.ExportTime != uint32(noon.Unix()) || p.ObservationDomainId != 7 || p.SequenceNumber != uint32(count) {
 						t.Fatalf("header %+v of %d octets behind %d records", p, len(b), count)
 					}
-					check(t, records(t, p.FlowSets), rest[:packed], func(e *nat.Event) string { return cutText(rawtext.Of(e.Holder.UserName), variableNameSize) })
+					check(t, records(t, p.FlowSets), rest[:packed], name)
 					count, rest = count+packed, rest[packed:]
 				}
+			}
+			t.Run(fmt.Sprintf("ipfix/limit=%d/events=%d", limit, len(events)), func(t *testing.T) {
+				ipfix(t, false, func(e *nat.Event) string { return cutText(rawtext.Of(e.Holder.UserName), variableNameSize) })
 			})
+			t.Run(fmt.Sprintf("ipfix fixed/limit=%d/events=%d", limit, len(events)), func(t *testing.T) { ipfix(t, true, paddedName) })
 			t.Run(fmt.Sprintf("netflow9/limit=%d/events=%d", limit, len(events)), func(t *testing.T) {
 				x := &NetFlow9{Source: 9, Began: noon.Add(-time.Minute)}
 				known, count, rest := netflow.CreateTemplateSystem(), uint32(0), events
@@ -153,15 +157,17 @@ func TestCollectorReadsAll_LOG01_LOG02_LOG03_LOG05(t *testing.T) {
 					if p.Version != 9 || int(p.Count) != want || p.SystemUptime != 60_000 || p.UnixSeconds != uint32(noon.Unix()) || p.SourceId != 9 || p.SequenceNumber != count {
 						t.Fatalf("header %+v of %d events behind %d packets", p, packed, count)
 					}
-					check(t, records(t, p.FlowSets), rest[:packed], func(e *nat.Event) string {
-						name := cutText(rawtext.Of(e.Holder.UserName), fixedNameSize)
-						return name + strings.Repeat("\x00", fixedNameSize-len(name))
-					})
+					check(t, records(t, p.FlowSets), rest[:packed], paddedName)
 					rest = rest[packed:]
 				}
 			})
 		}
 	}
+}
+
+func paddedName(e *nat.Event) string {
+	name := cutText(rawtext.Of(e.Holder.UserName), fixedNameSize)
+	return name + strings.Repeat("\x00", fixedNameSize-len(name))
 }
 
 func check(t *testing.T, got []decoded, events []nat.Event, name func(*nat.Event) string) {
