@@ -102,6 +102,7 @@ func databaseOptions(c config.Config, client redis.UniversalClient, m *metrics.M
 		Unwritten: m.AuditUnwritten,
 		Limited:   func(client string, b subscriberdb.Bound) { m.BoundReached(client, string(b)) },
 		Client:    client, Clients: databaseClients(c.RADIUS.Clients), NamedRealms: !c.RADIUS.InferRealms, Groups: databaseGroups(c), Node: c.Node, Logger: log,
+		LogNAT: logsNAT(&c),
 	}
 }
 

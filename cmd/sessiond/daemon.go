@@ -62,6 +62,7 @@ type daemon struct {
 	control *control.Server
 	web     *web
 	console *console.Console // nil for none
+	exports *exports         // nil for none
 	metrics *metrics.Metrics
 	closers []io.Closer
 	discard bool // end the subscribers of groups, prefixes and blocks that are not configured
@@ -84,7 +85,7 @@ func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Log
 		}
 	}()
 	for _, open := range []func(context.Context) error{
-		d.openDatabase, d.lockTable, d.claimGroups, d.openNAT, d.openManager, d.openRADIUS, d.openControl, d.openWeb, d.programNAT,
+		d.openDatabase, d.lockTable, d.claimGroups, d.openNAT, d.openManager, d.openRADIUS, d.openControl, d.openWeb, d.openExports, d.programNAT,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -255,6 +256,7 @@ func (d *daemon) run(ctx context.Context, reload func(context.Context) (config.C
 		return err
 	}
 	tasks = append(tasks, d.nat.Run, d.sweepRestarts, d.db.TrimFeeds, d.db.KeepKeyTypes, d.db.KeepNASes, d.manager.Run, d.web.run, newGCTuner(d.manager.Ready()).run)
+	tasks = append(tasks, d.exports.tasks()...)
 	if d.console != nil {
 		tasks = append(tasks, d.console.Run)
 	}

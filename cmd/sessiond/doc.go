@@ -13,6 +13,7 @@
 //	deterministic.go  sessiond --deterministic
 //	controls.go       gRPC: status and settings of the whole daemon
 //	auditsinks.go     audit trails, trimmed and copied
+//	export.go         the NAT log, sent to collectors
 //	web.go            HTTP: metrics and health; metricsource.go: states for the metrics
 //	console.go        pages for a browser, beside them
 //	logwriter.go      the log, whose reader may stop reading

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/natlog"
 )
 
 // Config is a whole, validated configuration with all defaults filled in.
@@ -19,6 +21,7 @@ type Config struct {
 	Groups   []Group
 	Log      Log
 	Audit    Audit
+	Export   Export
 }
 
 // Redis is the connection to the database.
@@ -145,6 +148,25 @@ type Audit struct {
 type AuditRetention struct {
 	Entries int
 	Age     time.Duration // 0 for no bound
+}
+
+// Export sends the log of the NAT to collectors. Without a collector there is no such log.
+type Export struct {
+	Collectors []Collector
+	Interim    time.Duration // after it, each block in service is told again
+	SpoolPath  string        // directory of the spools
+	SpoolSize  int64         // octets of each
+}
+
+// Collector is one collector of the NAT log.
+type Collector struct {
+	Protocol         natlog.Protocol
+	Target           string
+	Domain           uint32
+	FixedNames       bool          // IPFIX: user names have 64 octets
+	TemplateInterval time.Duration // 0: natlog's default
+	PEN              uint32        // of syslog; 0: natlog's default
+	Batch            int           // of HTTP; 0: natlog's default
 }
 
 // HTTP serves metrics, health and the console.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/natlog"
 )
 
 const example = "../../sessiond.example.yaml"
@@ -64,7 +66,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	for _, section := range []string{
 		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
 		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}", "grpc: {roles: [{x: 1}]}",
-		"http: {x: 1}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
+		"http: {x: 1}", "export: {x: 1}", "export: {spool: {x: 1}}", "export: {ipfix: [{x: 1}]}", "export: {netflow9: [{x: 1}]}", "export: {syslog: [{x: 1}]}", "export: {http: [{x: 1}]}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
 		"groups: [{guard: {x: 1}}]", "groups: [{no_nat: [{x: 1}]}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "groups: [{static_mappings: [{x: 1}]}]", "groups: [{outside: [{x: 1}]}]", "log: {x: 1}",
 	} {
 		_, _, err := Parse("test.yaml", []byte(section))
@@ -177,6 +179,18 @@ func TestValues(t *testing.T) {
 		{"audit file beside the configuration", "", "audit: {file: audit.json}\n", func(c Config) any { return c.Audit.File }, filepath.Join(dir, "audit.json")},
 		{"audit", "", "audit: {file: /var/log/a, syslog: 'udp://192.0.2.5', retention: {entries: 0, age: 24h}}\n", func(c Config) any { return c.Audit },
 			Audit{File: "/var/log/a", Syslog: "udp://192.0.2.5", Retention: AuditRetention{Age: 24 * time.Hour}}},
+		{"export", "", `export:
+  ipfix: [{collector: 'tls://c', observation_domain: 7, template_interval: 10s, user_name: fixed}]
+  netflow9: [{collector: 'udp://192.0.2.5', source_id: 4294967295}]
+  syslog: [{collector: 'udp://192.0.2.5', pen: 99}]
+  http: [{url: 'https://c/a', batch: 50}]
+  interim_interval: 1h
+  spool: {path: spool, size: 512MiB}
+`, func(c Config) any { return fmt.Sprintf("%+v", c.Export) }, fmt.Sprintf("%+v", Export{Collectors: []Collector{
+			{Protocol: natlog.IPFIX, Target: "tls://c", Domain: 7, TemplateInterval: 10 * time.Second, FixedNames: true},
+			{Protocol: natlog.NetFlow9, Target: "udp://192.0.2.5", Domain: 1<<32 - 1}, {Protocol: natlog.Syslog, Target: "udp://192.0.2.5", PEN: 99},
+			{Protocol: natlog.HTTP, Target: "https://c/a", Batch: 50},
+		}, Interim: time.Hour, SpoolPath: filepath.Join(dir, "spool"), SpoolSize: 512 << 20})},
 		{"grpc limits", "", "grpc: {max_connections: 1, max_connections_per_peer: 2, max_streams: 3, max_streams_per_peer: 4, stall_timeout: 5s}\n", func(c Config) any {
 			return fmt.Sprint(c.GRPC.MaxConnections, c.GRPC.MaxConnectionsPerPeer, c.GRPC.MaxStreams, c.GRPC.MaxStreamsPerPeer, c.GRPC.StallTimeout)
 		}, "1 2 3 4 5s"},

@@ -58,8 +58,18 @@ func used() *Metrics {
 	m.AuditLost("file", 3)
 	m.ExpectSinks("syslog")
 	m.Expect(Expected{Clients: []string{"bng1", "bng2"}})
+	m.WatchExports(oneExport{})
+	m.ExportGap("default")
+	m.ExpectExport("default", "other")
 	m.NASConflict("bng1")
 	return m
+}
+
+// oneExport is one collector of the NAT log.
+type oneExport struct{}
+
+func (oneExport) Exports() []Export {
+	return []Export{{Sink: "ipfix udp://c", Sent: 3, Dropped: 4, SpoolOctets: 5, Up: true}}
 }
 
 func TestNamesAreLinted(t *testing.T) {
@@ -97,6 +107,9 @@ func TestContract(t *testing.T) {
 		`sessiond_radius_requests_total{client="bng1",result="ok",type="start"} 1`,
 		`sessiond_radius_response_seconds_count 1`,
 		`sessiond_audit_write_failures_total 1`, `sessiond_audit_sink_lost_total{sink="file"} 3`, `sessiond_audit_sink_lost_total{sink="syslog"} 0`,
+		`sessiond_export_records_total{result="sent",sink="ipfix udp://c"} 3`, `sessiond_export_records_total{result="dropped",sink="ipfix udp://c"} 4`,
+		`sessiond_export_spool_bytes{sink="ipfix udp://c"} 5`, `sessiond_export_up{sink="ipfix udp://c"} 1`,
+		`sessiond_export_gaps_total{group="default"} 1`, `sessiond_export_gaps_total{group="other"} 0`,
 		`sessiond_radsec_connections{client="bng1"} 1`,
 		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 1`,
 		`sessiond_radsec_connections_refused_total{cause="handshake",client=""} 1`,

@@ -59,11 +59,11 @@ var natEvents = map[nat.EventKind]int{nat.Allocated: 16, nat.Interim: 16, nat.Re
 
 // program is a collector of another project.
 type program struct {
-	t      *testing.T
-	dir    string
-	port   int
-	cmd    *exec.Cmd
-	ended  chan struct{}
+	t     *testing.T
+	dir   string
+	port  int
+	cmd   *exec.Cmd
+	ended chan struct{}
 }
 
 // newProgram returns a directory and a free port for a collector.

@@ -9,6 +9,7 @@
 //
 // Reading order:
 //
+//	follower.go from the log in the database into a sink
 //	sink.go     a sink: its options, the task that sends, its figures
 //	spool.go    the spool: events and positions in one local transaction
 //	target.go   addresses of collectors

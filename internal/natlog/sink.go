@@ -129,6 +129,15 @@ func (s *Sink) Append(group, position string, events []nat.Event) error {
 	return nil
 }
 
+// append is Append that leaves the position as it is.
+func (s *Sink) append(group string, events []nat.Event) error {
+	position, err := s.Position(group)
+	if err != nil {
+		return err
+	}
+	return s.Append(group, position, events)
+}
+
 // Position returns the position of the last Append for a group, "" if there was none.
 func (s *Sink) Position(group string) (string, error) {
 	p, err := s.spool.position(group)

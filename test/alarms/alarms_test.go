@@ -107,6 +107,9 @@ var alarmCases = map[string]struct{ fires, silent history }{
 	"SessiondConntrackEventsMissing":    {history{`sessiond_conntrack_index_drift_total{` + of + `,kind="missed"} 0x50 1x40`}, history{`sessiond_conntrack_index_drift_total{` + of + `,kind="stale"} 0+1x90`, `sessiond_conntrack_index_drift_total{` + of + `,kind="missed"} 0x90`}},
 	"SessiondAuditUnwritten":            {history{`sessiond_audit_write_failures_total{` + of + `} 0x55 1x35`}, history{`sessiond_audit_write_failures_total{` + of + `} 1x90`}},
 	"SessiondAuditCopyIncomplete":       {history{`sessiond_audit_sink_lost_total{` + of + `,sink="file"} 0x50 1x40`}, history{`sessiond_audit_sink_lost_total{` + of + `,sink="file"} 1x90`}},
+	"SessiondExportDown":                {history{`sessiond_export_up{` + of + `,sink="syslog udp://c"} 1x30 0x60`}, history{`sessiond_export_up{` + of + `,sink="syslog udp://c"} 1x50 0x5 1x35`}},
+	"SessiondExportLost":                {history{`sessiond_export_records_total{` + of + `,sink="syslog udp://c",result="dropped"} 0x50 9x40`}, history{`sessiond_export_records_total{` + of + `,sink="syslog udp://c",result="sent"} 0+9x90`, `sessiond_export_records_total{` + of + `,sink="syslog udp://c",result="dropped"} 9x90`}},
+	"SessiondExportGap":                 {history{`sessiond_export_gaps_total{` + of + `,group="a"} 0x50 1x40`}, history{`sessiond_export_gaps_total{` + of + `,group="a"} 1x90`}},
 	"SessiondSlowRemoval": {
 		history{`sessiond_stop_to_cut_seconds_bucket{` + of + `,le="1"} 0+90x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="2.5"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="+Inf"} 0+100x90`},
 		history{`sessiond_stop_to_cut_seconds_bucket{` + of + `,le="1"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="2.5"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="+Inf"} 0+100x90`},
@@ -257,6 +260,18 @@ func scrape(t *testing.T) string {
 			t.Error(err)
 		}
 	})
+	err = r.Daemon.Edit(func(config string) string { // its metrics are there only with a collector
+		return config + fmt.Sprintf("export: {syslog: [{collector: 'udp://127.0.0.1:9'}], spool: {path: %q}}\n", t.TempDir())
+	})
+	if err == nil {
+		_, err = r.Daemon.Stop()
+	}
+	if err == nil {
+		err = r.Daemon.Start(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, body, err := r.Daemon.Get(t.Context(), "/metrics")
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/config"
+	"github.com/sessiond/sessiond/internal/metrics"
+	"github.com/sessiond/sessiond/internal/natlog"
+)
+
+// exports sends the log of the NAT to the configured collectors.
+type exports struct {
+	sinks []*namedSink
+}
+
+// namedSink is a sink with its name in metrics and in the database.
+type namedSink struct {
+	*natlog.Sink
+	name     string
+	follower *natlog.Follower
+}
+
+// openExports opens the spools of all collectors.
+func (d *daemon) openExports(context.Context) error {
+	c := d.config.Export
+	if len(c.Collectors) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(c.SpoolPath, 0o700); err != nil {
+		return fmt.Errorf("export: make the directory of export.spool.path: %w", err)
+	}
+	d.exports = &exports{}
+	d.closers = append(d.closers, d.exports)
+	for _, x := range c.Collectors {
+		name := string(x.Protocol) + " " + x.Target
+		sink, err := natlog.Open(natlog.Options{
+			Protocol: x.Protocol, Target: x.Target, Spool: filepath.Join(c.SpoolPath, spoolName(name)), SpoolSize: c.SpoolSize,
+			Domain: x.Domain, FixedNames: x.FixedNames, TemplateInterval: x.TemplateInterval, PEN: x.PEN, Batch: x.Batch,
+			Node: d.config.Node, Log: d.log,
+		})
+		if err != nil {
+			return err
+		}
+		d.exports.sinks = append(d.exports.sinks, &namedSink{Sink: sink, name: name, follower: natlog.NewFollower(natlog.FollowerOptions{
+			Name: "export " + name + " " + d.config.Node, Log: d.db, Sink: sink, Groups: d.groupNames, Interim: c.Interim,
+			Gap: d.metrics.ExportGap, Now: time.Now, Logger: d.log,
+		})})
+	}
+	d.metrics.ExpectExport(d.groupNames()...)
+	d.metrics.WatchExports(d.exports)
+	return nil
+}
+
+// groupNames returns the names of the groups in force.
+func (d *daemon) groupNames() []string {
+	groups := d.db.Groups()
+	names := make([]string, len(groups))
+	for i := range groups {
+		names[i] = groups[i].Name
+	}
+	return names
+}
+
+// spoolName returns the file name of a spool: readable, and unique by a hash.
+func spoolName(name string) string {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, name)
+	readable := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name)
+	return fmt.Sprintf("%.60s-%08x.spool", readable, h.Sum32())
+}
+
+// tasks returns the tasks that follow the log and send.
+func (e *exports) tasks() (tasks []func(context.Context) error) {
+	if e == nil {
+		return nil
+	}
+	for _, s := range e.sinks {
+		tasks = append(tasks, s.follower.Run, s.Run)
+	}
+	return tasks
+}
+
+// Close closes the spools.
+func (e *exports) Close() error {
+	var errs []error
+	for _, s := range e.sinks {
+		errs = append(errs, s.Sink.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Exports implements metrics.ExportSource.
+func (e *exports) Exports() (list []metrics.Export) {
+	for _, s := range e.sinks {
+		stats, err := s.Stats()
+		list = append(list, metrics.Export{
+			Sink: s.name, Sent: stats.Sent, Dropped: stats.Dropped, SpoolOctets: stats.SpoolOctets, Up: err == nil && stats.LastError == nil,
+		})
+	}
+	return list
+}
+
+// logsNAT reports whether a configuration needs the log of the NAT.
+func logsNAT(c *config.Config) bool { return len(c.Export.Collectors) > 0 }

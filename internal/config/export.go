@@ -1,0 +1,159 @@
+package config
+
+import (
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/natlog"
+)
+
+// Bounds of export.
+const (
+	leastSpoolSize = 1 << 20
+	mostSpoolSize  = 1 << 40
+	mostBatch      = 10_000
+)
+
+// export reads the collectors of the NAT log.
+func (l *loader) export(v value) {
+	c := &l.config.Export
+	v.mapping(fields{
+		"ipfix": func(v value) {
+			l.collectors(v, natlog.IPFIX, "collector", func(c *Collector) fields {
+				return fields{
+					"observation_domain": func(v value) { v.domain(&c.Domain) },
+					"template_interval":  func(v value) { v.duration(&c.TemplateInterval, time.Second) },
+					"user_name": func(v value) {
+						var how string
+						v.oneOf(&how, "variable", "fixed")
+						c.FixedNames = how == "fixed"
+					},
+				}
+			})
+		},
+		"netflow9": func(v value) {
+			l.collectors(v, natlog.NetFlow9, "collector", func(c *Collector) fields {
+				return fields{
+					"source_id":         func(v value) { v.domain(&c.Domain) },
+					"template_interval": func(v value) { v.duration(&c.TemplateInterval, time.Second) },
+				}
+			})
+		},
+		"syslog": func(v value) {
+			l.collectors(v, natlog.Syslog, "collector", func(c *Collector) fields {
+				return fields{"pen": func(v value) { v.domain(&c.PEN) }}
+			})
+		},
+		"http": func(v value) {
+			l.collectors(v, natlog.HTTP, "url", func(c *Collector) fields {
+				return fields{"batch": func(v value) {
+					var n int
+					if v.natural(&n); n > mostBatch {
+						v.errorf("%d is too large; write at most %d", n, mostBatch)
+						return
+					}
+					c.Batch = n
+				}}
+			})
+		},
+		"interim_interval": func(v value) { v.duration(&c.Interim, time.Minute) },
+		"spool": func(v value) {
+			v.mapping(fields{
+				"path": func(v value) {
+					s, ok := v.scalar()
+					switch {
+					case !ok:
+					case s == "":
+						v.errorf("is empty; write a directory")
+					case filepath.IsAbs(s):
+						c.SpoolPath = s
+					default:
+						c.SpoolPath = filepath.Join(l.dir, s)
+					}
+				},
+				"size": func(v value) { v.size(&c.SpoolSize) },
+			})
+		},
+	})
+}
+
+// collectors reads the collectors of one protocol. address is the key of its address.
+func (l *loader) collectors(v value, p natlog.Protocol, address string, more func(*Collector) fields) {
+	for _, v := range v.sequence() {
+		c := Collector{Protocol: p}
+		known := more(&c)
+		known[address] = func(v value) {
+			s, ok := v.scalar()
+			if !ok {
+				return
+			}
+			if err := natlog.CheckTarget(p, s); err != nil {
+				v.errorf("%v", err)
+				return
+			}
+			c.Target = s
+		}
+		v.require(v.mapping(known), address)
+		for _, x := range l.config.Export.Collectors {
+			if x.Protocol == p && sameTarget(x.Target, c.Target) {
+				v.child(address).errorf("%s is there twice; keep one", c.Target)
+			}
+		}
+		if c.Target != "" {
+			l.config.Export.Collectors = append(l.config.Export.Collectors, c)
+		}
+	}
+}
+
+// sameTarget reports whether two addresses are one but for letters' case.
+func sameTarget(a, b string) bool {
+	x, errX := url.Parse(a)
+	y, errY := url.Parse(b)
+	return errX == nil && errY == nil && strings.EqualFold(x.Host, y.Host) && x.Scheme == y.Scheme && x.Path == y.Path && x.RawQuery == y.RawQuery
+}
+
+// domain reads a number of 32 bits.
+func (v value) domain(to *uint32) {
+	s, ok := v.scalar()
+	if !ok {
+		return
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		v.errorf("%q is not a number from 0 to 4294967295", s)
+		return
+	}
+	*to = uint32(n)
+}
+
+// sizeUnits are the units of sizes.
+var sizeUnits = []struct {
+	name   string
+	octets int64
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}}
+
+// size reads a number of octets such as 1GiB.
+func (v value) size(to *int64) {
+	s, ok := v.scalar()
+	if !ok {
+		return
+	}
+	digits, unit := s, int64(1)
+	for _, u := range sizeUnits {
+		if rest, ok := strings.CutSuffix(s, u.name); ok {
+			digits, unit = strings.TrimSpace(rest), u.octets
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	switch {
+	case err != nil || n < 0 || n > mostSpoolSize/unit:
+		v.errorf("%q is not a size up to 1TiB; write a number with its unit, such as 512MiB or 1GiB", s)
+	case n*unit < leastSpoolSize:
+		v.errorf("%s is too small; write at least 1MiB", s)
+	default:
+		*to = n * unit
+	}
+}

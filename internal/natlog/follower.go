@@ -1,0 +1,214 @@
+package natlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/clock"
+	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriberdb/bindings"
+)
+
+const (
+	followEvery = 250 * time.Millisecond // between looks for events
+	followRetry = 5 * time.Second        // after an error
+	followMost  = 64                     // entries of the log that are read at once
+	tellEvery   = time.Minute            // between reports of a position that stays
+)
+
+// Log is the log of the NAT of all groups, in the database.
+type Log interface {
+	// JoinLog registers a reader, for which the log is kept, and TellLogPosition reports its
+	// progress.
+	JoinLog(ctx context.Context, group, reader string, p bindings.LogPosition) error
+	TellLogPosition(ctx context.Context, group, reader string, p bindings.LogPosition) error
+
+	// NATLog returns the events behind a position; bindings.ErrLogGap if it cannot.
+	NATLog(ctx context.Context, group string, after bindings.LogPosition, max int, block time.Duration) ([]nat.Event, bindings.LogPosition, error)
+
+	// NATLive yields an Allocated event of each block in service, and returns the position
+	// behind which the log goes on.
+	NATLive(ctx context.Context, group string, yield func([]nat.Event) error) (bindings.LogPosition, error)
+}
+
+// FollowerOptions are those of a Follower. All are required.
+type FollowerOptions struct {
+	Name    string // of the reader, unique in the database
+	Log     Log
+	Sink    *Sink
+	Groups  func() []string    // that are served now
+	Interim time.Duration      // after it, each block in service is told again
+	Gap     func(group string) // called when events of a group were missed
+	Now     func() time.Time   // the clock of interims
+	Logger  *slog.Logger
+}
+
+// Follower reads the log of the NAT into a Sink.
+type Follower struct {
+	o      FollowerOptions
+	groups map[string]*followed
+}
+
+// followed is the progress in one group's log.
+type followed struct {
+	at      bindings.LogPosition // zero: none yet
+	told    time.Time            // when the position was reported
+	interim time.Time            // when the blocks in service were told last
+}
+
+// NewFollower returns a Follower; Run makes it work.
+func NewFollower(o FollowerOptions) *Follower {
+	return &Follower{o: o, groups: map[string]*followed{}}
+}
+
+// Run follows until the context ends, and then returns nil. Errors are logged once in a row,
+// and what failed is tried again: nothing is lost as long as the database keeps the log.
+func (f *Follower) Run(ctx context.Context) error {
+	for failing := false; ctx.Err() == nil; {
+		err := f.look(ctx)
+		pause := followEvery
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			pause = followRetry
+			if !failing {
+				f.o.Logger.Warn("the NAT log cannot be followed for now; it is kept in Redis", "reader", f.o.Name, "error", err)
+			}
+		case failing:
+			f.o.Logger.Info("the NAT log is followed again", "reader", f.o.Name)
+		}
+		failing = err != nil
+		_ = clock.Sleep(ctx, pause)
+	}
+	return nil
+}
+
+// look takes all events that there are. A group that fails holds up no other.
+func (f *Follower) look(ctx context.Context) error {
+	var errs []error
+	for _, group := range f.o.Groups() {
+		for more := true; more && ctx.Err() == nil; {
+			var err error
+			if more, err = f.take(ctx, group); errors.Is(err, bindings.ErrLogNotWhole) {
+				break // of a daemon that starts
+			} else if err != nil {
+				errs = append(errs, fmt.Errorf("group %q: %w", group, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// take takes the next events of a group, and reports whether there may be more.
+func (f *Follower) take(ctx context.Context, group string) (more bool, err error) {
+	g, err := f.progress(group)
+	if err != nil {
+		return false, err
+	}
+	events, next, err := f.o.Log.NATLog(ctx, group, g.at, followMost, 0)
+	switch {
+	case errors.Is(err, bindings.ErrLogGap):
+		if g.at != (bindings.LogPosition{}) {
+			f.o.Logger.Error("events of the NAT log were missed; the blocks in service are told instead", "reader", f.o.Name, "group", group, "error", err)
+			f.o.Gap(group)
+		}
+		return true, f.tellLive(ctx, group, g)
+	case err != nil:
+		return false, err
+	case next != g.at:
+		if err := f.o.Sink.Append(group, next.String(), events); err != nil {
+			return false, err
+		}
+		g.at = next
+		return true, f.tell(ctx, group, g)
+	case f.o.Now().Sub(g.interim) >= f.o.Interim || g.interim.After(f.o.Now().Add(time.Minute)):
+		return true, f.tellLive(ctx, group, g)
+	case f.o.Now().Sub(g.told) >= tellEvery:
+		return false, f.tell(ctx, group, g)
+	}
+	return false, nil
+}
+
+// progress returns the progress in a group's log, as the sink has stored it.
+func (f *Follower) progress(group string) (*followed, error) {
+	if g := f.groups[group]; g != nil {
+		return g, nil
+	}
+	text, err := f.o.Sink.Position(group)
+	if err != nil {
+		return nil, err
+	}
+	g := &followed{}
+	if text != "" {
+		if g.at, err = bindings.ParseLogPosition(text); err != nil {
+			return nil, err
+		}
+	}
+	if text, err = f.o.Sink.Position(interimKey(group)); err != nil {
+		return nil, err
+	}
+	g.interim, _ = time.Parse(time.RFC3339, text) // the zero time if it was not stored
+	f.groups[group] = g
+	return g, nil
+}
+
+// interimKey is the key of the time of a group's last interims among the sink's positions. No
+// group has a name with a space.
+func interimKey(group string) string { return "interim " + group }
+
+func (f *Follower) tell(ctx context.Context, group string, g *followed) error {
+	if err := f.o.Log.TellLogPosition(ctx, group, f.o.Name, g.at); err != nil {
+		return err
+	}
+	g.told = f.o.Now()
+	return nil
+}
+
+// tellLive appends an Interim of each block in service. If there was no position, or the log
+// did not lead on from it, the log is followed from here on. A failure in between leads to the
+// same blocks again.
+func (f *Follower) tellLive(ctx context.Context, group string, g *followed) error {
+	now := f.o.Now()
+	position, err := f.o.Log.NATLive(ctx, group, func(blocks []nat.Event) error {
+		for i := range blocks {
+			b := &blocks[i]
+			b.Kind, b.Since, b.At = nat.Interim, b.At, latest(now, b.At)
+		}
+		return f.o.Sink.append(group, blocks)
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.o.Sink.Append(interimKey(group), now.Format(time.RFC3339), nil); err != nil {
+		return err
+	}
+	g.interim = now
+	if g.at.Epoch == position.Epoch && g.leads(ctx, f, group) {
+		return nil
+	}
+	if err := f.o.Log.JoinLog(ctx, group, f.o.Name, position); err != nil {
+		return err
+	}
+	if err := f.o.Sink.Append(group, position.String(), nil); err != nil {
+		return err
+	}
+	g.at = position
+	return f.tell(ctx, group, g)
+}
+
+// leads reports whether the log leads on from the position.
+func (g *followed) leads(ctx context.Context, f *Follower, group string) bool {
+	_, _, err := f.o.Log.NATLog(ctx, group, g.at, 1, 0)
+	return err == nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
