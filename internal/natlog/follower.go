@@ -168,13 +168,13 @@ func (f *Follower) tell(ctx context.Context, group string, g *followed) error {
 	return nil
 }
 
-// tellLive appends an Interim of each block in service. If there was no position, or the log
-// did not lead on from it, the log is followed from here on. A failure in between leads to the
-// same blocks again.
+// tellLive appends an Interim of each block in service, or its Allocated if there was no position
+// yet: the collector is new. If there was none, or the log did not lead on from it, the log is
+// followed from here on. A failure in between leads to the same blocks again.
 func (f *Follower) tellLive(ctx context.Context, group string, g *followed) error {
-	now := f.o.Now()
+	now, begins := f.o.Now(), g.at == (bindings.LogPosition{})
 	position, err := f.o.Log.NATLive(ctx, group, func(blocks []nat.Event) error {
-		for i := range blocks {
+		for i := 0; i < len(blocks) && !begins; i++ {
 			b := &blocks[i]
 			b.Kind, b.Since, b.At = nat.Interim, b.At, latest(now, b.At)
 		}
