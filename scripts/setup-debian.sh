@@ -56,6 +56,7 @@ needed=(
 	chromium:chromium
 	promtool:prometheus
 	nfcapd:nfdump
+	nfdump:nfdump
 	nfacctd:pmacct
 	rsyslogd:rsyslog
 )

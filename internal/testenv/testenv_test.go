@@ -48,6 +48,9 @@ func setup(t *testing.T) (installed map[string]string, loaded []string) {
 		name, pkg, _ := strings.Cut(entry, ":")
 		installed[name] = pkg
 	}
+	if strings.Contains(string(script), "\nunpacked="+SyslogNGRoot+"\nunpacked_packages=(syslog-ng-core ") {
+		installed[SyslogNGRoot+"/usr/sbin/syslog-ng"] = "syslog-ng-core"
+	}
 	return installed, list("modules")
 }
 
