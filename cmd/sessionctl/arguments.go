@@ -113,7 +113,7 @@ func moment(flag, text string, now time.Time) (time.Time, error) {
 type subscriberFlags struct {
 	group, nas, user, inside, userPrefix, station, session string
 
-	outside, state string // of what NAT does for them
+	outside, remote, state string // of what NAT does for them
 }
 
 // register registers the flags that select by records.
@@ -131,25 +131,37 @@ func (f *subscriberFlags) register(flags *pflag.FlagSet) {
 func (f *subscriberFlags) registerAll(flags *pflag.FlagSet) {
 	f.register(flags)
 	flags.StringVar(&f.outside, "outside", "", "only those with this outside `address`, prefix, or address:port")
+	flags.StringVar(&f.remote, "remote", "", "only those with a NAT session to this remote `A[:P]`; A may be a prefix")
 	flags.StringVar(&f.state, "state", "", "only in this `state`: "+strings.Join(subscriberStates(), ", "))
 }
 
+// natFlags are the values of the flags that are no texts.
+type natFlags struct {
+	outside, remote         string
+	outsidePort, remotePort uint32
+	state                   pb.SubscriberState
+}
+
 // check checks the flags, and returns the values of those that are no texts.
-func (f *subscriberFlags) check() (outside string, port uint32, state pb.SubscriberState, err error) {
+func (f *subscriberFlags) check() (v natFlags, err error) {
 	if err = prefix("--inside", f.inside); err != nil {
-		return "", 0, 0, err
+		return v, err
 	}
-	if outside, port, err = endpoint("--outside", f.outside); err != nil {
-		return "", 0, 0, err
+	if v.outside, v.outsidePort, err = endpoint("--outside", f.outside); err != nil {
+		return v, err
+	}
+	if v.remote, v.remotePort, err = endpoint("--remote", f.remote); err != nil {
+		return v, err
 	}
 	if f.state == "" {
-		return outside, port, 0, nil
+		return v, nil
 	}
 	n, known := pb.SubscriberState_value["SUBSCRIBER_STATE_"+strings.ToUpper(strings.ReplaceAll(f.state, "-", "_"))]
 	if !known || n == 0 {
-		return "", 0, 0, usagef("--state: %q is none of %s", f.state, strings.Join(subscriberStates(), ", "))
+		return v, usagef("--state: %q is none of %s", f.state, strings.Join(subscriberStates(), ", "))
 	}
-	return outside, port, pb.SubscriberState(n), nil
+	v.state = pb.SubscriberState(n)
+	return v, nil
 }
 
 // subscriberStates are the values of --state.

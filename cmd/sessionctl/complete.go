@@ -46,6 +46,9 @@ func (k completer) completePicks(c *cobra.Command) {
 	if c.Flags().Lookup("nas") != nil {
 		k.completeNASFlag(c)
 	}
+	if c.Flags().Lookup("remote") != nil {
+		complete(c, "remote") // the daemon does not know where subscribers may go
+	}
 	if c.Flags().Lookup("inside") != nil {
 		register(c, "inside", func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 			return k.completeInside(c, nil, typed)

@@ -127,12 +127,14 @@ func harmlessCell(cell string) string {
 	}
 	var b strings.Builder
 	begins := true
-	for i, r := range cell {
+	for len(cell) > 0 {
+		r, size := utf8.DecodeRuneInString(cell) // 1 of an octet that is not UTF-8
 		if begins && strings.ContainsRune(formulaBegins, r) {
 			b.WriteByte('\'')
 		}
 		begins = strings.ContainsRune(cellEnds, r)
-		b.WriteString(cell[i : i+max(utf8.RuneLen(r), 1)])
+		b.WriteString(cell[:size])
+		cell = cell[size:]
 	}
 	return b.String()
 }

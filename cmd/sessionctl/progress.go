@@ -25,6 +25,7 @@ type progressLine struct {
 	since time.Time
 	ended time.Time
 	rows  int
+	total int // rows in the end; 0 if that is not known
 	shown bool
 	over  chan struct{}
 	done  chan struct{}
@@ -90,6 +91,16 @@ func (p *progressLine) count(rows int) {
 	p.rows += rows
 }
 
+// reached says how many rows of how many have come; of 0, if that is not known.
+func (p *progressLine) reached(rows, total int) {
+	if p == nil {
+		return
+	}
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	p.rows, p.total = rows, total
+}
+
 func (p *progressLine) show() {
 	p.lock.Lock()
 	defer p.lock.Unlock()
@@ -98,7 +109,10 @@ func (p *progressLine) show() {
 		return
 	}
 	text := "waiting for sessiond, " + span(lasts)
-	if p.rows > 0 {
+	switch {
+	case p.rows > 0 && p.total > 0:
+		text = fmt.Sprintf("%d of %d rows, %s", p.rows, p.total, span(lasts))
+	case p.rows > 0:
 		text = fmt.Sprintf("%d rows, %s", p.rows, span(lasts))
 	}
 	p.shown = true

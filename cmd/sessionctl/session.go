@@ -34,7 +34,6 @@ func (f *sessionFlags) register(k completer, c *cobra.Command) {
 	flags.StringVar(&f.remote, "remote", "", "only this remote `A[:P]`; A may be a prefix")
 	flags.StringVar(&f.protocol, "protocol", "", "only this `protocol`: tcp, udp, icmp or a number")
 	k.completePicks(c)
-	complete(c, "remote")
 	complete(c, "protocol", "tcp", "udp", "icmp")
 }
 

@@ -85,12 +85,45 @@ func TestFishCompletes(t *testing.T) {
 	}
 }
 
-// TestZshCompletes: zsh reads the script, and defines the completion of sessionctl.
+// inZsh types lines into zsh on a terminal of its own, each with a tabulator behind it, and prints
+// the lines as they are then. By ^X zsh tells its line.
+const inZsh = `
+zmodload zsh/zpty || exit 1
+zpty shell zsh -f -i
+zpty -w shell "PS1= COLUMNS=500; autoload -U compinit; compinit -u -D; source $1"
+zpty -w shell 'tell() { print -r -- "<""$BUFFER"">"; BUFFER=; zle accept-line }; zle -N tell; bindkey "^X" tell; print READ""Y'
+zpty -r shell line '*READY*'
+shift
+for typed; do
+	zpty -w -n shell "$typed"$'\t\x18'
+	zpty -r shell line '*<*>*'
+	print -r -- "${${line##*<}%%>*}"
+done
+zpty -d shell
+`
+
+// TestZshCompletes: so does zsh.
 func TestZshCompletes(t *testing.T) {
 	t.Parallel()
 	folder, script := installed(t, "zsh")
-	got := inShell(t, folder, "127.0.0.1:1", "zsh", "-f", "-c", "autoload -U compinit; compinit -u -D; source "+script+"; print $_comps[sessionctl]")
-	if got != "_sessionctl" {
-		t.Errorf("%q", got)
+	server := controltest.Serve(t, controltest.Scene(), nil)
+	lines := [][2]string{
+		{"sessionctl nas get bng3", "sessionctl nas get bng3.example"},
+		{"sessionctl binding list --state dr", "sessionctl binding list --state draining"},
+		{"sessionctl pool drain 198.", "sessionctl pool drain 198.51.100.0/28"},
+		{"sessionctl subscriber list --user al", "sessionctl subscriber list --user alice"},
+		{"sessionctl subscriber get 100.64.0.", "sessionctl subscriber get 100.64.0."}, // two
+		{"sessionctl settings set idle_timeouts.ud", "sessionctl settings set idle_timeouts.udp="},
+		{"sessionctl subscriber list --remote 203.", "sessionctl subscriber list --remote 203."}, // any host, and no file
+	}
+	command := []string{"zsh", "-f", "-c", inZsh, "zsh", script}
+	for _, line := range lines {
+		command = append(command, line[0])
+	}
+	got := strings.Split(inShell(t, folder, server.Address, command...), "\n")
+	for i, line := range lines {
+		if len(got) != len(lines) || strings.TrimRight(got[i], " ") != line[1] {
+			t.Errorf("%s: %q, want %q", line[0], got, line[1])
+		}
 	}
 }

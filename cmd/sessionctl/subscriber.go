@@ -32,6 +32,7 @@ func (a subscriberCommands) listCommand() *cobra.Command {
 		Short: "List the subscribers online",
 		Example: "  sessionctl subscriber list --nas bng1.example --sort -down --limit 20\n" +
 			"  sessionctl subscriber list --inside 100.64.3.0/24 -o csv\n" +
+			"  sessionctl subscriber list --remote 203.0.113.5:443\n" +
 			"  sessionctl subscriber list --watch=5s\n" +
 			"  sessionctl subscriber list --user-prefix ali --order-by user_name",
 		Args: args(cobra.NoArgs),
@@ -55,7 +56,7 @@ func (a subscriberCommands) listCommand() *cobra.Command {
 
 // eachSubscriber pages through all subscribers that the flags select.
 func (a subscriberCommands) each(ctx context.Context, pick subscriberFlags, order string, show func([]*pb.Subscriber) error) error {
-	outside, port, state, err := pick.check()
+	nat, err := pick.check()
 	if err != nil {
 		return err
 	}
@@ -66,7 +67,7 @@ func (a subscriberCommands) each(ctx context.Context, pick subscriberFlags, orde
 	req := &pb.ListSubscribersRequest{
 		PageSize: pageSize, Group: pick.group, Nas: pick.nas, UserName: pick.user, Inside: pick.inside,
 		UserNamePrefix: pick.userPrefix, CallingStationId: pick.station, AcctSessionId: pick.session,
-		Outside: outside, OutsidePort: port, State: state, OrderBy: order,
+		Outside: nat.outside, OutsidePort: nat.outsidePort, Remote: nat.remote, RemotePort: nat.remotePort, State: nat.state, OrderBy: order,
 	}
 	return eachPage(ctx, func(ctx context.Context, token string) ([]*pb.Subscriber, string, error) {
 		ctx, cancel := a.bounded(ctx)

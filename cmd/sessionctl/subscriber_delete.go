@@ -19,7 +19,8 @@ func (a subscriberCommands) deleteCommand() *cobra.Command {
 		Use:   "delete {ADDRESS | --user U | --nas N | --inside PREFIX}",
 		Short: "Delete subscriber records: ends their NAT sessions and frees their ports",
 		Example: "  sessionctl subscriber delete 100.64.0.7\n" +
-			"  sessionctl subscriber delete --nas bng1.example --yes",
+			"  sessionctl subscriber delete --nas bng1.example --yes\n" +
+			"  sessionctl subscriber delete --remote 203.0.113.5:443 --validate-only",
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: a.completeInside,
 		RunE: func(c *cobra.Command, given []string) error {
@@ -56,7 +57,7 @@ func (f *subscriberFlags) narrow(given []string) error {
 	if *f == (subscriberFlags{group: f.group}) {
 		return usagef("say whom to delete: ADDRESS, --user, --nas, --inside or another flag")
 	}
-	_, _, _, err := f.check()
+	_, err := f.check()
 	return err
 }
 
@@ -84,7 +85,7 @@ func (a subscriberCommands) deleteQuestion(ctx context.Context, pick subscriberF
 var errNobody = errors.New("no such subscriber is online; see `sessionctl subscriber list`")
 
 func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags, order orderFlags) error {
-	outside, port, state, err := pick.check()
+	nat, err := pick.check()
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (a subscriberCommands) delete(ctx context.Context, pick subscriberFlags, or
 	res, err := client.DeleteSubscribers(ctx, &pb.DeleteSubscribersRequest{
 		Group: pick.group, Inside: pick.inside, Nas: pick.nas, UserName: pick.user,
 		UserNamePrefix: pick.userPrefix, CallingStationId: pick.station, AcctSessionId: pick.session,
-		Outside: outside, OutsidePort: port, State: state,
+		Outside: nat.outside, OutsidePort: nat.outsidePort, Remote: nat.remote, RemotePort: nat.remotePort, State: nat.state,
 		Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
 	})
 	if err != nil {

@@ -77,6 +77,8 @@ type follower struct {
 	out   *list[*pb.SubscriberEvent]
 	begun bool // a stream was served once
 	away  bool // a lost connection was told of
+
+	listing func() // ends the progress of the list that comes now; nil without one
 }
 
 // follow prints events until the context ends, or an error that does not pass.
@@ -144,6 +146,7 @@ func (w *follower) stream(ctx context.Context) (served bool, err error) {
 		fmt.Fprintln(w.stderr, "sessionctl: "+text)
 	}
 	w.begun, w.away = true, false
+	defer w.showProgress(&pb.WatchSubscribersResponse{Listed: true})
 	for {
 		res, err := stream.Recv()
 		if err != nil {
@@ -155,8 +158,23 @@ func (w *follower) stream(ctx context.Context) (served bool, err error) {
 	}
 }
 
+// showProgress shows how far a list has come, until it is complete.
+func (w *follower) showProgress(res *pb.WatchSubscribersResponse) {
+	if p := res.GetListProgress(); p != nil {
+		if w.listing == nil {
+			w.listing = w.progress.begin()
+		}
+		w.progress.reached(int(p.GetListed()), int(p.GetTotal()))
+	}
+	if res.GetListed() && w.listing != nil {
+		w.listing()
+		w.listing = nil
+	}
+}
+
 // show prints one message, and keeps its token.
 func (w *follower) show(res *pb.WatchSubscribersResponse) error {
+	w.showProgress(res)
 	if e := res.GetEvent(); e != nil {
 		if e.GetResumeToken() != "" {
 			w.token = e.GetResumeToken()

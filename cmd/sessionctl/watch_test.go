@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -237,4 +240,41 @@ func TestWatchCSVKeepsItsColumns(t *testing.T) {
 	if told := w.stderr.String(); !strings.Contains(told, "of group default: Redis lost them") {
 		t.Errorf("it told %q", told)
 	}
+}
+
+// TestWatchShowsProgress: while those online are listed, a terminal shows how many of how many have
+// come; it ends with the list, and with the connection.
+func TestWatchShowsProgress(t *testing.T) {
+	t.Parallel()
+	var stdout bytes.Buffer
+	var shown lockedBuffer
+	now := time.Unix(0, 0)
+	a := sceneApp("", &stdout, io.Discard)
+	a.progress = &progressLine{to: &shown, now: func() time.Time { return now }}
+	w := follower{subscriberCommands: subscriberCommands{a}}
+	w.out = newList(&w.printer, []string{"TIME"}, func(*pb.SubscriberEvent) []string { return []string{"x"} })
+	show := func(res *pb.WatchSubscribersResponse, want string) {
+		t.Helper()
+		if err := w.show(res); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(2 * time.Second)
+		before := shown.String()
+		a.progress.show()
+		if got := strings.TrimPrefix(shown.String(), before); got != want {
+			t.Errorf("%v shows %q, want %q", res, got, want)
+		}
+	}
+	progress := func(listed uint32, total *uint32) *pb.WatchSubscribersResponse {
+		return &pb.WatchSubscribersResponse{ListProgress: &pb.WatchListProgress{Listed: listed, Total: total}}
+	}
+	show(progress(256, proto.Uint32(1000)), "\r256 of 1000 rows, 2s\x1b[K")
+	show(&pb.WatchSubscribersResponse{Event: &pb.SubscriberEvent{Kind: pb.EventKind_EVENT_KIND_LISTED}}, "\r257 of 1000 rows, 4s\x1b[K")
+	show(progress(512, nil), "\r512 rows, 6s\x1b[K")
+	w.showProgress(&pb.WatchSubscribersResponse{Listed: true}) // as at the end of a stream
+	show(progress(512, proto.Uint32(1000)), "\r512 of 1000 rows, 8s\x1b[K")
+	end := progress(1000, proto.Uint32(1000))
+	end.Listed = true
+	show(end, "")
+	show(&pb.WatchSubscribersResponse{Event: &pb.SubscriberEvent{Kind: pb.EventKind_EVENT_KIND_CUT}}, "")
 }

@@ -18,7 +18,7 @@
 //	rebuild.go     the index anew from a dump, beside events; whether the kernel sends all
 //	delete.go      deletes with proof by the index; provetable.go: by passes
 //	ports.go       the ports that an address uses
-//	counts.go      how many entries addresses have, and begin
+//	counts.go      how many entries addresses have, and begin; remotes.go: with which hosts
 //	bounds.go      addresses at the bounds of what they may begin
 //	begun.go       counts of what busy addresses begin
 //	probe.go       asks the kernel for known entries

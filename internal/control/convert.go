@@ -208,6 +208,7 @@ func toEvent(e *inspect.Event) *pb.SubscriberEvent {
 		Reason:     reasons[e.Reason],
 		Subscriber: toSubscriber(&e.Subscriber),
 
+		Late:           e.Late,
 		TerminateCause: e.Cause,
 		SessionsEnded:  count(e.SessionsEnded),
 	}
@@ -640,6 +641,8 @@ type subscriberQuery interface {
 	recordQuery
 	outsideQuery
 	GetState() pb.SubscriberState
+	GetRemote() string
+	GetRemotePort() uint32
 }
 
 func fromSubscriberQuery(q subscriberQuery) (inspect.SubscriberFilter, error) {
@@ -648,6 +651,12 @@ func fromSubscriberQuery(q subscriberQuery) (inspect.SubscriberFilter, error) {
 		return f, err
 	}
 	if f.State, err = fromEnum("state", q.GetState(), subscriberStates); err != nil {
+		return f, err
+	}
+	if f.Remote, err = fromPrefix("remote", q.GetRemote()); err != nil {
+		return f, err
+	}
+	if f.RemotePort, err = fromPort("remote_port", q.GetRemotePort()); err != nil {
 		return f, err
 	}
 	f.Outside, f.Port, err = fromOutside(q)

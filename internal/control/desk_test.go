@@ -152,9 +152,9 @@ func TestOrders(t *testing.T) {
 func TestFilters(t *testing.T) {
 	t.Parallel()
 	type filter struct {
-		prefix, station, session, outside string
-		port                              uint32
-		state                             pb.SubscriberState
+		prefix, station, session, outside, remote string
+		port, remotePort                          uint32
+		state                                     pb.SubscriberState
 	}
 	for name, c := range map[string]struct {
 		filter
@@ -168,6 +168,10 @@ func TestFilters(t *testing.T) {
 		"outside":         {filter{outside: "198.51.100.0/28"}, []string{"alice"}},
 		"port":            {filter{outside: "198.51.100.1", port: 1100}, []string{"alice"}},
 		"another port":    {filter{outside: "198.51.100.1", port: 1600}, nil},
+		"remote":          {filter{remote: "203.0.113.0/24"}, []string{"alice"}},
+		"remote port":     {filter{remotePort: 443}, []string{"alice"}},
+		"both":            {filter{remote: "203.0.113.5", remotePort: 443}, []string{"alice"}},
+		"another remote":  {filter{remote: "198.51.100.77"}, nil},
 		"waiting":         {filter{state: pb.SubscriberState_SUBSCRIBER_STATE_PENDING}, []string{"bob"}},
 		"active":          {filter{state: pb.SubscriberState_SUBSCRIBER_STATE_ACTIVE}, []string{"alice"}},
 		"ending":          {filter{state: pb.SubscriberState_SUBSCRIBER_STATE_ENDING}, nil},
@@ -177,15 +181,35 @@ func TestFilters(t *testing.T) {
 		api := serve(t, controltest.Scene())
 		res, err := api.ListSubscribers(t.Context(), &pb.ListSubscribersRequest{
 			UserNamePrefix: c.prefix, CallingStationId: c.station, AcctSessionId: c.session, Outside: c.outside, OutsidePort: c.port, State: c.state,
+			Remote: c.remote, RemotePort: c.remotePort,
 		})
 		if got := usersOf(res.GetSubscribers()); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, %v; want %v", name, got, err, c.want)
 		}
+		only, err := api.DeleteSubscribers(t.Context(), &pb.DeleteSubscribersRequest{
+			UserNamePrefix: c.prefix, CallingStationId: c.station, AcctSessionId: c.session, Outside: c.outside, OutsidePort: c.port, State: c.state,
+			Remote: c.remote, RemotePort: c.remotePort, ValidateOnly: true,
+		})
+		if err != nil || int(only.GetDeleted()) != len(c.want) {
+			t.Errorf("%s: would delete %v, %v; want %v", name, only, err, c.want)
+		}
 		gone, err := api.DeleteSubscribers(t.Context(), &pb.DeleteSubscribersRequest{
 			UserNamePrefix: c.prefix, CallingStationId: c.station, AcctSessionId: c.session, Outside: c.outside, OutsidePort: c.port, State: c.state,
+			Remote: c.remote, RemotePort: c.remotePort,
 		})
 		if got := usersOf(gone.GetSubscribers()); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: deleted %v, %v; want %v", name, got, err, c.want)
+		}
+	}
+}
+
+// TestBadRemotes: a remote that is none names its field.
+func TestBadRemotes(t *testing.T) {
+	t.Parallel()
+	api := serve(t, controltest.Scene())
+	for _, req := range []*pb.ListSubscribersRequest{{Remote: "host.example"}, {RemotePort: 65536}, {Remote: "203.0.113.5:443"}} {
+		if _, err := api.ListSubscribers(t.Context(), req); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "remote") {
+			t.Errorf("%v: %v", req, err)
 		}
 	}
 }

@@ -15,7 +15,7 @@
 // Services, a file each:
 //
 //	subscribers.go SubscriberService: records by key, lists, changes
-//	watch.go       its watch: events, gaps, progress, and lists before them
+//	watch.go       its watch: events, gaps, progress; watchlist.go: those online, between the events
 //	nat.go         NatService: bindings and pools
 //	sessions.go    SessionService: conntrack entries
 //	controls.go    ControlService: settings, status, reconcile

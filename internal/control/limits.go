@@ -20,12 +20,16 @@ type Limits struct {
 	StreamsPerPeer     int           // at least 1
 	StallTimeout       time.Duration // longest time in which a stream's reader may take nothing
 	CallTimeout        time.Duration // longest time of a call that is no stream
+
+	// SilenceTimeout is the longest silence of a peer, at least a second. Then it is asked for a
+	// sign of life, and loses its connection without one in a third of that time.
+	SilenceTimeout time.Duration
 }
 
 // DefaultLimits suit a NOC with some dashboards, and bound the memory to some
 // tens of MB if all streams stall.
 func DefaultLimits() Limits {
-	return Limits{Connections: 256, ConnectionsPerPeer: 32, Streams: 128, StreamsPerPeer: 32, StallTimeout: 30 * time.Second, CallTimeout: 10 * time.Minute}
+	return Limits{Connections: 256, ConnectionsPerPeer: 32, Streams: 128, StreamsPerPeer: 32, StallTimeout: 30 * time.Second, CallTimeout: 10 * time.Minute, SilenceTimeout: time.Minute}
 }
 
 func (l Limits) withDefaults() Limits {
@@ -37,11 +41,12 @@ func (l Limits) withDefaults() Limits {
 		StreamsPerPeer:     cmp.Or(l.StreamsPerPeer, d.StreamsPerPeer),
 		StallTimeout:       cmp.Or(l.StallTimeout, d.StallTimeout),
 		CallTimeout:        cmp.Or(l.CallTimeout, d.CallTimeout),
+		SilenceTimeout:     cmp.Or(l.SilenceTimeout, d.SilenceTimeout),
 	}
 }
 
 func (l Limits) check() error {
-	if l.Connections < 0 || l.ConnectionsPerPeer < 0 || l.Streams < 0 || l.StreamsPerPeer < 0 || l.StallTimeout < 0 || l.CallTimeout < 0 {
+	if l.Connections < 0 || l.ConnectionsPerPeer < 0 || l.Streams < 0 || l.StreamsPerPeer < 0 || l.StallTimeout < 0 || l.CallTimeout < 0 || l.SilenceTimeout < 0 {
 		return errors.New("control: Limits cannot be negative")
 	}
 	return nil

@@ -389,3 +389,31 @@ func (c *deafConn) Close() error {
 	}
 	return err
 }
+
+// TestDeadPeerIsFound_I10: the watch of a peer that gives no sign of life ends, while that of one
+// that is only silent goes on.
+func TestDeadPeerIsFound_I10(t *testing.T) {
+	t.Parallel()
+	told, b := newLedger(), controltest.Scene()
+	server := controltest.Serve(t, b, limited(control.Limits{SilenceTimeout: time.Second}, told))
+	stream, err := watch(t.Context(), dial(t, server.Address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames, headers := rawCall(t, server.Address, "/sessiond.v1.SubscriberService/WatchSubscribers")
+	err = errors.Join( // and it reads nothing, so it answers no ping
+		frames.WriteSettings(),
+		frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers, EndHeaders: true}),
+		frames.WriteData(1, true, make([]byte, 5)),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told.await(t, "WatchSubscribers opened", 2)
+	told.await(t, "WatchSubscribers canceled", 1)
+	told.await(t, "closed ended", 1)
+	b.Publish(inspect.Event{Kind: inspect.EventCut, Subscriber: b.Online[0]})
+	if e := next(t, stream); e.GetKind() != pb.EventKind_EVENT_KIND_CUT {
+		t.Errorf("the silent watch got %v", e)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"math"
+	"net/netip"
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -12,19 +13,25 @@ import (
 
 // A resume token is a position in the stream of events, with a checksum that detects a
 // damaged one. In octets: the checksum (4) of all that follows; the version (1); the run (8);
-// the number of the event; and for each group its name, the checksum of the epoch (8), the
-// feed entry and the number of its changes. Names and entries have their length before them;
-// numbers without a size are of variable length.
+// the number of the event; the place in a list; and for each group its name, the checksum of the
+// epoch (8), the feed entry and the number of its changes. The place in a list is a 0 for none; or
+// a 1, the checksum of the filter (4), its group, and the group and the address (0, 4 or 16) that
+// was listed last. Names, addresses and entries have their length before them; numbers without a
+// size are of variable length.
 
 // tokenVersion is the version of resume tokens. A daemon reads those of its version alone: any
 // other is a position that cannot be gone on from.
-const tokenVersion = 1
+const tokenVersion = 2
 
-// resumeToken returns the token of a position.
-func resumeToken(p inspect.Position) string {
-	raw := append(make([]byte, 0, 24+48*len(p.Feeds)), tokenVersion)
+// resumeToken returns the token of a position behind which nothing has to be listed.
+func resumeToken(p inspect.Position) string { return watchToken(p, nil) }
+
+// watchToken returns the token of a position at which a list may not have come to its end.
+func watchToken(p inspect.Position, list *listPlace) string {
+	raw := append(make([]byte, 0, 25+48*len(p.Feeds)), tokenVersion)
 	raw = binary.BigEndian.AppendUint64(raw, p.Run)
 	raw = binary.AppendUvarint(raw, p.Seq)
+	raw = list.append(raw)
 	for _, f := range p.Feeds {
 		raw = appendText(raw, f.Group)
 		raw = binary.BigEndian.AppendUint64(raw, f.Epoch)
@@ -32,6 +39,16 @@ func resumeToken(p inspect.Position) string {
 		raw = binary.AppendUvarint(raw, uint64(f.Changes))
 	}
 	return withSum(raw)
+}
+
+// append appends the place in a list, or that there is none.
+func (p *listPlace) append(raw []byte) []byte {
+	if p == nil {
+		return append(raw, 0)
+	}
+	raw = binary.BigEndian.AppendUint32(append(raw, 1), p.filter)
+	raw = appendText(appendText(raw, p.group), p.after.Group)
+	return appendText(raw, string(p.after.Inside.AsSlice()))
 }
 
 // withSum returns the text of a token with a checksum before it.
@@ -44,18 +61,21 @@ func appendText(to []byte, text string) []byte {
 	return append(binary.AppendUvarint(to, uint64(len(text))), text...)
 }
 
-// parseResumeToken returns the position of a token. One of another version is a position of
-// another run without any feed.
-func parseResumeToken(token string) (inspect.Position, error) {
+// parseResumeToken returns the position of a token, and the place in a list that has not come to
+// its end there. A token of another version is a position of another run without any feed.
+func parseResumeToken(token string) (p inspect.Position, list *listPlace, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) < 5 || binary.BigEndian.Uint32(raw) != crc32.ChecksumIEEE(raw[4:]) {
-		return inspect.Position{}, badResumeToken()
+		return p, nil, badResumeToken()
 	}
 	if raw[4] != tokenVersion {
-		return inspect.Position{}, nil
+		return p, nil, nil
 	}
 	r := tokenReader{rest: raw[5:]}
-	p := inspect.Position{Run: r.fixed(), Seq: r.number()}
+	p.Run, p.Seq = r.fixed(), r.number()
+	if r.number() != 0 {
+		list = r.place()
+	}
 	for len(r.rest) > 0 && !r.bad {
 		f := inspect.FeedPosition{Group: r.text(), Epoch: r.fixed(), Entry: subscriber.ParseVersion(r.text())}
 		changes := r.number()
@@ -65,10 +85,10 @@ func parseResumeToken(token string) (inspect.Position, error) {
 		}
 		p.Feeds = append(p.Feeds, f)
 	}
-	if r.bad || resumeToken(p) != token { // only tokens that resumeToken makes
-		return inspect.Position{}, badResumeToken()
+	if r.bad || watchToken(p, list) != token { // only tokens that watchToken makes
+		return inspect.Position{}, nil, badResumeToken()
 	}
-	return p, nil
+	return p, list, nil
 }
 
 func badResumeToken() error {
@@ -82,13 +102,27 @@ type tokenReader struct {
 }
 
 func (r *tokenReader) fixed() uint64 {
-	if len(r.rest) < 8 {
+	var n [8]byte
+	r.read(n[:])
+	return binary.BigEndian.Uint64(n[:])
+}
+
+func (r *tokenReader) read(octets []byte) {
+	if len(r.rest) < len(octets) {
 		r.bad, r.rest = true, nil
-		return 0
+		return
 	}
-	n := binary.BigEndian.Uint64(r.rest)
-	r.rest = r.rest[8:]
-	return n
+	r.rest = r.rest[copy(octets, r.rest):]
+}
+
+// place reads a place in a list, behind its mark.
+func (r *tokenReader) place() *listPlace {
+	var sum [4]byte
+	r.read(sum[:])
+	p := listPlace{filter: binary.BigEndian.Uint32(sum[:])}
+	p.group, p.after.Group = r.text(), r.text()
+	p.after.Inside, _ = netip.AddrFromSlice([]byte(r.text()))
+	return &p
 }
 
 func (r *tokenReader) number() uint64 {

@@ -27,13 +27,9 @@ const graceOnStop = 5 * time.Second
 // rememberWithin bounds the wait for the outcome of a request to be remembered.
 const rememberWithin = 2 * time.Second
 
-// Watches can be silent for hours: keepalives detect dead peers. Clients may
-// send their own.
-const (
-	keepaliveTime    = time.Minute
-	keepaliveTimeout = 20 * time.Second
-	keepaliveMinimum = 10 * time.Second
-)
+// keepaliveMinimum is the least time between the pings of a client, which ask whether the daemon
+// is still there: a watch can be silent for hours.
+const keepaliveMinimum = 10 * time.Second
 
 // Bounds of one connection. Requests are small; gRPC's own bounds are 4 MiB for
 // one and 16 MiB for its headers.
@@ -172,7 +168,7 @@ func New(o Options) (*Server, error) {
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: keepaliveTime, Timeout: keepaliveTimeout, MaxConnectionIdle: idleConnection,
+			Time: s.limits.SilenceTimeout, Timeout: s.limits.SilenceTimeout / 3, MaxConnectionIdle: idleConnection,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),

@@ -9,7 +9,6 @@ import (
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/inspect"
-	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // Bounds of progress_interval.
@@ -19,10 +18,12 @@ const (
 )
 
 func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, stream pb.SubscriberService_WatchSubscribersServer) error {
-	watch, err := fromWatchRequest(req)
+	watch, list, err := fromWatchRequest(req)
 	if err != nil {
 		return err
 	}
+	w := eventStream{service: s, stream: stream, filter: watch.Filter, lists: req.GetList(), list: list}
+	watch.Busy = w.list.more
 	ctx := stream.Context()
 	messages, err := s.backend.Watch(ctx, watch)
 	if err != nil {
@@ -31,7 +32,6 @@ func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, st
 	if err := stream.SendHeader(metadata.MD{}); err != nil {
 		return err
 	}
-	w := eventStream{service: s, stream: stream, filter: watch.Filter, lists: req.GetList(), unlisted: req.GetList() && watch.After == nil}
 	for m, err := range messages {
 		if err != nil {
 			return err
@@ -48,17 +48,25 @@ func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, st
 
 // eventStream is one call of WatchSubscribers.
 type eventStream struct {
-	service  *subscriberService
-	stream   pb.SubscriberService_WatchSubscribersServer
-	filter   inspect.SubscriberFilter
-	lists    bool // after gaps
-	unlisted bool // the list at the begin was not sent
+	service *subscriberService
+	stream  pb.SubscriberService_WatchSubscribersServer
+	filter  inspect.SubscriberFilter
+	lists   bool // at the begin, and after gaps
+	list    watchList
 }
 
-// send sends one message, and the list that has to follow it. Until the list is sent no
-// message has a token, because a watch that goes on behind it would have no list.
+// token returns the resume token of a position, at which the list may not have come to its end.
+func (w *eventStream) token(at inspect.Position) string {
+	return watchToken(at, w.list.place(w.filter))
+}
+
+// send sends one message, or in place of one without an event the next page of the list.
 func (w *eventStream) send(m *inspect.Message) error {
 	switch {
+	case m.Notice != nil && w.list.more():
+		e := toEvent(&m.Notice.Event)
+		e.ResumeToken = w.token(m.Notice.Position())
+		return w.stream.Send(&pb.WatchSubscribersResponse{Event: e})
 	case m.Notice != nil:
 		message, err := m.Notice.Encoded(encodeNotice)
 		if err != nil {
@@ -66,72 +74,52 @@ func (w *eventStream) send(m *inspect.Message) error {
 		}
 		return w.stream.SendMsg(encodedMessage(message))
 	case m.Gap != nil:
-		res := &pb.WatchSubscribersResponse{Gap: toGap(m.Gap)}
-		if !w.lists || !m.Gap.ListAgain {
-			res.ResumeToken = resumeToken(m.Position)
-			return w.stream.Send(res)
+		if w.lists && m.Gap.ListAgain && !w.list.demand(w.gapGroup(m.Gap)) && m.Gap.Cause == inspect.GapFeed {
+			return nil // the list that is to come shows all that is missing
 		}
-		if err := w.stream.Send(res); err != nil {
-			return err
-		}
-		return w.list(m.Gap.Group, m.Position)
-	case w.unlisted:
-		w.unlisted = false
-		return w.list("", m.Position)
+		return w.stream.Send(&pb.WatchSubscribersResponse{Gap: toGap(m.Gap), ResumeToken: w.token(m.Position)})
+	case w.list.more():
+		return w.page(m.Position)
 	}
-	return w.stream.Send(&pb.WatchSubscribersResponse{ResumeToken: resumeToken(m.Position)})
+	return w.stream.Send(&pb.WatchSubscribersResponse{ResumeToken: w.token(m.Position)})
 }
 
-// list sends the subscribers online, of one group or all, and then the position behind which
-// events follow.
-func (w *eventStream) list(group string, behind inspect.Position) error {
-	f := w.filter
-	if group != "" {
-		f.Group = group
+// gapGroup returns the group to list after a gap: of a watch of one group "", for all of its own.
+func (w *eventStream) gapGroup(g *inspect.Gap) string {
+	if w.filter.Group != "" {
+		return ""
 	}
-	for after := (subscriber.Key{}); ; {
-		page, next, err := w.service.backend.Subscribers(w.stream.Context(), f, after, maxPageSize)
-		if err != nil {
-			return err
-		}
-		now := timestamp(w.service.now())
-		for i := range page {
-			err := w.stream.Send(&pb.WatchSubscribersResponse{Event: &pb.SubscriberEvent{
-				At: now, Kind: pb.EventKind_EVENT_KIND_LISTED, Subscriber: toSubscriber(&page[i]),
-			}})
-			if err != nil {
-				return err
-			}
-		}
-		if next == (subscriber.Key{}) {
-			return w.stream.Send(&pb.WatchSubscribersResponse{Listed: true, ResumeToken: resumeToken(behind)})
-		}
-		after = next
-	}
+	return g.Group
 }
 
-func fromWatchRequest(req *pb.WatchSubscribersRequest) (w inspect.Watch, err error) {
+// fromWatchRequest returns the watch that is asked for, and its list.
+func fromWatchRequest(req *pb.WatchSubscribersRequest) (w inspect.Watch, list watchList, err error) {
 	if w.Filter, err = fromRecordQuery(req); err != nil {
-		return w, err
+		return w, list, err
 	}
 	if w.Kinds, err = fromEventKinds("kinds", req.GetKinds()); err != nil {
-		return w, err
+		return w, list, err
 	}
-	if token := req.GetResumeToken(); token != "" {
-		position, err := parseResumeToken(token)
+	switch token := req.GetResumeToken(); {
+	case token != "":
+		position, place, err := parseResumeToken(token)
 		if err != nil {
-			return w, err
+			return w, list, err
 		}
-		w.After = &position
+		if w.After = &position; place != nil && req.GetList() {
+			list = place.resumed(w.Filter)
+		}
+	case req.GetList():
+		list.demand("")
 	}
 	if m := req.GetProgressInterval(); m != nil {
 		w.Progress = m.AsDuration()
 		if m.CheckValid() != nil || w.Progress < minProgress || w.Progress > maxProgress {
-			return w, invalid("progress_interval", "must be %v to %v", minProgress, maxProgress)
+			return w, list, invalid("progress_interval", "must be %v to %v", minProgress, maxProgress)
 		}
 	}
 	w.Gaps = req.GetTellGaps() || req.GetList()
-	return w, nil
+	return w, list, nil
 }
 
 // isLost reports whether a watch ended because events were lost.

@@ -19,6 +19,7 @@ type Broadcaster struct {
 	mu       sync.Mutex
 	kept     []*Notice     // the newest events, the oldest first
 	octets   int           // of these
+	listed   listedFeeds   // the newest list of positions
 	next     uint64        // number of the next event
 	since    uint64        // number of the first event since events are kept
 	feeds    FeedPositions // behind the newest event
@@ -26,6 +27,13 @@ type Broadcaster struct {
 	waiting  waiters // those that have taken all events that they want
 	idle     *time.Timer
 	closed   bool
+}
+
+// listedFeeds is a list of positions that events share, with the octets of their tokens: with a
+// thousand groups a token has more of them than its event.
+type listedFeeds struct {
+	FeedPositions
+	token int
 }
 
 // BroadcasterOptions are the options of a Broadcaster.
@@ -87,17 +95,50 @@ func (b *Broadcaster) publish(n *Notice, octets int) {
 	if !b.active.Load() {
 		return
 	}
-	n.seq, n.octets = b.next, octets
+	n.seq = b.next
 	b.next++
 	b.feeds = n.feeds
+	b.weighLocked(n, octets)
 	b.kept = append(b.kept, n)
-	b.octets += octets
+	b.octets += n.octets
 	for b.octets > b.o.Octets && len(b.kept) > 1 {
-		b.octets -= b.kept[0].octets
-		b.kept[0] = nil
-		b.kept = b.kept[1:]
+		b.forgetOldestLocked()
 	}
 	b.waiting.release(n)
+}
+
+// weighLocked sets the octets of a notice that comes next: its own, those of its token, and those
+// of its list of positions, unless the notice before has the same list.
+func (b *Broadcaster) weighLocked(n *Notice, octets int) {
+	fresh := len(b.kept) == 0 || !n.feeds.shares(&b.listed.FeedPositions)
+	if fresh {
+		b.listed = listedFeeds{n.feeds, n.feeds.tokenOctets()}
+		n.list = positionOctets * len(n.feeds.Shared)
+	}
+	if n.octets = octets + n.list; n.gap == nil {
+		n.octets += b.listed.token
+	}
+}
+
+// forgetOldestLocked forgets the oldest notice, of several. The next one takes over the octets of
+// their common list.
+func (b *Broadcaster) forgetOldestLocked() {
+	old, next := b.kept[0], b.kept[1]
+	if next.feeds.shares(&old.feeds) {
+		next.list = old.list
+		next.octets += next.list
+		b.octets += next.list
+	}
+	b.octets -= old.octets
+	b.kept[0] = nil
+	b.kept = b.kept[1:]
+}
+
+// newest returns the number of the newest event.
+func (b *Broadcaster) newest() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.next - 1
 }
 
 // firstLocked returns the number of the oldest event that is kept, or of the next one.
@@ -185,7 +226,7 @@ func (b *Broadcaster) forget() {
 		return
 	}
 	b.active.Store(false)
-	b.kept, b.octets = nil, 0
+	b.kept, b.octets, b.listed = nil, 0, listedFeeds{}
 	b.next++
 	b.since = b.next
 }

@@ -3,6 +3,7 @@ package inspect
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"math/rand/v2"
 	"net/netip"
@@ -415,6 +416,119 @@ func TestLostFeed(t *testing.T) {
 }
 
 // TestNoticeIsEncodedOnce: an event is encoded once for all watchers.
+// TestGapIsToldOnce: who lists after a gap is not told of gaps that were there by then, as the list
+// shows those changes; of later ones, of other groups, and over a reconnect it is.
+func TestGapIsToldOnce(t *testing.T) {
+	t.Parallel()
+	b := broadcaster(20)
+	lose := func(group string) { b.Lose(Gap{Cause: GapFeed, Group: group, ListAgain: true}, FeedPositions{}) }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	messages := watch(t, b, ctx, Watch{Gaps: true})
+	lose("east")
+	publish(b, event(1))
+	lose("east")
+	lose("west")
+	publish(b, event(2))
+	var got []string
+	again := false
+	for m, err := range messages {
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case m.Gap != nil:
+			got = append(got, m.Gap.Group)
+		case m.Notice != nil:
+			got = append(got, fmt.Sprint(m.Notice.SessionsEnded))
+			if m.Notice.SessionsEnded == 2 {
+				again = true
+				lose("east")
+				publish(b, event(3))
+			}
+			if m.Notice.SessionsEnded == 3 {
+				cancel()
+			}
+		}
+	}
+	if want := []string{"east", "1", "west", "2", "east", "3"}; !again || !slices.Equal(got, want) {
+		t.Errorf("told %v, want %v", got, want)
+	}
+}
+
+// TestBusyReader: a reader with work of its own gets a message as soon as there is no event, and
+// waits again when it has none.
+func TestBusyReader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := broadcaster(100)
+		work := 3
+		messages := watch(t, b, t.Context(), Watch{Gaps: true, Busy: func() bool { return work > 0 }})
+		publish(b, event(0), event(1))
+		var got []string
+		began := time.Now()
+		for m := range messages {
+			if m.Notice != nil {
+				got = append(got, fmt.Sprint(m.Notice.SessionsEnded))
+				if m.Notice.SessionsEnded == 9 {
+					break
+				}
+				continue
+			}
+			got = append(got, fmt.Sprint("behind ", m.Position.Seq))
+			if work--; work == 1 {
+				publish(b, event(2))
+			}
+			if work == 0 {
+				time.AfterFunc(time.Hour, func() { publish(b, event(9)) })
+			}
+		}
+		if want := []string{"behind 0", "0", "1", "behind 2", "2", "behind 3", "9"}; !slices.Equal(got, want) || time.Since(began) < time.Hour {
+			t.Errorf("got %q after %v, want %q", got, time.Since(began), want)
+		}
+		b.Close()
+	})
+}
+
+// TestTokensAreCounted: the positions of many groups, and the tokens made of them, count as memory
+// of the events that are kept: a list of positions once, whichever of its events are gone.
+func TestTokensAreCounted(t *testing.T) {
+	t.Parallel()
+	list := func(groups int) FeedPositions {
+		var f FeedPositions
+		for i := range groups {
+			f.Shared = append(f.Shared, FeedPosition{Group: fmt.Sprintf("group-%04d", i), Entry: subscriber.ParseVersion("1772359200000-3")})
+		}
+		return f
+	}
+	keep := func(groups, moves, events int) *Broadcaster {
+		b := NewBroadcaster(BroadcasterOptions{Run: 7, Octets: 4 << 20, Keep: time.Minute})
+		watch(t, b, t.Context(), Watch{})
+		for range moves {
+			f := list(groups)
+			for i := range events {
+				b.Publish(event(i), f)
+			}
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		octets := 0
+		for i, n := range b.kept {
+			octets += n.octets
+			if shares := i > 0 && n.feeds.shares(&b.kept[i-1].feeds); (n.list > 0) == (shares || groups == 0) {
+				t.Errorf("%d groups: notice %d of %d has the octets %d of its list", groups, i, len(b.kept), n.list)
+			}
+		}
+		if octets != b.octets || octets > 4<<20 {
+			t.Errorf("%d groups: %d octets are counted, and %d are there", groups, b.octets, octets)
+		}
+		return b
+	}
+	few, many, shared := keep(0, 50, 100), keep(1000, 50, 2), keep(1000, 2, 50)
+	if len(few.kept) < 2500 || len(many.kept) > 60 || len(shared.kept) <= len(many.kept) {
+		t.Errorf("kept %d events without a group, %d of a thousand groups, %d where they share positions", len(few.kept), len(many.kept), len(shared.kept))
+	}
+}
+
 func TestNoticeIsEncodedOnce(t *testing.T) {
 	t.Parallel()
 	n := &Notice{Event: event(7)}

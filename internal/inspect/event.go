@@ -59,6 +59,10 @@ type Event struct {
 	Subscriber     Subscriber  // after the event; for those after Deleted the last known record
 	SessionsEnded  int         // for Reaped: conntrack entries deleted
 	Limits         []nat.Limit // for LimitReached, in order
+
+	// Late, of a change of the record, says that the daemon had read the record with this change, or
+	// a later one, before the change came to it.
+	Late bool
 }
 
 // noticeOctets is the memory of a notice besides its texts, encoded once: the
@@ -80,13 +84,14 @@ func (e *Event) octets() int {
 	return noticeOctets + textOctets*texts + 80*addresses
 }
 
-// Notice is one event that all watchers share, or one gap. It is immutable.
+// Notice is one event that all watchers share, or one gap. For them it is immutable.
 type Notice struct {
 	Event
 	gap     *Gap // nil for an event
 	run     uint64
 	seq     uint64
-	octets  int
+	octets  int // of memory, with those of the list; under the broadcaster's lock
+	list    int // of these, the octets of its list of positions, if it is the oldest with it; likewise
 	feeds   FeedPositions
 	once    sync.Once
 	encoded []byte

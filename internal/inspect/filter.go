@@ -24,6 +24,10 @@ type SubscriberFilter struct {
 	State   SubscriberState
 	Outside netip.Prefix // of the binding
 	Port    nat.Port     // in a block of the binding
+
+	// A host with which the subscriber has a session: not in MatchView.
+	Remote     netip.Prefix
+	RemotePort uint16
 }
 
 // SubscriberState is what NAT does for a subscriber that is online.
@@ -68,13 +72,17 @@ func (f *SubscriberFilter) matchUser(name string) bool {
 }
 
 // OfRecord reports whether the filter concerns records alone.
-func (f *SubscriberFilter) OfRecord() bool {
-	return f.State == 0 && !f.Outside.IsValid() && f.Port == 0
-}
+func (f *SubscriberFilter) OfRecord() bool { return !f.OfNAT() && !f.OfRemote() }
+
+// OfNAT reports whether the filter concerns what NAT does for the subscriber.
+func (f *SubscriberFilter) OfNAT() bool { return f.State != 0 || f.Outside.IsValid() || f.Port != 0 }
+
+// OfRemote reports whether the filter concerns the subscriber's sessions.
+func (f *SubscriberFilter) OfRemote() bool { return f.Remote.IsValid() || f.RemotePort != 0 }
 
 // MatchView reports whether the view passes the part of the filter that concerns NAT.
 func (f *SubscriberFilter) MatchView(s *Subscriber) bool {
-	if f.OfRecord() {
+	if !f.OfNAT() {
 		return true
 	}
 	return f.matchState(s) && f.matchOutside(s.Binding)

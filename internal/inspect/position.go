@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/sessiond/sessiond/internal/subscriber"
 )
@@ -26,6 +27,13 @@ type FeedPosition struct {
 	Entry   subscriber.Version
 	Changes int
 }
+
+// positionOctets is the memory of a FeedPosition. tokenOctets bounds its part of a resume token,
+// in text, besides the group's name: checksum, entry, number and lengths, in base64.
+const (
+	positionOctets = int(unsafe.Sizeof(FeedPosition{}))
+	tokenOctets    = 48
+)
 
 // EpochSum returns the checksum of an epoch marker, for FeedPosition.
 func EpochSum(marker string) uint64 {
@@ -50,6 +58,20 @@ func byGroup(f FeedPosition, group string) int { return strings.Compare(f.Group,
 type FeedPositions struct {
 	Shared []FeedPosition // by name; never changed
 	Own    FeedPosition   // replaces the shared one of its group; none without an Entry
+}
+
+// tokenOctets estimates the memory of a resume token with the positions.
+func (f *FeedPositions) tokenOctets() int {
+	n := 0
+	for i := range f.Shared {
+		n += tokenOctets + 4*len(f.Shared[i].Group)/3
+	}
+	return n
+}
+
+// shares reports whether the positions share their list with others.
+func (f *FeedPositions) shares(o *FeedPositions) bool {
+	return len(f.Shared) == len(o.Shared) && unsafe.SliceData(f.Shared) == unsafe.SliceData(o.Shared)
 }
 
 // List returns the positions, by name.

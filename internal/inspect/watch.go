@@ -12,6 +12,10 @@ type Watch struct {
 	After    *Position     // go on behind it; nil: from now on
 	Gaps     bool          // tell of lost events by messages, instead of ending the watch
 	Progress time.Duration // a message with a position after this long without a message; 0: none
+
+	// Busy reports whether the reader has work of its own to do between the events. Then a
+	// message with a position comes as soon as there is no event, instead of a wait. Optional.
+	Busy func() bool
 }
 
 // Message is one message of a watch: an event, or a gap, or, with neither, progress.

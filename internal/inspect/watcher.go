@@ -14,6 +14,33 @@ type watcher struct {
 	over  bool          // likewise
 	news  chan struct{} // has room for one
 	begin Position      // where the watch began
+	told  toldGaps
+}
+
+// toldGaps are the newest events at the time when a watcher was told to list again. A list since
+// then shows all changes of records up to there, so gaps before say nothing new.
+type toldGaps struct {
+	all uint64            // of a gap in the events of any group
+	of  map[string]uint64 // by group
+}
+
+// covers reports whether a gap that was told covers a later one.
+func (t *toldGaps) covers(n *Notice) bool {
+	return n.gap.ListAgain && n.seq <= max(t.all, t.of[n.gap.Group])
+}
+
+// add notes that the watcher is told of a gap, while that event is the newest.
+func (t *toldGaps) add(g *Gap, newest uint64) {
+	switch {
+	case !g.ListAgain:
+	case g.Group == "":
+		t.all = newest
+	default:
+		if t.of == nil {
+			t.of = map[string]uint64{}
+		}
+		t.of[g.Group] = newest
+	}
 }
 
 func (w *watcher) wake() {
@@ -51,6 +78,7 @@ func (b *Broadcaster) read(ctx context.Context, w *watcher, yield func(Message, 
 		t := b.drain(w, room[:0])
 		switch {
 		case t.missed > 0:
+			w.told.all = b.newest()
 			if !tell(w.gap(Gap{Cause: GapBehind, Missed: t.missed, ListAgain: true}, t.place, ErrLagging)) {
 				return
 			}
@@ -60,20 +88,36 @@ func (b *Broadcaster) read(ctx context.Context, w *watcher, yield func(Message, 
 		}
 		for i, n := range t.notices {
 			room[i] = nil // a stalled reader keeps none but the one that it has
-			if w.wants(n) && (ctx.Err() != nil || !tell(w.message(n))) {
+			if !w.wants(n) || n.gap != nil && !b.news(w, n) {
+				continue
+			}
+			if ctx.Err() != nil || !tell(w.message(n)) {
 				return
 			}
 		}
-		if w.Progress > 0 && time.Since(told) >= w.Progress && !tell(Message{Position: t.place.position()}, nil) {
-			return
+		busy, rests := w.Busy != nil && w.Busy(), len(t.notices) == 0
+		if busy && rests || w.Progress > 0 && time.Since(told) >= w.Progress {
+			if !tell(Message{Position: t.place.position()}, nil) {
+				return
+			}
 		}
 		switch {
-		case len(t.notices) == 0:
+		case busy:
+		case rests:
 			w.await(ctx, told)
 		case len(t.notices) < fewNotices:
 			b.pause(ctx)
 		}
 	}
+}
+
+// news reports whether a gap is news for the watcher, which is told of it then.
+func (b *Broadcaster) news(w *watcher, n *Notice) bool {
+	if w.told.covers(n) {
+		return false
+	}
+	w.told.add(n.gap, b.newest())
+	return true
 }
 
 // message returns the watcher's message of an event or a gap.

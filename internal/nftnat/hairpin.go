@@ -168,19 +168,13 @@ func (m *MappingTable) deleteSent(ctx context.Context, found []mapping, reaped [
 	if err != nil || len(senders) == 0 {
 		return err
 	}
-	var owners []address
+	sent, owners, err := m.sentOf(ctx, found, senders)
+	if err != nil {
+		return err
+	}
 	count := func(i int) { of[owners[i]].Elements++ }
-	// A dump is of several parts, and the kernel begins each by a number of elements. It passes
-	// over others if some have expired in between, so only an empty one is the last.
-	for more := true; more; {
-		var sent [][]byte
-		if sent, owners, err = m.sentOf(ctx, found, senders); err != nil {
-			return err
-		}
-		if err := deletePresent(ctx, m.known.conn, m.known.table, setSent, sent, m.commit, count); err != nil {
-			return fmt.Errorf("refused pairs: %w", err)
-		}
-		more = len(sent) > 0
+	if err := deletePresent(ctx, m.known.conn, m.known.table, setSent, sent, m.commit, count); err != nil {
+		return fmt.Errorf("refused pairs: %w", err)
 	}
 	owners = slices.Collect(maps.Keys(senders))
 	if err := deletePresent(ctx, m.known.conn, m.known.table, setSenders, keysOf(owners), m.commit, count); err != nil {
@@ -203,14 +197,16 @@ func (m *MappingTable) sentOf(ctx context.Context, found []mapping, senders map[
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	err = elements(ctx, conn, m.known.table, setSent, func() { sent, owners = nil, nil }, func(attrs []byte) {
+	err = expiringElements(ctx, conn, m.known.table, setSent, func(attrs []byte) (wanted bool) {
 		key := parseKey(attrs)
 		if len(key) < mappedLen {
-			return
+			return false
 		}
-		if inside, ok := owner[string(key[:mappedLen])]; ok {
+		inside, wanted := owner[string(key[:mappedLen])]
+		if wanted {
 			sent, owners = append(sent, slices.Clone(key)), append(owners, inside)
 		}
+		return wanted
 	})
 	return sent, owners, err
 }

@@ -126,6 +126,12 @@ func (u *usedBlocks) of(inside address) []block {
 	return u.blocks[inside]
 }
 
+// has reports whether a mapping is in a block of its address.
+func (u *usedBlocks) has(m mapping) bool {
+	at := block{m.outside, m.outsidePort, m.outsidePort}
+	return slices.ContainsFunc(u.of(m.inside), func(has block) bool { return has.contains(at) })
+}
+
 // drop forgets the blocks of an address.
 func (u *usedBlocks) drop(inside address) {
 	u.mu.Lock()
@@ -226,7 +232,11 @@ const (
 // receipts. It returns the receipts of those that are done.
 func (m *MappingTable) forget(ctx context.Context, proofs []nat.Reaped) (done []nat.Reaped, err error) {
 	if m.known.used.inherits() && slices.ContainsFunc(proofs, func(p nat.Reaped) bool { return m.known.used.of(p.Inside.As4()) == nil }) {
-		found, err := m.dumpMappings(ctx)
+		var found []mapping
+		err := m.dumpMappings(ctx, func(x mapping) (wanted bool) {
+			found = append(found, x)
+			return !m.known.used.has(x) // new ones are in known blocks
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -435,54 +445,32 @@ func (m *MappingTable) mappingsWith(ctx context.Context, set string, found []map
 	return list, err
 }
 
-// dumpMappingsOf lists the mappings of some addresses. The kernel begins each part of a dump by a
-// number of elements, and passes over others if some have expired since the part before; so a
-// dump counts as whole if there were as many elements before and behind it, or if it finds no
-// more than those before it.
+// dumpMappingsOf lists the mappings of some addresses, whose gates are closed.
 func (m *MappingTable) dumpMappingsOf(ctx context.Context, of map[address]*nat.Reaped) (found []mapping, err error) {
-	seen := map[string]bool{}
-	for {
-		before, err := m.countMappings(ctx)
-		if err != nil {
-			return nil, err
+	err = m.dumpMappings(ctx, func(x mapping) (wanted bool) {
+		if wanted = of[x.inside] != nil; wanted {
+			found = append(found, x)
 		}
-		all, err := m.dumpMappings(ctx)
-		if err != nil {
-			return nil, err
-		}
-		known := len(found)
-		for _, x := range all {
-			if key := string(x.key(setTaken)); of[x.inside] != nil && !seen[key] {
-				seen[key] = true
-				found = append(found, x)
-			}
-		}
-		behind, err := m.countMappings(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if len(found) == known || before == len(all) && behind == before {
-			return found, nil
-		}
-	}
+		return wanted
+	})
+	return found, err
 }
 
-// dumpMappings lists all mappings.
-func (m *MappingTable) dumpMappings(ctx context.Context) (found []mapping, err error) {
+// dumpMappings yields all mappings; see expiringElements.
+func (m *MappingTable) dumpMappings(ctx context.Context, yield func(mapping) (wanted bool)) (err error) {
 	conn, err := wire.Dial(m.known.ns.FD()) // requests on one connection take turns
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	err = elements(ctx, conn, m.known.table, mapEIF, func() { found = found[:0] }, func(attrs []byte) {
-		if m, ok := parseMapping(attrs); ok {
-			found = append(found, m)
-		}
+	err = expiringElements(ctx, conn, m.known.table, mapEIF, func(attrs []byte) (wanted bool) {
+		x, ok := parseMapping(attrs)
+		return ok && yield(x)
 	})
 	if errors.Is(err, unix.ENOENT) { // others deleted the table, and the mappings with it
 		err = nil
 	}
-	return found, err
+	return err
 }
 
 // Fill.
@@ -530,11 +518,10 @@ func (m *MappingTable) lookAtMappings(ctx context.Context) error {
 	}
 	if n < 0 {
 		w.due = time.Now().Add(countInterval)
-		found, err := m.dumpMappings(ctx)
-		if err != nil {
+		n = 0
+		if err := m.dumpMappings(ctx, func(mapping) (wanted bool) { n++; return false }); err != nil {
 			return err
 		}
-		n = len(found)
 	}
 	w.last.Store(&MappingFill{Mappings: n, Limit: limit})
 	w.tell(n, limit)

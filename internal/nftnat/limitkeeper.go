@@ -69,12 +69,15 @@ func (x *boundKeeper) Refusals(ctx context.Context) (list []nat.Refusal, err err
 	now := time.Now()
 	since := min(now.Sub(x.refusalsRead), refusedKept) + refusalsMargin
 	for l := range nat.LimitCount {
-		first := len(list)
-		err := elements(ctx, conn, k.known.table, setRefused(l), func() { list = list[:first] }, func(attrs []byte) {
+		err := expiringElements(ctx, conn, k.known.table, setRefused(l), func(attrs []byte) (wanted bool) {
 			left := time.Duration(nlmsg.Uint64(nlmsg.Attr(attrs, unix.NFTA_SET_ELEM_EXPIRATION))) * time.Millisecond
-			if key := parseKey(attrs); len(key) == addressLen && refusedKept-left <= since {
-				list = append(list, nat.Refusal{Inside: address(key).addr(), Limit: l})
+			ago := refusedKept - left
+			key := parseKey(attrs)
+			if len(key) != addressLen || ago > since {
+				return false
 			}
+			list = append(list, nat.Refusal{Inside: address(key).addr(), Limit: l})
+			return ago+refusalsMargin >= time.Since(now) // later ones are in the next call's list, too
 		})
 		if err != nil && !errors.Is(err, unix.ENOENT) { // others deleted the table
 			return nil, fmt.Errorf("read the subscribers at their limits: %w", err)

@@ -561,3 +561,36 @@ func elements(ctx context.Context, conn *wire.Conn, table, set string, restart f
 		}
 	})
 }
+
+// expiringElements dumps a set whose elements expire. The kernel begins each part of a dump by a
+// number of elements, and passes over others if some have expired since the part before. So it
+// dumps again, until there were as many elements before and behind a dump as in it, or a dump has no
+// further one that is wanted.
+//
+// yield gets each element once. It reports whether the element is wanted: one that was there before,
+// and that the caller must not miss. Others come all the time, and must not keep this going.
+func expiringElements(ctx context.Context, conn *wire.Conn, table, set string, yield func(attrs []byte) (wanted bool)) error {
+	seen := map[string]struct{}{}
+	for {
+		before, err := countElements(ctx, conn, table, set)
+		if err != nil {
+			return err
+		}
+		n, further := 0, false
+		err = elements(ctx, conn, table, set, func() { n = 0 }, func(attrs []byte) {
+			n++
+			key := string(parseKey(attrs))
+			if _, known := seen[key]; !known {
+				seen[key] = struct{}{}
+				further = yield(attrs) || further
+			}
+		})
+		if err != nil || !further {
+			return err
+		}
+		behind, err := countElements(ctx, conn, table, set)
+		if err != nil || before == n && behind == n {
+			return err
+		}
+	}
+}

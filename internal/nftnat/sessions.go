@@ -175,6 +175,17 @@ func (t *SessionTable) AddressCounts(yield func([]conntrack.AddressCount)) {
 	t.flows.AddressCounts(yield)
 }
 
+// Talking lists the inside addresses with a session to a remote host, and Talks tells it of one;
+// see conntrack.Table.
+func (t *SessionTable) Talking(remote conntrack.Remote, most int) (list []netip.Addr, few bool) {
+	return t.flows.Talking(remote, most)
+}
+
+// Talks reports whether an inside address has a session with a remote host.
+func (t *SessionTable) Talks(inside netip.Addr, remote conntrack.Remote) bool {
+	return t.flows.Talks(inside, remote)
+}
+
 // IndexStats returns counts of the index's deviations from the kernel.
 func (t *SessionTable) IndexStats() IndexStats {
 	s := t.flows.Stats()

@@ -42,6 +42,8 @@ type backendKernel interface {
 	Counts(inside netip.Addr) nat.SessionCounts
 	AddressCounts(yield func([]conntrack.AddressCount))
 	PortUses(yield func([]conntrack.PortUser))
+	Talking(remote conntrack.Remote, most int) (list []netip.Addr, few bool)
+	Talks(inside netip.Addr, remote conntrack.Remote) bool
 }
 
 // A Backend answers the gRPC queries about a Manager, and carries out the

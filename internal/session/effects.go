@@ -184,7 +184,7 @@ func (r *reports) Emit(t lifecycle.Transition) {
 // eventLocked returns the event that watchers get for a transition; ok is false
 // for none.
 func (r *reports) eventLocked(t *lifecycle.Transition) (e inspect.Event, ok bool) {
-	e = inspect.Event{At: t.At, Kind: t.Kind, End: t.End, Limits: t.Limits}
+	e = inspect.Event{At: t.At, Kind: t.Kind, End: t.End, Limits: t.Limits, Late: t.Outdated}
 	switch {
 	case t.Record != nil: // about the record itself
 		if t.Slot != nil {

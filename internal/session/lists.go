@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sessiond/sessiond/internal/conntrack"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/nat"
@@ -27,16 +28,42 @@ const viewsAtOnce = 64
 func (v *Backend) onlineRLocked(f *inspect.SubscriberFilter, after subscriber.Key) iter.Seq2[subscriber.Key, *lifecycle.Slot] {
 	online := v.shared.life.Online()
 	groups := online.Groups(f.Group, after.Group)
+	talking, few := talkingRLocked(v, f)
 	return v.slotsRLocked(groups, f.Inside, after, func(group string, first netip.Addr) iter.Seq[netip.Addr] {
+		if few {
+			return valuesFrom(talking, first)
+		}
 		if few, ok := v.fewOnlineRLocked(group, f); ok {
-			i, _ := slices.BinarySearchFunc(few, first, netip.Addr.Compare)
-			return slices.Values(few[i:])
+			return valuesFrom(few, first)
 		}
 		if f.State == inspect.SubscriberRemovalHeld {
 			return online.HeldFrom(group, first)
 		}
 		return online.From(group, f, first)
 	})
+}
+
+func valuesFrom(list []netip.Addr, first netip.Addr) iter.Seq[netip.Addr] {
+	i, _ := slices.BinarySearchFunc(list, first, netip.Addr.Compare)
+	return slices.Values(list[i:])
+}
+
+func remoteOf(f *inspect.SubscriberFilter) conntrack.Remote {
+	return conntrack.Remote{Prefix: f.Remote, Port: f.RemotePort}
+}
+
+// talkingRLocked returns, in order, the addresses that have a session with the remote host of the
+// filter, if they are few. Otherwise, or without one, it returns false. It yields the lock while it
+// looks at all sessions.
+func talkingRLocked(v *Backend, f *inspect.SubscriberFilter) (list []netip.Addr, few bool) {
+	if !f.OfRemote() {
+		return nil, false
+	}
+	v.shared.mu.RUnlock()
+	defer v.shared.mu.RLock()
+	list, few = v.kernel.Talking(remoteOf(f), fewBindings)
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list, few
 }
 
 // fewOnlineRLocked returns, in order, the addresses of a group that may match the filter, if an

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,10 +22,68 @@ func newCrowdedLife(b *testing.B, n int) *life {
 		l.round(b, first, 1000, func(i int, c *subscriber.Change) subscriber.Record {
 			r := l.start(i, c)
 			r.NAS, r.UserName = fmt.Sprint("nas", i/1000), fmt.Sprintf("user-%d@example.net", i)
+			r.CallingStationID, r.AcctSessionID = station(i), fmt.Sprintf("%08X", i)
 			return r
 		})
 	}
 	return l
+}
+
+// station is the Calling-Station-Id of a subscriber.
+func station(i int) string {
+	return fmt.Sprintf("02-00-5E-%02X-%02X-%02X", i>>16&0xff, i>>8&0xff, i&0xff)
+}
+
+// benchSearch measures searches by fields without an index for the last subscriber: the first call, which
+// looks at 50,000 of them, and all calls until it is found.
+func (l *life) benchSearch(b *testing.B, n int) {
+	last := n - 1
+	for name, f := range map[string]inspect.SubscriberFilter{
+		"station":    {Station: inspect.NewStation(strings.ReplaceAll(strings.ToLower(station(last)), "-", ":"))},
+		"session-id": {AcctSessionID: fmt.Sprintf("%08X", last)},
+	} {
+		b.Run(fmt.Sprintf("%s-first/%d", name, n), func(b *testing.B) {
+			for b.Loop() {
+				if page, _, err := l.Subscribers(b.Context(), f, subscriber.Key{}, 1000); err != nil || len(page) != 0 {
+					b.Fatal(len(page), err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("%s-found/%d", name, n), func(b *testing.B) {
+			for b.Loop() {
+				rows := 0
+				for after, more := (subscriber.Key{}), true; more; more = after != (subscriber.Key{}) {
+					page, next, err := l.Subscribers(b.Context(), f, after, 1000)
+					if err != nil {
+						b.Fatal(err)
+					}
+					rows, after = rows+len(page), next
+				}
+				if rows != 1 {
+					b.Fatal(rows)
+				}
+			}
+		})
+	}
+	for name, f := range map[string]inspect.BindingFilter{
+		"holder": {UserName: fmt.Sprintf("user-%d@example.net", last)}, "holder-session": {AcctSessionID: fmt.Sprintf("%08X", last)},
+	} {
+		b.Run(fmt.Sprintf("%s-found/%d", name, n), func(b *testing.B) {
+			for b.Loop() {
+				rows := 0
+				for after, more := (inspect.BindingKey{}), true; more; more = after != (inspect.BindingKey{}) {
+					page, next, err := l.Bindings(b.Context(), f, after, 1000)
+					if err != nil {
+						b.Fatal(err)
+					}
+					rows, after = rows+len(page), next
+				}
+				if rows != 1 {
+					b.Fatal(rows)
+				}
+			}
+		})
+	}
 }
 
 // BenchmarkLists measures each kind of list without gRPC, by the number of
@@ -82,6 +141,7 @@ func BenchmarkLists(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/row")
 		})
 		l.benchBindings(b, n)
+		l.benchSearch(b, n)
 	}
 }
 

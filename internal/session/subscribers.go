@@ -154,7 +154,10 @@ func (v *Backend) matchRLocked(f *inspect.SubscriberFilter, s *lifecycle.Slot) b
 	if !s.Online() || !f.MatchPacked(s.Packed()) {
 		return false
 	}
-	if f.OfRecord() {
+	if f.OfRemote() && !v.kernel.Talks(s.Inside(), remoteOf(f)) {
+		return false
+	}
+	if !f.OfNAT() {
 		return true
 	}
 	view := inspect.Subscriber{Record: subscriber.Record{RemovalHeld: s.Packed().RemovalHeld(), Unconfirmed: s.Packed().Unconfirmed()}}

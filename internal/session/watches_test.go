@@ -502,6 +502,8 @@ func TestReplayGuessesNoFilter(t *testing.T) {
 		{inspect.SubscriberFilter{State: inspect.SubscriberActive}, true},
 		{inspect.SubscriberFilter{Outside: inside}, true},
 		{inspect.SubscriberFilter{Port: 1024}, true},
+		{inspect.SubscriberFilter{Remote: inside}, true},
+		{inspect.SubscriberFilter{RemotePort: 443}, true},
 	} {
 		request := inspect.Watch{After: place, Kinds: inspect.RecordKinds, Gaps: true, Filter: c.filter}
 		all, err := w.resume(request)
@@ -675,5 +677,53 @@ func TestOtherGroupsHoldUpNoWatch(t *testing.T) {
 		if !errors.Is(err, want) {
 			t.Errorf("of group %q: %v, want %v", group, err, want)
 		}
+	}
+}
+
+// TestLateEvents: a change that comes when the daemon has read a newer record is told as late, so
+// that a mirror leaves it out; the others are not.
+func TestLateEvents(t *testing.T) {
+	w := newWorld(t, testGroup)
+	w.send(subscriber.EventStart, alice, "old", "1")
+	w.awaitState(alice, nat.Active)
+	before, err := w.Subscriber(t.Context(), subscriber.Key{Inside: alice})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := w.Watch(t.Context(), inspect.Watch{Kinds: inspect.RecordKinds, Gaps: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.send(subscriber.EventStart, alice, "new", "2")
+	w.until("the new session", func() bool {
+		s, err := w.Subscriber(t.Context(), subscriber.Key{Inside: alice})
+		return err == nil && s.UserName == "new"
+	})
+	again := before.Record
+	w.mu.Lock()
+	w.Manager.life.Apply(&subscriber.Change{
+		ID: subscriber.ParseVersion(before.Version), Kind: subscriber.Deleted, End: subscriber.End{Reason: subscriber.ReasonStop}, Record: again.Pack(),
+	}, w.Manager.now())
+	w.mu.Unlock()
+	w.send(subscriber.EventStop, alice, "new", "2")
+	var got []string
+	for m, err := range messages {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Notice == nil { // the begin; and a gap, since the change was not read from the feed
+			continue
+		}
+		got = append(got, fmt.Sprint(m.Notice.Kind, " ", m.Notice.Subscriber.UserName, " ", m.Notice.Late))
+		if m.Notice.Kind == inspect.EventDeleted && m.Notice.Subscriber.UserName == "new" {
+			break
+		}
+	}
+	want := []string{
+		fmt.Sprint(inspect.EventDeleted, " old false"), fmt.Sprint(inspect.EventCreated, " new false"),
+		fmt.Sprint(inspect.EventDeleted, " old true"), fmt.Sprint(inspect.EventDeleted, " new false"),
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
 	}
 }

@@ -120,7 +120,7 @@ func (p Previews) PreviewDelete(_ context.Context, f inspect.SubscriberFilter, m
 	p.Of.mu.Lock()
 	defer p.Of.mu.Unlock()
 	for i := range p.Of.Online {
-		if s := &p.Of.Online[i]; f.Match(&s.Record) && f.MatchView(s) {
+		if s := &p.Of.Online[i]; p.Of.matchLocked(&f, s) {
 			if all++; all <= most {
 				records = append(records, s.Record)
 			}

@@ -93,7 +93,7 @@ func (b *Backend) indexLocked(key subscriber.Key) int {
 // Subscribers implements control.Subscribers.
 func (b *Backend) Subscribers(_ context.Context, f inspect.SubscriberFilter, after subscriber.Key, limit int) ([]inspect.Subscriber, subscriber.Key, error) {
 	return page(b, b.Online, func(s *inspect.Subscriber) subscriber.Key { return s.Key }, inspect.CompareKeys,
-		func(s *inspect.Subscriber) bool { return f.Match(&s.Record) && f.MatchView(s) }, after, limit)
+		func(s *inspect.Subscriber) bool { return b.matchLocked(&f, s) }, after, limit)
 }
 
 // SubscribersByName implements control.Subscribers.
@@ -104,7 +104,14 @@ func (b *Backend) SubscribersByName(_ context.Context, f inspect.SubscriberFilte
 		func(x, y inspect.NameKey) int {
 			return cmp.Or(cmp.Compare(x.UserName, y.UserName), x.Inside.Compare(y.Inside))
 		},
-		func(s *inspect.Subscriber) bool { return s.UserName != "" && f.Match(&s.Record) && f.MatchView(s) }, after, limit)
+		func(s *inspect.Subscriber) bool { return s.UserName != "" && b.matchLocked(&f, s) }, after, limit)
+}
+
+func (b *Backend) matchLocked(f *inspect.SubscriberFilter, s *inspect.Subscriber) bool {
+	talks := inspect.SessionFilter{Remote: f.Remote, RemotePort: f.RemotePort}
+	return f.Match(&s.Record) && f.MatchView(s) && (!f.OfRemote() || slices.ContainsFunc(b.Flows, func(flow inspect.Session) bool {
+		return flow.Inside.Addr() == s.Inside && talks.Match(&flow)
+	}))
 }
 
 // SubscriberTotal implements control.Subscribers. It counts without a filter.
@@ -249,7 +256,7 @@ func (b *Backend) Delete(ctx context.Context, f inspect.SubscriberFilter) ([]sub
 	}
 	var deleted []subscriber.Record
 	b.Online = slices.DeleteFunc(b.Online, func(s inspect.Subscriber) bool {
-		if !f.Match(&s.Record) || !f.MatchView(&s) {
+		if !b.matchLocked(&f, &s) {
 			return false
 		}
 		deleted = append(deleted, s.Record)

@@ -9,6 +9,7 @@
 //	limits.go        limits of subscribers; ports.go: counts of what they begin; counts.go: of what they have
 //	forwards.go      static mappings
 //	pins.go          pins
+//	remotes.go       the hosts that subscribers talk to
 //	surroundings.go  the surroundings, of which there are none
 package memnat
 
@@ -44,6 +45,7 @@ type NAT struct {
 	static   []nftnat.StaticPorts
 	forwards
 	pins
+	remotes
 
 	ready   chan struct{}
 	running sync.Once
@@ -92,7 +94,7 @@ func New(inside []netip.Prefix, timeouts nat.Timeouts) (*NAT, error) {
 		changed:  make(chan struct{}, 1),
 		begun:    newBeginnings(),
 	}
-	n.pins.nat = n
+	n.pins.nat, n.remotes.nat = n, n
 	return n, nil
 }
 

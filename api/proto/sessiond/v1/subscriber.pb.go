@@ -582,8 +582,12 @@ type SubscriberEvent struct {
 	// With reason STOP: the Acct-Terminate-Cause that the NAS gave (RFC 2866 section 5.10); 0
 	// where it gave none.
 	TerminateCause uint32 `protobuf:"varint,70,opt,name=terminate_cause,json=terminateCause,proto3" json:"terminate_cause,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Of CREATED, UPDATED and DELETED: told late. The daemon had read the record with this change
+	// or a later one before the change came to it, so earlier events or a list show a newer state.
+	// A log may take the event; a mirror of who is online leaves it out.
+	Late          bool `protobuf:"varint,71,opt,name=late,proto3" json:"late,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriberEvent) Reset() {
@@ -670,6 +674,13 @@ func (x *SubscriberEvent) GetTerminateCause() uint32 {
 		return x.TerminateCause
 	}
 	return 0
+}
+
+func (x *SubscriberEvent) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
 }
 
 // GetSubscriberRequest names one subscriber.
@@ -803,6 +814,12 @@ type ListSubscribersRequest struct {
 	// A port in one of the binding's blocks, 1 to 65535; 0 for all. Needs outside to be one
 	// address.
 	OutsidePort uint32 `protobuf:"varint,75,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
+	// An address or prefix on the internet with which the subscriber has a NAT session. One that
+	// a neighbour has begun, over its own public address, does not count. Each page looks through
+	// all NAT sessions in memory: some 10 ms for a million of them.
+	Remote string `protobuf:"bytes,78,opt,name=remote,proto3" json:"remote,omitempty"`
+	// The remote port of such a session, 1 to 65535; 0 for all. May be given without remote.
+	RemotePort uint32 `protobuf:"varint,79,opt,name=remote_port,json=remotePort,proto3" json:"remote_port,omitempty"`
 	// "inside_address", which is also the default: by group, then numerically by inside
 	// address. Or "user_name": by the octets of the User-Name, then as before; subscribers
 	// without one are left out. Ascending only (AIP-132): these are the orders that have an index.
@@ -921,6 +938,20 @@ func (x *ListSubscribersRequest) GetOutside() string {
 func (x *ListSubscribersRequest) GetOutsidePort() uint32 {
 	if x != nil {
 		return x.OutsidePort
+	}
+	return 0
+}
+
+func (x *ListSubscribersRequest) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *ListSubscribersRequest) GetRemotePort() uint32 {
+	if x != nil {
+		return x.RemotePort
 	}
 	return 0
 }
@@ -1180,6 +1211,12 @@ type DeleteSubscribersRequest struct {
 	// A port in one of the binding's blocks, 1 to 65535; 0 for all. Needs outside to be one
 	// address.
 	OutsidePort uint32 `protobuf:"varint,75,opt,name=outside_port,json=outsidePort,proto3" json:"outside_port,omitempty"`
+	// An address or prefix on the internet with which the subscriber has a NAT session. One that
+	// a neighbour has begun, over its own public address, does not count. Each page looks through
+	// all NAT sessions in memory: some 10 ms for a million of them.
+	Remote string `protobuf:"bytes,78,opt,name=remote,proto3" json:"remote,omitempty"`
+	// The remote port of such a session, 1 to 65535; 0 for all. May be given without remote.
+	RemotePort uint32 `protobuf:"varint,79,opt,name=remote_port,json=remotePort,proto3" json:"remote_port,omitempty"`
 	// The etag of the one subscriber that inside names. ABORTED (CONFLICT) where its record is
 	// another one by now. Empty: whatever its version.
 	Etag string `protobuf:"bytes,77,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -1291,6 +1328,20 @@ func (x *DeleteSubscribersRequest) GetOutside() string {
 func (x *DeleteSubscribersRequest) GetOutsidePort() uint32 {
 	if x != nil {
 		return x.OutsidePort
+	}
+	return 0
+}
+
+func (x *DeleteSubscribersRequest) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *DeleteSubscribersRequest) GetRemotePort() uint32 {
+	if x != nil {
+		return x.RemotePort
 	}
 	return 0
 }
@@ -1413,8 +1464,10 @@ type WatchSubscribersRequest struct {
 	// 1h; absent: none. So the token of a quiet watch stays young.
 	ProgressInterval *durationpb.Duration `protobuf:"bytes,63,opt,name=progress_interval,json=progressInterval,proto3" json:"progress_interval,omitempty"`
 	// Begin with LISTED events for the subscribers online that pass the filter, whatever
-	// kinds says, and list anew after a gap with list_again. Implies tell_gaps. With a
-	// resume_token that can be gone on from nothing is listed.
+	// kinds says, and list anew after a gap with list_again. Other events come between them, so
+	// that a slow reader of a long list does not fall behind. Implies tell_gaps. With a
+	// resume_token that can be gone on from nothing is listed again: a list that had not come to
+	// its end goes on where it was, with another filter from its beginning.
 	List bool `protobuf:"varint,64,opt,name=list,proto3" json:"list,omitempty"`
 	// User-Names that begin so.
 	UserNamePrefix string `protobuf:"bytes,70,opt,name=user_name_prefix,json=userNamePrefix,proto3" json:"user_name_prefix,omitempty"`
@@ -1550,9 +1603,10 @@ type WatchSubscribersResponse struct {
 	ResumeToken string `protobuf:"bytes,60,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	// Lost events.
 	Gap *WatchGap `protobuf:"bytes,61,opt,name=gap,proto3" json:"gap,omitempty"`
-	// The list that the request asked for is complete. All LISTED events came before, and all
-	// events since the list began follow.
-	Listed        bool `protobuf:"varint,62,opt,name=listed,proto3" json:"listed,omitempty"`
+	// The list that the request asked for is complete: all LISTED events came before.
+	Listed bool `protobuf:"varint,62,opt,name=listed,proto3" json:"listed,omitempty"`
+	// How far the list has come. After each page of it, and with listed.
+	ListProgress  *WatchListProgress `protobuf:"bytes,63,opt,name=list_progress,json=listProgress,proto3" json:"list_progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1615,7 +1669,77 @@ func (x *WatchSubscribersResponse) GetListed() bool {
 	return false
 }
 
+func (x *WatchSubscribersResponse) GetListProgress() *WatchListProgress {
+	if x != nil {
+		return x.ListProgress
+	}
+	return nil
+}
+
+// WatchListProgress says how far the list of a watch has come.
+type WatchListProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// LISTED events since the list began, or began anew.
+	Listed uint32 `protobuf:"varint,1,opt,name=listed,proto3" json:"listed,omitempty"`
+	// Subscribers that will have been listed at its end, if no more come or go. Absent where they
+	// are not counted, as with most filters.
+	Total         *uint32 `protobuf:"varint,2,opt,name=total,proto3,oneof" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchListProgress) Reset() {
+	*x = WatchListProgress{}
+	mi := &file_sessiond_v1_subscriber_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchListProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchListProgress) ProtoMessage() {}
+
+func (x *WatchListProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_subscriber_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchListProgress.ProtoReflect.Descriptor instead.
+func (*WatchListProgress) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchListProgress) GetListed() uint32 {
+	if x != nil {
+		return x.Listed
+	}
+	return 0
+}
+
+func (x *WatchListProgress) GetTotal() uint32 {
+	if x != nil && x.Total != nil {
+		return *x.Total
+	}
+	return 0
+}
+
 // WatchGap says that events are missing between the message before and the next.
+//
+// Behind a gap with list_again too, the events of one subscriber come in the order of its
+// changes, but for those that are late. The last of them, or of LISTED, without late tells its
+// state. A change may be told twice then: once as the daemon found it when it compared the group
+// with Redis, for a DELETED without the last octets, and once as the change feed has it, with late
+// where it is older than the record. The etag of a record in CREATED, UPDATED and LISTED is its
+// version: a mirror that has the record with that etag has the event already.
 type WatchGap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why.
@@ -1626,7 +1750,8 @@ type WatchGap struct {
 	Missed uint64 `protobuf:"varint,3,opt,name=missed,proto3" json:"missed,omitempty"`
 	// Whether CREATED, UPDATED and DELETED may be among them. Only a list then shows who is
 	// online: after this message, list. With list in the request LISTED events follow, and
-	// subscribers without one are offline. Otherwise only events of other kinds are missing.
+	// subscribers without one are offline. Otherwise only events of other kinds are missing. Gaps
+	// of a group that such a list shows already, because it began after them, are not told.
 	ListAgain     bool `protobuf:"varint,4,opt,name=list_again,json=listAgain,proto3" json:"list_again,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1634,7 +1759,7 @@ type WatchGap struct {
 
 func (x *WatchGap) Reset() {
 	*x = WatchGap{}
-	mi := &file_sessiond_v1_subscriber_proto_msgTypes[12]
+	mi := &file_sessiond_v1_subscriber_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1771,7 @@ func (x *WatchGap) String() string {
 func (*WatchGap) ProtoMessage() {}
 
 func (x *WatchGap) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_subscriber_proto_msgTypes[12]
+	mi := &file_sessiond_v1_subscriber_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1784,7 @@ func (x *WatchGap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGap.ProtoReflect.Descriptor instead.
 func (*WatchGap) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{12}
+	return file_sessiond_v1_subscriber_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchGap) GetCause() GapCause {
@@ -1724,7 +1849,7 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\fremoval_held\x18\x14 \x01(\x0e2\x13.sessiond.v1.ReasonR\vremovalHeld\x12\x14\n" +
 	"\x05class\x18\x15 \x01(\tR\x05class\x12!\n" +
 	"\fmore_classes\x18\x16 \x03(\tR\vmoreClasses\x12\x12\n" +
-	"\x04etag\x18F \x01(\tR\x04etag\"\xda\x02\n" +
+	"\x04etag\x18F \x01(\tR\x04etag\"\xee\x02\n" +
 	"\x0fSubscriberEvent\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.sessiond.v1.EventKindR\x04kind\x12+\n" +
@@ -1735,14 +1860,15 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x0esessions_ended\x18\x05 \x01(\rR\rsessionsEnded\x12\x16\n" +
 	"\x06limits\x18\x06 \x03(\tR\x06limits\x12!\n" +
 	"\fresume_token\x18< \x01(\tR\vresumeToken\x12'\n" +
-	"\x0fterminate_cause\x18F \x01(\rR\x0eterminateCause\"S\n" +
+	"\x0fterminate_cause\x18F \x01(\rR\x0eterminateCause\x12\x12\n" +
+	"\x04late\x18G \x01(\bR\x04late\"S\n" +
 	"\x14GetSubscriberRequest\x12%\n" +
 	"\x0einside_address\x18\x01 \x01(\tR\rinsideAddress\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\"P\n" +
 	"\x15GetSubscriberResponse\x127\n" +
 	"\n" +
 	"subscriber\x18\x01 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
-	"subscriber\"\xbd\x03\n" +
+	"subscriber\"\xf6\x03\n" +
 	"\x16ListSubscribersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1756,7 +1882,10 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\x122\n" +
 	"\x05state\x18I \x01(\x0e2\x1c.sessiond.v1.SubscriberStateR\x05state\x12\x18\n" +
 	"\aoutside\x18J \x01(\tR\aoutside\x12!\n" +
-	"\foutside_port\x18K \x01(\rR\voutsidePort\x12\x19\n" +
+	"\foutside_port\x18K \x01(\rR\voutsidePort\x12\x16\n" +
+	"\x06remote\x18N \x01(\tR\x06remote\x12\x1f\n" +
+	"\vremote_port\x18O \x01(\rR\n" +
+	"remotePort\x12\x19\n" +
 	"\border_by\x18L \x01(\tR\aorderBy\"\xaf\x01\n" +
 	"\x17ListSubscribersResponse\x129\n" +
 	"\vsubscribers\x18\x01 \x03(\v2\x17.sessiond.v1.SubscriberR\vsubscribers\x12&\n" +
@@ -1779,7 +1908,7 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"subscriber\x18\x01 \x01(\v2\x17.sessiond.v1.SubscriberR\n" +
 	"subscriber\x12+\n" +
 	"\x11subscribers_ended\x185 \x01(\rR\x10subscribersEnded\x12%\n" +
-	"\x0esessions_ended\x186 \x01(\rR\rsessionsEnded\"\xd8\x03\n" +
+	"\x0esessions_ended\x186 \x01(\rR\rsessionsEnded\"\x91\x04\n" +
 	"\x18DeleteSubscribersRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x16\n" +
 	"\x06inside\x18\x02 \x01(\tR\x06inside\x12\x10\n" +
@@ -1790,7 +1919,10 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\x122\n" +
 	"\x05state\x18I \x01(\x0e2\x1c.sessiond.v1.SubscriberStateR\x05state\x12\x18\n" +
 	"\aoutside\x18J \x01(\tR\aoutside\x12!\n" +
-	"\foutside_port\x18K \x01(\rR\voutsidePort\x12\x12\n" +
+	"\foutside_port\x18K \x01(\rR\voutsidePort\x12\x16\n" +
+	"\x06remote\x18N \x01(\tR\x06remote\x12\x1f\n" +
+	"\vremote_port\x18O \x01(\rR\n" +
+	"remotePort\x12\x12\n" +
 	"\x04etag\x18M \x01(\tR\x04etag\x12\x16\n" +
 	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
@@ -1812,12 +1944,17 @@ const file_sessiond_v1_subscriber_proto_rawDesc = "" +
 	"\x04list\x18@ \x01(\bR\x04list\x12(\n" +
 	"\x10user_name_prefix\x18F \x01(\tR\x0euserNamePrefix\x12,\n" +
 	"\x12calling_station_id\x18G \x01(\tR\x10callingStationId\x12&\n" +
-	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\"\xb2\x01\n" +
+	"\x0facct_session_id\x18H \x01(\tR\racctSessionId\"\xf7\x01\n" +
 	"\x18WatchSubscribersResponse\x122\n" +
 	"\x05event\x18\x01 \x01(\v2\x1c.sessiond.v1.SubscriberEventR\x05event\x12!\n" +
 	"\fresume_token\x18< \x01(\tR\vresumeToken\x12'\n" +
 	"\x03gap\x18= \x01(\v2\x15.sessiond.v1.WatchGapR\x03gap\x12\x16\n" +
-	"\x06listed\x18> \x01(\bR\x06listed\"\x84\x01\n" +
+	"\x06listed\x18> \x01(\bR\x06listed\x12C\n" +
+	"\rlist_progress\x18? \x01(\v2\x1e.sessiond.v1.WatchListProgressR\flistProgress\"P\n" +
+	"\x11WatchListProgress\x12\x16\n" +
+	"\x06listed\x18\x01 \x01(\rR\x06listed\x12\x19\n" +
+	"\x05total\x18\x02 \x01(\rH\x00R\x05total\x88\x01\x01B\b\n" +
+	"\x06_total\"\x84\x01\n" +
 	"\bWatchGap\x12+\n" +
 	"\x05cause\x18\x01 \x01(\x0e2\x15.sessiond.v1.GapCauseR\x05cause\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x16\n" +
@@ -1877,7 +2014,7 @@ func file_sessiond_v1_subscriber_proto_rawDescGZIP() []byte {
 }
 
 var file_sessiond_v1_subscriber_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_sessiond_v1_subscriber_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sessiond_v1_subscriber_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_sessiond_v1_subscriber_proto_goTypes = []any{
 	(EventKind)(0),                    // 0: sessiond.v1.EventKind
 	(SubscriberState)(0),              // 1: sessiond.v1.SubscriberState
@@ -1894,51 +2031,53 @@ var file_sessiond_v1_subscriber_proto_goTypes = []any{
 	(*DeleteSubscribersResponse)(nil), // 12: sessiond.v1.DeleteSubscribersResponse
 	(*WatchSubscribersRequest)(nil),   // 13: sessiond.v1.WatchSubscribersRequest
 	(*WatchSubscribersResponse)(nil),  // 14: sessiond.v1.WatchSubscribersResponse
-	(*WatchGap)(nil),                  // 15: sessiond.v1.WatchGap
-	(*timestamppb.Timestamp)(nil),     // 16: google.protobuf.Timestamp
-	(*Binding)(nil),                   // 17: sessiond.v1.Binding
-	(Reason)(0),                       // 18: sessiond.v1.Reason
-	(*fieldmaskpb.FieldMask)(nil),     // 19: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
+	(*WatchListProgress)(nil),         // 15: sessiond.v1.WatchListProgress
+	(*WatchGap)(nil),                  // 16: sessiond.v1.WatchGap
+	(*timestamppb.Timestamp)(nil),     // 17: google.protobuf.Timestamp
+	(*Binding)(nil),                   // 18: sessiond.v1.Binding
+	(Reason)(0),                       // 19: sessiond.v1.Reason
+	(*fieldmaskpb.FieldMask)(nil),     // 20: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),       // 21: google.protobuf.Duration
 }
 var file_sessiond_v1_subscriber_proto_depIdxs = []int32{
-	16, // 0: sessiond.v1.Subscriber.started_at:type_name -> google.protobuf.Timestamp
-	16, // 1: sessiond.v1.Subscriber.updated_at:type_name -> google.protobuf.Timestamp
-	16, // 2: sessiond.v1.Subscriber.expires_at:type_name -> google.protobuf.Timestamp
-	17, // 3: sessiond.v1.Subscriber.binding:type_name -> sessiond.v1.Binding
-	18, // 4: sessiond.v1.Subscriber.removal_held:type_name -> sessiond.v1.Reason
-	16, // 5: sessiond.v1.SubscriberEvent.at:type_name -> google.protobuf.Timestamp
+	17, // 0: sessiond.v1.Subscriber.started_at:type_name -> google.protobuf.Timestamp
+	17, // 1: sessiond.v1.Subscriber.updated_at:type_name -> google.protobuf.Timestamp
+	17, // 2: sessiond.v1.Subscriber.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 3: sessiond.v1.Subscriber.binding:type_name -> sessiond.v1.Binding
+	19, // 4: sessiond.v1.Subscriber.removal_held:type_name -> sessiond.v1.Reason
+	17, // 5: sessiond.v1.SubscriberEvent.at:type_name -> google.protobuf.Timestamp
 	0,  // 6: sessiond.v1.SubscriberEvent.kind:type_name -> sessiond.v1.EventKind
-	18, // 7: sessiond.v1.SubscriberEvent.reason:type_name -> sessiond.v1.Reason
+	19, // 7: sessiond.v1.SubscriberEvent.reason:type_name -> sessiond.v1.Reason
 	3,  // 8: sessiond.v1.SubscriberEvent.subscriber:type_name -> sessiond.v1.Subscriber
 	3,  // 9: sessiond.v1.GetSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
 	1,  // 10: sessiond.v1.ListSubscribersRequest.state:type_name -> sessiond.v1.SubscriberState
 	3,  // 11: sessiond.v1.ListSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
 	3,  // 12: sessiond.v1.PutSubscriberRequest.subscriber:type_name -> sessiond.v1.Subscriber
-	19, // 13: sessiond.v1.PutSubscriberRequest.update_mask:type_name -> google.protobuf.FieldMask
+	20, // 13: sessiond.v1.PutSubscriberRequest.update_mask:type_name -> google.protobuf.FieldMask
 	3,  // 14: sessiond.v1.PutSubscriberResponse.subscriber:type_name -> sessiond.v1.Subscriber
 	1,  // 15: sessiond.v1.DeleteSubscribersRequest.state:type_name -> sessiond.v1.SubscriberState
 	3,  // 16: sessiond.v1.DeleteSubscribersResponse.subscribers:type_name -> sessiond.v1.Subscriber
 	0,  // 17: sessiond.v1.WatchSubscribersRequest.kinds:type_name -> sessiond.v1.EventKind
-	20, // 18: sessiond.v1.WatchSubscribersRequest.progress_interval:type_name -> google.protobuf.Duration
+	21, // 18: sessiond.v1.WatchSubscribersRequest.progress_interval:type_name -> google.protobuf.Duration
 	4,  // 19: sessiond.v1.WatchSubscribersResponse.event:type_name -> sessiond.v1.SubscriberEvent
-	15, // 20: sessiond.v1.WatchSubscribersResponse.gap:type_name -> sessiond.v1.WatchGap
-	2,  // 21: sessiond.v1.WatchGap.cause:type_name -> sessiond.v1.GapCause
-	5,  // 22: sessiond.v1.SubscriberService.GetSubscriber:input_type -> sessiond.v1.GetSubscriberRequest
-	7,  // 23: sessiond.v1.SubscriberService.ListSubscribers:input_type -> sessiond.v1.ListSubscribersRequest
-	9,  // 24: sessiond.v1.SubscriberService.PutSubscriber:input_type -> sessiond.v1.PutSubscriberRequest
-	11, // 25: sessiond.v1.SubscriberService.DeleteSubscribers:input_type -> sessiond.v1.DeleteSubscribersRequest
-	13, // 26: sessiond.v1.SubscriberService.WatchSubscribers:input_type -> sessiond.v1.WatchSubscribersRequest
-	6,  // 27: sessiond.v1.SubscriberService.GetSubscriber:output_type -> sessiond.v1.GetSubscriberResponse
-	8,  // 28: sessiond.v1.SubscriberService.ListSubscribers:output_type -> sessiond.v1.ListSubscribersResponse
-	10, // 29: sessiond.v1.SubscriberService.PutSubscriber:output_type -> sessiond.v1.PutSubscriberResponse
-	12, // 30: sessiond.v1.SubscriberService.DeleteSubscribers:output_type -> sessiond.v1.DeleteSubscribersResponse
-	14, // 31: sessiond.v1.SubscriberService.WatchSubscribers:output_type -> sessiond.v1.WatchSubscribersResponse
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	16, // 20: sessiond.v1.WatchSubscribersResponse.gap:type_name -> sessiond.v1.WatchGap
+	15, // 21: sessiond.v1.WatchSubscribersResponse.list_progress:type_name -> sessiond.v1.WatchListProgress
+	2,  // 22: sessiond.v1.WatchGap.cause:type_name -> sessiond.v1.GapCause
+	5,  // 23: sessiond.v1.SubscriberService.GetSubscriber:input_type -> sessiond.v1.GetSubscriberRequest
+	7,  // 24: sessiond.v1.SubscriberService.ListSubscribers:input_type -> sessiond.v1.ListSubscribersRequest
+	9,  // 25: sessiond.v1.SubscriberService.PutSubscriber:input_type -> sessiond.v1.PutSubscriberRequest
+	11, // 26: sessiond.v1.SubscriberService.DeleteSubscribers:input_type -> sessiond.v1.DeleteSubscribersRequest
+	13, // 27: sessiond.v1.SubscriberService.WatchSubscribers:input_type -> sessiond.v1.WatchSubscribersRequest
+	6,  // 28: sessiond.v1.SubscriberService.GetSubscriber:output_type -> sessiond.v1.GetSubscriberResponse
+	8,  // 29: sessiond.v1.SubscriberService.ListSubscribers:output_type -> sessiond.v1.ListSubscribersResponse
+	10, // 30: sessiond.v1.SubscriberService.PutSubscriber:output_type -> sessiond.v1.PutSubscriberResponse
+	12, // 31: sessiond.v1.SubscriberService.DeleteSubscribers:output_type -> sessiond.v1.DeleteSubscribersResponse
+	14, // 32: sessiond.v1.SubscriberService.WatchSubscribers:output_type -> sessiond.v1.WatchSubscribersResponse
+	28, // [28:33] is the sub-list for method output_type
+	23, // [23:28] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_subscriber_proto_init() }
@@ -1949,13 +2088,14 @@ func file_sessiond_v1_subscriber_proto_init() {
 	file_sessiond_v1_nat_proto_init()
 	file_sessiond_v1_reason_proto_init()
 	file_sessiond_v1_subscriber_proto_msgTypes[5].OneofWrappers = []any{}
+	file_sessiond_v1_subscriber_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_subscriber_proto_rawDesc), len(file_sessiond_v1_subscriber_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
