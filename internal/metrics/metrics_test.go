@@ -57,6 +57,8 @@ func used() *Metrics {
 	m.AuditUnwritten()
 	m.AuditLost("file", 3)
 	m.ExpectSinks("syslog")
+	m.Calls().FilesUsable("tokens", true)
+	m.Calls().FilesUsable("certificate", false)
 	m.Expect(Expected{Clients: []string{"bng1", "bng2"}})
 	m.NASConflict("bng1")
 	return m
@@ -97,6 +99,7 @@ func TestContract(t *testing.T) {
 		`sessiond_radius_requests_total{client="bng1",result="ok",type="start"} 1`,
 		`sessiond_radius_response_seconds_count 1`,
 		`sessiond_audit_write_failures_total 1`, `sessiond_audit_sink_lost_total{sink="file"} 3`, `sessiond_audit_sink_lost_total{sink="syslog"} 0`,
+		`sessiond_key_files_last_reload_successful{kind="tokens"} 1`, `sessiond_key_files_last_reload_successful{kind="certificate"} 0`,
 		`sessiond_radsec_connections{client="bng1"} 1`,
 		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 1`,
 		`sessiond_radsec_connections_refused_total{cause="handshake",client=""} 1`,
