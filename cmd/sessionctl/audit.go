@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
@@ -25,14 +23,15 @@ func (a auditCommands) listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the changes that callers ordered, newest first",
-		Example: "  sessionctl audit list --from 2026-03-01T00:00:00Z\n" +
+		Example: "  sessionctl audit list --from -1h\n" +
+			"  sessionctl audit list --from 14:00 --to 15:30\n" +
 			"  sessionctl audit list --method DeleteSubscribers -o json",
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if req.From, err = timeFlag("--from", from); err != nil {
+			if req.From, err = timestamp("--from", from, a.here()); err != nil {
 				return err
 			}
-			if req.To, err = timeFlag("--to", to); err != nil {
+			if req.To, err = timestamp("--to", to, a.here()); err != nil {
 				return err
 			}
 			return a.list(c.Context(), req)
@@ -43,8 +42,8 @@ func (a auditCommands) listCommand() *cobra.Command {
 	flags.StringVar(&req.Method, "method", "", "only this `method`, such as DeleteSubscribers")
 	flags.StringVar(&req.Group, "group", "", "only this `group`")
 	flags.StringVar(&req.RequestId, "request-id", "", "only the request with this `name`")
-	flags.StringVar(&from, "from", "", "from this `time` on, RFC 3339")
-	flags.StringVar(&to, "to", "", "before this `time`, RFC 3339")
+	flags.StringVar(&from, "from", "", "from this `time` on: "+timeForms)
+	flags.StringVar(&to, "to", "", "before this `time`")
 	a.completeGroups(c)
 	for _, flag := range []string{"actor", "request-id", "from", "to"} {
 		complete(c, flag)
@@ -59,24 +58,12 @@ var changingMethods = []string{
 	"AddPool", "DrainPool", "RemovePool", "CreateMapping", "DeleteMapping",
 }
 
-// timeFlag reads a time; empty is none.
-func timeFlag(name, text string) (*timestamppb.Timestamp, error) {
-	if text == "" {
-		return nil, nil
-	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return nil, usagef("%s: %q is not a time such as 2026-03-01T12:00:00Z", name, text)
-	}
-	return timestamppb.New(t), nil
-}
-
 func (a auditCommands) list(ctx context.Context, req *pb.ListAuditRequest) error {
 	client, err := a.audits()
 	if err != nil {
 		return err
 	}
-	out := newList(&a.printer, auditHeader, auditRow)
+	out := newList(&a.printer, auditHeader, a.auditRow)
 	out.nobody = "no such change"
 	err = eachPage(ctx, func(ctx context.Context, token string) ([]*pb.AuditEntry, string, error) {
 		ctx, cancel := a.bounded(ctx)
@@ -93,9 +80,9 @@ func (a auditCommands) list(ctx context.Context, req *pb.ListAuditRequest) error
 
 var auditHeader = []string{"AT", "ID", "ACTOR", "METHOD", "GROUP", "COUNT", "OUTCOME", "REASON", "OF"}
 
-func auditRow(e *pb.AuditEntry) []string {
+func (a auditCommands) auditRow(e *pb.AuditEntry) []string {
 	return []string{
-		e.GetAt().AsTime().Format(time.RFC3339), e.GetId(), e.GetActor(), e.GetMethod(), or(e.GetGroup(), none), number(e.GetCount()),
+		a.stamp(e.GetAt().AsTime()), e.GetId(), e.GetActor(), e.GetMethod(), or(e.GetGroup(), none), number(e.GetCount()),
 		strings.ToLower(strings.TrimPrefix(e.GetOutcome().String(), "AUDIT_OUTCOME_")), or(e.GetReason(), none), or(subjects(e), none),
 	}
 }

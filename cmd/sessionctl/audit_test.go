@@ -19,6 +19,23 @@ func TestVerifyNamesTheFlaw(t *testing.T) {
 	}
 }
 
+// TestAuditTimes: the times of a list are those of all commands.
+func TestAuditTimes(t *testing.T) {
+	t.Parallel()
+	address := controltest.Serve(t, controltest.Scene(), nil).Address
+	for flags, entries := range map[string]int{
+		"--from -30m": 2, "--from -2h": 3, "--from -2h --to -30m": 1, "--from 11:30": 2, "--to 11:30": 1, "--from 2026-03-01T11:59:01Z": 1, "--from -1s": 0,
+	} {
+		r := ctl(t, address, "", append([]string{"audit", "list", "-o", "json"}, strings.Fields(flags)...)...)
+		if got := strings.Count(r.stdout, "\n"); r.code != exitDone || got != entries {
+			t.Errorf("%s: %d entries, code %d, %s", flags, got, r.code, r.stderr)
+		}
+	}
+	if r := ctl(t, address, "", "audit", "list", "--from", "2026-03-01 11:59:00", "-o", "json"); strings.Count(r.stdout, "\n") != 2 {
+		t.Errorf("a local time: %s%s", r.stdout, r.stderr)
+	}
+}
+
 // TestOrderFlagsReachTheDaemon: each command that changes something passes on its reason and
 // the request's name, and with --validate-only changes nothing.
 func TestOrderFlagsReachTheDaemon(t *testing.T) {
