@@ -1,5 +1,7 @@
 package audit
 
+import "time"
+
 // Place is the place of an entry among those of all trails: newest first by the identifiers
 // in Redis, and of one identifier by trail.
 type Place struct {
@@ -25,7 +27,8 @@ type Verified struct {
 // Request is a caller's call with a request_id.
 type Request struct {
 	Actor, ID string
-	Digest    string // of the method and the request
+	Digest    string    // of the method and the request
+	Began     time.Time // its first attempt, as BeginRequest returned it
 }
 
 // Remembered is the knowledge about a request.
@@ -33,4 +36,6 @@ type Remembered struct {
 	Other  bool   // the caller used the ID for another request
 	Again  bool   // an attempt has begun, and has no outcome
 	Answer []byte // its outcome, nil for none
+
+	Began time.Time // the first attempt, which may be this one; zero if Other
 }

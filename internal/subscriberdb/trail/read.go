@@ -18,10 +18,12 @@ import (
 )
 
 const (
-	readCount   = 200              // entries of one read
-	looksPerAsk = 5_000            // entries that one List examines
-	clockMargin = 10 * time.Minute // between the clocks of Redis and of the daemons
+	readCount   = 200   // entries of one read
+	looksPerAsk = 5_000 // entries that one List examines
 )
+
+// ClockMargin is the most by which the clocks of Redis and of the daemons may differ.
+const ClockMargin = 10 * time.Minute
 
 // compare orders places as List returns them.
 func compare(p, q audit.Place) int {
@@ -51,7 +53,7 @@ func (s *Store) List(ctx context.Context, f audit.Filter, after audit.Place, lim
 			return page, audit.Place{}, nil
 		}
 		x := first.ready[0]
-		if !f.From.IsZero() && subscriber.VersionTime(x.ID).Before(f.From.Add(-clockMargin)) {
+		if !f.From.IsZero() && subscriber.VersionTime(x.ID).Before(f.From.Add(-ClockMargin)) {
 			return page, audit.Place{}, nil
 		}
 		first.ready = first.ready[1:]
@@ -76,7 +78,7 @@ func startOf(f *audit.Filter, after audit.Place) string {
 	case after != (audit.Place{}):
 		return after.ID
 	case !f.To.IsZero():
-		return strconv.FormatInt(max(f.To.Add(clockMargin).UnixMilli(), 0), 10)
+		return strconv.FormatInt(max(f.To.Add(ClockMargin).UnixMilli(), 0), 10)
 	}
 	return "+"
 }

@@ -48,9 +48,6 @@ type trailEnd struct {
 // New returns a Store.
 func New(o Options) *Store { return &Store{o: o, ends: map[string]*trailEnd{}} }
 
-// Now returns the time.
-func (s *Store) Now() time.Time { return s.o.Now() }
-
 // end returns the end of a trail, once the caller has the turn to append.
 func (s *Store) end(ctx context.Context, trail string) (*trailEnd, error) {
 	s.mu.Lock()

@@ -2,6 +2,7 @@ package trail
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -219,14 +220,16 @@ func TestRequests(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		a, b := newStore(client), newStore(client)
 		r := audit.Request{Actor: "user:0", ID: "r1", Digest: "d1"}
-		begin := func(s *Store, r audit.Request, want audit.Remembered) {
+		begin := func(s *Store, r audit.Request, want audit.Remembered) audit.Request {
 			t.Helper()
 			got, err := s.BeginRequest(t.Context(), r)
-			if err != nil || got.Other != want.Other || got.Again != want.Again || string(got.Answer) != string(want.Answer) {
+			r.Began = got.Began
+			if err != nil || got.Began.IsZero() != want.Other || got.Other != want.Other || got.Again != want.Again || string(got.Answer) != string(want.Answer) {
 				t.Errorf("%+v, %v, want %+v", got, err, want)
 			}
+			return r
 		}
-		begin(a, r, audit.Remembered{})
+		r = begin(a, r, audit.Remembered{})
 		begin(b, r, audit.Remembered{Again: true})
 		begin(b, audit.Request{Actor: "user:0", ID: "r1", Digest: "d2"}, audit.Remembered{Other: true})
 		begin(b, audit.Request{Actor: "user:1", ID: "r1", Digest: "d2"}, audit.Remembered{})
@@ -234,14 +237,90 @@ func TestRequests(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin(b, r, audit.Remembered{Answer: []byte("answer\x00")})
-		if ttl := client.PTTL(t.Context(), codec.RequestKey("user:0", "r1")).Val(); ttl < 10*time.Minute {
-			t.Errorf("it is remembered for %v", ttl)
+		if ttl := client.PTTL(t.Context(), codec.RequestKey("user:0", "r1")).Val(); ttl < RequestLife || ttl > requestTTL {
+			t.Errorf("it is kept for %v", ttl)
 		}
 		if err := a.ForgetRequest(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 		begin(b, r, audit.Remembered{})
 	})
+}
+
+// TestNameOfARequest: a request_id belongs to a request until 15 minutes have passed without an
+// attempt of it, on any daemon, and then to the next one.
+func TestNameOfARequest(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		a, b := newStore(client), newStore(client)
+		start := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+		now := start
+		clock := func() time.Time { return now }
+		a.o.Now, b.o.Now = clock, clock
+		first, second := audit.Request{Actor: "user:0", ID: "r1", Digest: "d1"}, audit.Request{Actor: "user:0", ID: "r1", Digest: "d2"}
+		const last = RequestLife - time.Millisecond // the end of a life, just before it
+		step := func(what string, after time.Duration, s *Store, r audit.Request, want audit.Remembered) {
+			t.Helper()
+			now = now.Add(after)
+			got, err := s.BeginRequest(t.Context(), r)
+			if err != nil || got.Other != want.Other || got.Again != want.Again || string(got.Answer) != string(want.Answer) || !got.Began.Equal(want.Began) {
+				t.Errorf("%s: %+v, %v, want %+v", what, got, err, want)
+			}
+		}
+		step("first", 0, a, first, audit.Remembered{Began: start})
+		step("another in time", last, b, second, audit.Remembered{Other: true})
+		step("again in time", 0, b, first, audit.Remembered{Again: true, Began: start})
+		step("again, once more", last, a, first, audit.Remembered{Again: true, Began: start})
+		now = now.Add(last)
+		first.Began = start
+		if err := a.EndRequest(t.Context(), first, []byte("done")); err != nil {
+			t.Fatal(err)
+		}
+		step("answered in time", last, b, first, audit.Remembered{Answer: []byte("done"), Began: start})
+		step("answered, once more", last, b, first, audit.Remembered{Answer: []byte("done"), Began: start})
+		step("another, too early", last, b, second, audit.Remembered{Other: true})
+		step("another in its place", time.Millisecond, b, second, audit.Remembered{Began: now.Add(time.Millisecond)})
+		second.Began = now
+
+		// The end of an attempt of the first does not touch the second.
+		if err := errors.Join(a.EndRequest(t.Context(), first, []byte("late")), a.ForgetRequest(t.Context(), first)); err != nil {
+			t.Fatal(err)
+		}
+		step("the second again", last, a, second, audit.Remembered{Again: true, Began: second.Began})
+		step("the second, too late", RequestLife, a, second, audit.Remembered{Began: now.Add(RequestLife)})
+		second.Began = now
+		if err := a.ForgetRequest(t.Context(), second); err != nil {
+			t.Fatal(err)
+		}
+		step("forgotten", time.Second, b, first, audit.Remembered{Began: now.Add(time.Second)})
+	})
+}
+
+// TestRequestsWhenFull: a Redis without free memory remembers no new request, and answers those
+// that it remembers.
+func TestRequestsWhenFull(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t)
+	s, now := newStore(client), time.Now()
+	s.o.Now = func() time.Time { return now }
+	r := audit.Request{Actor: "user:0", ID: "r1", Digest: "d1"}
+	known, err := s.BeginRequest(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Began = known.Began
+	if err := s.EndRequest(t.Context(), r, []byte("done")); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Minute)
+	if known, err := s.BeginRequest(t.Context(), r); err != nil || string(known.Answer) != "done" {
+		t.Errorf("again: %+v, %v", known, err)
+	}
+	if _, err := s.BeginRequest(t.Context(), audit.Request{Actor: "user:0", ID: "r2"}); !redisconn.IsFull(err) {
+		t.Errorf("a new one: %v", err)
+	}
 }
 
 // TestPositions: a sink's position is stored for it alone.
