@@ -30,7 +30,10 @@ func (a *Audits) ListAudit(ctx context.Context, f audit.Filter, after audit.Plac
 
 // VerifyAudit checks one trail, or with an empty name all.
 func (a *Audits) VerifyAudit(ctx context.Context, name string) ([]audit.Verified, error) {
-	names := a.trails.Trails()
+	names, err := a.trails.Trails(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
 	if name != "" && !slices.Contains(names, name) {
 		return nil, fmt.Errorf("trail %q: %w", name, inspect.ErrNotFound)
 	}

@@ -21,8 +21,8 @@ const (
 
 // Source has the entries.
 type Source interface {
-	// Trails returns the names of all trails.
-	Trails() []string
+	// Trails returns the names of all trails; with an error only those of the groups in force.
+	Trails(ctx context.Context) ([]string, error)
 
 	// Behind returns up to limit entries of a trail behind an identifier, "" for the first.
 	Behind(ctx context.Context, trail, id string, limit int) ([]audit.Stored, error)
@@ -107,8 +107,9 @@ func (f *Follower) Run(ctx context.Context) error {
 
 // copyAll copies all entries that there are. A trail that cannot be copied holds up no other.
 func (f *Follower) copyAll(ctx context.Context) error {
-	var errs []error
-	for _, trail := range f.o.Source.Trails() {
+	names, err := f.o.Source.Trails(ctx)
+	errs := []error{err}
+	for _, trail := range names {
 		for more := true; more && ctx.Err() == nil; {
 			n, err := f.copySome(ctx, trail)
 			if err != nil {

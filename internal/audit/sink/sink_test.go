@@ -34,7 +34,7 @@ type source struct {
 	err       error
 }
 
-func (s *source) Trails() []string { return []string{"default"} }
+func (s *source) Trails(context.Context) ([]string, error) { return []string{"default"}, nil }
 
 func (s *source) Behind(_ context.Context, _, id string, limit int) ([]audit.Stored, error) {
 	s.mu.Lock()
@@ -193,7 +193,9 @@ func TestPipeIsRefused(t *testing.T) {
 // badTrail is a source with a trail before the others that cannot be read.
 type badTrail struct{ *source }
 
-func (b badTrail) Trails() []string { return append([]string{"bad"}, b.source.Trails()...) }
+func (b badTrail) Trails(context.Context) ([]string, error) {
+	return []string{"bad", "default"}, errors.New("some names are not known")
+}
 
 func (b badTrail) Behind(ctx context.Context, trail, id string, limit int) ([]audit.Stored, error) {
 	if trail == "bad" {
@@ -209,7 +211,7 @@ func TestBadTrailHoldsUpNoOther(t *testing.T) {
 	f := newFollower(s, NewFile(path), &lost)
 	f.o.Source = badTrail{s}
 	s.add(t, 1, 2)
-	if err := f.copyAll(t.Context()); err == nil || !strings.Contains(err.Error(), "trail bad: WRONGTYPE") {
+	if err := f.copyAll(t.Context()); err == nil || !strings.Contains(err.Error(), "trail bad: WRONGTYPE") || !strings.Contains(err.Error(), "some names") {
 		t.Errorf("error %v", err)
 	}
 	check(t, "the other trail", numbersIn(t, path), 1, 2)

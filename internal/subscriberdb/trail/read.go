@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,8 +34,12 @@ func compare(p, q audit.Place) int {
 // empty, before the end, as a call examines a bounded number. Entries that cannot be read are
 // left out: Verify names them.
 func (s *Store) List(ctx context.Context, f audit.Filter, after audit.Place, limit int) (page []audit.Entry, next audit.Place, err error) {
+	names, err := s.Trails(ctx)
+	if err != nil {
+		return nil, audit.Place{}, err
+	}
 	var sources []*newestFirst
-	for _, trail := range s.trails() {
+	for _, trail := range names {
 		sources = append(sources, &newestFirst{store: s, trail: trail, from: startOf(&f, after)})
 	}
 	for range looksPerAsk {
@@ -129,13 +132,6 @@ func (s *Store) Behind(ctx context.Context, trail, id string, limit int) ([]audi
 		return nil, fmt.Errorf("read %s: %w", codec.AuditKey(trail), err)
 	}
 	return toStored(trail, read), nil
-}
-
-// Trails returns the names of all trails, in order.
-func (s *Store) Trails() []string {
-	names := s.trails()
-	slices.Sort(names)
-	return names
 }
 
 // Position returns how far a sink has come in a trail, as it was stored; "" for nowhere.

@@ -99,5 +99,5 @@ return 0
 
 // Scripts returns the scripts that a server has to load.
 func Scripts() []*redis.Script {
-	return []*redis.Script{writes.plain, writes.recorded, trimScript, firstScript, beginScript, endScript, forgetScript}
+	return []*redis.Script{writes.plain, writes.recorded, trimScript, nameScript, firstScript, beginScript, endScript, forgetScript}
 }

@@ -24,7 +24,7 @@ const attempts = 32
 type Options struct {
 	Client *redisconn.Client // must have the scripts of this package, and those of its callers
 	Node   string            // name of this daemon
-	Trails func() []string   // the groups in force
+	Trails func() []string   // the groups in force; each has a trail
 	Failed func()            // called for each change that is refused, as its entry cannot be written, and for each outcome that is in no trail
 	Logger *slog.Logger
 	Now    func() time.Time
@@ -43,6 +43,7 @@ type trailEnd struct {
 	turn  chan struct{} // holds a token while nobody has the turn
 	head  audit.Head
 	known bool
+	named bool // its name is stored
 }
 
 // New returns a Store.
@@ -114,6 +115,12 @@ func (s *Store) append(ctx context.Context, end *trailEnd, e *audit.Entry, scrip
 		}
 		if slices.Contains(sealed, end.head) { // the client sent the call again, as its first answer was lost
 			return Answer{}, nil
+		}
+		if !end.named || end.head == (audit.Head{}) { // its first entry, perhaps in a Redis that was emptied
+			if err := s.keepName(ctx, e.Trail); err != nil {
+				return Answer{}, err
+			}
+			end.named = true
 		}
 		text, next, err := audit.Seal(*e, end.head)
 		if err != nil {

@@ -171,6 +171,91 @@ func TestEmptiedRedisBeginsAnew(t *testing.T) {
 		if v := verified(t, s, "default"); v.Flaw != nil || v.First != 1 || v.Entries != 1 {
 			t.Errorf("%+v, flaw %+v", v, v.Flaw)
 		}
+		if kept := client.SMembers(t.Context(), codec.TrailsKey).Val(); !slices.Equal(kept, []string{"default"}) {
+			t.Errorf("names %q", kept)
+		}
+	})
+}
+
+// TestTrailsOfOtherGroups: the trail of a group that is no longer in force is listed, verified
+// and trimmed as before. Its name is stored until the trail is gone.
+func TestTrailsOfOtherGroups(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		before, s := newStore(client), newStore(client)
+		s.o.Trails = func() []string { return []string{"default"} }
+		appendKeys(t, before, "east", names(1, 5)...)
+		appendKeys(t, before, "default", "6")
+		trim := func(s *Store, r Retention, want int) {
+			t.Helper()
+			if removed, err := s.TrimOnce(t.Context(), r); err != nil || removed != want {
+				t.Errorf("removed %d, %v, want %d", removed, err, want)
+			}
+		}
+		check := func(what string, want ...string) {
+			t.Helper()
+			if all, err := s.Trails(t.Context()); err != nil || !slices.Equal(all, want) {
+				t.Errorf("%s: trails %q, %v, want %q", what, all, err, want)
+			}
+		}
+		check("of the group that is gone", audit.DaemonTrail, "default", "east")
+		page, _, err := s.List(t.Context(), audit.Filter{Group: "east"}, audit.Place{}, 10)
+		if err != nil || len(page) != 5 {
+			t.Errorf("listed %d, %v", len(page), err)
+		}
+		trim(s, Retention{Entries: 2}, 3)
+		if v := verified(t, s, "east"); v.Flaw != nil || v.First != 4 || v.Entries != 2 {
+			t.Errorf("verified %+v, flaw %+v", v, v.Flaw)
+		}
+
+		// What others write into the set is no part of a key. A lost set is mended.
+		if err := client.SAdd(t.Context(), codec.TrailsKey, "a}b", "").Err(); err != nil {
+			t.Fatal(err)
+		}
+		check("with names of others", audit.DaemonTrail, "default", "east")
+		if err := client.Del(t.Context(), codec.TrailsKey).Err(); err != nil {
+			t.Fatal(err)
+		}
+		trim(before, Retention{}, 0)
+		check("after the loss of the set", audit.DaemonTrail, "default", "east")
+
+		if err := s.SetPosition(t.Context(), "east", "file:cgn1", "5-0 7"); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Del(t.Context(), codec.AuditKey("east")).Err(); err != nil {
+			t.Fatal(err)
+		}
+		trim(s, Retention{}, 0)
+		if v := verified(t, s, "east"); v.Flaw == nil || v.Flaw.Kind != audit.Truncated {
+			t.Errorf("a trail that somebody deleted is verified: %+v", v)
+		}
+		check("without entries, and with an end", audit.DaemonTrail, "default", "east")
+		if err := client.Del(t.Context(), codec.AuditHeadKey("east")).Err(); err != nil {
+			t.Fatal(err)
+		}
+		trim(s, Retention{}, 0)
+		check("once all is deleted", audit.DaemonTrail, "default")
+		if n := client.Exists(t.Context(), codec.AuditSinksKey("east")).Val(); n != 0 {
+			t.Error("positions of sinks are left behind")
+		}
+	})
+}
+
+// TestNamesOfAnotherType: without the set of names no entry is written, so that no trail is lost
+// later; the trails in force can be read.
+func TestNamesOfAnotherType(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		if err := client.Set(t.Context(), codec.TrailsKey, "x", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		ctx := audit.With(t.Context(), &audit.Order{Actor: audit.Actor{Name: "user:0"}, Method: "Any"})
+		err := s.Write(ctx, "default", func(*audit.Entry) {}, []string{"{default}"}, []any{"set", "{default}", "changed"})
+		if !errors.Is(err, audit.ErrUnwritten) || client.Exists(t.Context(), "{default}").Val() != 0 {
+			t.Errorf("written: %v", err)
+		}
+		if all, err := s.Trails(t.Context()); err != nil || len(all) != 3 {
+			t.Errorf("trails %q, %v", all, err)
+		}
 	})
 }
 
