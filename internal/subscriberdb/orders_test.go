@@ -242,9 +242,47 @@ func TestManyDaemonsOneTrail(t *testing.T) {
 		if len(entries) != daemons*each {
 			t.Errorf("%d entries", len(entries))
 		}
+		for i := 1; i < len(entries); i++ {
+			if entries[i].Old != entries[i-1].New {
+				t.Errorf("entry %d replaced %q by its own words, entry %d wrote %q", i+1, entries[i].Old, i, entries[i-1].New)
+			}
+		}
 		live, err := client.HGet(t.Context(), codec.SettingsKey, "idle_timeouts.udp").Result()
 		if err != nil || "idle_timeouts.udp="+live != entries[len(entries)-1].New {
 			t.Errorf("in force is %q, the last entry says %q, %v", live, entries[len(entries)-1].New, err)
+		}
+	})
+}
+
+// TestManyDaemonsChangePools: entries of pools that daemons change at once tell what each replaced.
+func TestManyDaemonsChangePools(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		const daemons, each = 3, 15
+		var all sync.WaitGroup
+		for i := range daemons {
+			db := newDB(t, client)
+			all.Go(func() {
+				for j := range each {
+					prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, byte(i), byte(j)}), 32)
+					if err := db.SavePoolChanges(ordered(t, "AddPool", ""), "default", []PoolChange{{Prefix: prefix, Kind: PoolAdded, At: t0}}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		entries := entriesOf(t, newDB(t, client), "default")
+		for i := range entries {
+			was, count := "", 1
+			if i > 0 {
+				was, count = entries[i-1].New, 2 // one prefix goes, one comes
+			}
+			if e := &entries[i]; e.Old != was || len(e.Keys) != count {
+				t.Errorf("entry %d replaced %q by its own words, %q was there; it names %q", i+1, e.Old, was, e.Keys)
+			}
+		}
+		if len(entries) != daemons*each {
+			t.Errorf("%d entries", len(entries))
 		}
 	})
 }

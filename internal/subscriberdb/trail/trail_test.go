@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -406,6 +407,84 @@ func TestRequestsWhenFull(t *testing.T) {
 	if _, err := s.BeginRequest(t.Context(), audit.Request{Actor: "user:0", ID: "r2"}); !redisconn.IsFull(err) {
 		t.Errorf("a new one: %v", err)
 	}
+}
+
+// TestReplace: the entry tells the value that its step replaced, though others change it
+// meanwhile; where they never stop nothing is changed.
+func TestReplace(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		const text, hash = "{default}text", "{default}hash"
+		replace := func(value string, meanwhile func()) error {
+			ctx := audit.With(t.Context(), &audit.Order{Actor: audit.Actor{Name: "user:0"}, Method: "Any"})
+			return s.Replace(ctx, "default", []Value{{Key: text}, {Key: hash, Field: "f"}}, func(e *audit.Entry, old []*string) {
+				for _, o := range old {
+					if o == nil {
+						e.Keys = append(e.Keys, "none")
+					} else {
+						e.Keys = append(e.Keys, *o)
+					}
+				}
+				meanwhile()
+			}, []any{"set", text, value}, []any{"hset", hash, "f", value})
+		}
+		times := 0
+		for i, meanwhile := range []func(){
+			func() {},
+			func() {},
+			func() {
+				if times++; times == 1 {
+					client.Set(t.Context(), text, "other", 0)
+				}
+			},
+			func() {
+				if times++; times == 3 {
+					client.HDel(t.Context(), hash, "f")
+				}
+			},
+		} {
+			if err := replace(fmt.Sprint("value", i), meanwhile); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var told []string
+		check := func(what string, want ...string) {
+			t.Helper()
+			told = nil
+			stored, err := s.Behind(t.Context(), "default", "", 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range stored {
+				e, err := audit.ParseEntry(x.Text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				told = append(told, strings.Join(e.Keys, " "))
+			}
+			if !slices.Equal(told, want) {
+				t.Errorf("%s: %q, want %q", what, told, want)
+			}
+		}
+		want := []string{"none none", "value0 value0", "other value1", "value2 none"}
+		check("replaced", want...)
+		if err := replace("never", func() { times++; client.Set(t.Context(), text, times, 0) }); err == nil {
+			t.Error("replaced a value that changes all the time")
+		}
+		if got := client.HGet(t.Context(), hash, "f").Val(); got != "value3" {
+			t.Errorf("the other value is %q", got)
+		}
+		check("then", want...)
+		if err := client.Del(t.Context(), text).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.SAdd(t.Context(), text, "x").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := replace("never", func() {}); !redisconn.IsWrongType(err) {
+			t.Errorf("replaced a set: %v", err)
+		}
+	})
 }
 
 // TestPositions: a sink's position is stored for it alone.
