@@ -15,6 +15,13 @@ type Stored struct {
 	Text, Hash string
 }
 
+// End is the end of a trail in Redis.
+type End struct {
+	ID      string // of the newest entry; "" for none
+	Number  uint64 // of the newest entry that was written, 0 for none
+	Removed uint64 // number of the last entry that retention removed, 0 for none
+}
+
 // Verified is the result of the check of one trail.
 type Verified struct {
 	Trail   string

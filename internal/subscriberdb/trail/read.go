@@ -134,6 +134,26 @@ func (s *Store) Behind(ctx context.Context, trail, id string, limit int) ([]audi
 	return toStored(trail, read), nil
 }
 
+// End returns the end of a trail as it is now.
+func (s *Store) End(ctx context.Context, trail string) (audit.End, error) {
+	newest, err := s.o.Client.XRevRangeN(ctx, codec.AuditKey(trail), "+", "-", 1).Result()
+	if err != nil {
+		return audit.End{}, fmt.Errorf("read %s: %w", codec.AuditKey(trail), err)
+	}
+	ends, err := s.readEnds(ctx, trail)
+	if redisconn.UnlessWrongType(err) != nil {
+		return audit.End{}, fmt.Errorf("read %s: %w", codec.AuditHeadKey(trail), err)
+	}
+	end := audit.End{Number: ends.last.Number, Removed: ends.removed.Number}
+	for _, x := range toStored(trail, newest) {
+		end.ID = x.ID
+		if e, err := audit.ParseEntry(x.Text); err == nil { // the head may be lost
+			end.Number = max(end.Number, e.Number)
+		}
+	}
+	return end, nil
+}
+
 // Position returns how far a sink has come in a trail, as it was stored; "" for nowhere.
 func (s *Store) Position(ctx context.Context, trail, sink string) (string, error) {
 	id, err := s.o.Client.HGet(ctx, codec.AuditSinksKey(trail), sink).Result()

@@ -260,6 +260,30 @@ func TestNamesOfAnotherType(t *testing.T) {
 	})
 }
 
+// TestEnd: the end of a trail is that of its newest entry, also where its head is lost.
+func TestEnd(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		check := func(what string, number, removed uint64, entries bool) {
+			t.Helper()
+			end, err := s.End(t.Context(), "default")
+			if err != nil || end.Number != number || end.Removed != removed || (end.ID != "") != entries {
+				t.Errorf("%s: %+v, %v", what, end, err)
+			}
+		}
+		check("of no trail", 0, 0, false)
+		appendKeys(t, s, "default", names(1, 5)...)
+		if _, err := s.TrimOnce(t.Context(), Retention{Entries: 2}); err != nil {
+			t.Fatal(err)
+		}
+		check("of a trail", 5, 3, true)
+		if err := client.Del(t.Context(), codec.AuditHeadKey("default")).Err(); err != nil {
+			t.Fatal(err)
+		}
+		check("without its head", 5, 0, true)
+	})
+}
+
 // TestListNewestFirst: pages of all trails together have each entry once, newest first.
 func TestListNewestFirst(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
