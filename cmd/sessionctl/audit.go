@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -103,8 +104,8 @@ func (a auditCommands) verifyCommand() *cobra.Command {
 		Short: "Check that no entry was changed and none is missing",
 		Long: "Check that no entry was changed, moved or removed, and name the first that was. TRAIL is a\n" +
 			"group, or _ for the changes that belong to none. Exit code 1 where an entry is not as it was\n" +
-			"written. Who can write to Redis can also write a whole new trail: compare the last hash with\n" +
-			"the one in the copy that audit.file or audit.syslog have.",
+			"written, else 3 where a trail could not be read. Who can write to Redis can also write a whole\n" +
+			"new trail: compare the last hash with the one in the copy that audit.file or audit.syslog have.",
 		Example: "  sessionctl audit verify\n  sessionctl audit verify default -o json",
 		Args:    args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -138,23 +139,50 @@ func (a auditCommands) verify(ctx context.Context, req *pb.VerifyAuditRequest) e
 	if err := out.end(); err != nil {
 		return err
 	}
-	for _, t := range res.GetTrails() {
-		if t.GetFlaw() != pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED {
-			return fmt.Errorf("entry %s of the audit trail is not as it was written: %s", t.GetFlawId(), flaw(t))
+	return verdict(res.GetTrails())
+}
+
+// verdict returns an error about trails that are not as they were written, else about those that
+// could not be read.
+func verdict(trails []*pb.TrailCheck) error {
+	var flaws, unread []string
+	for _, t := range trails {
+		switch {
+		case t.GetUnread() != "":
+			unread = append(unread, fmt.Sprintf("%s cannot be read: %s", trailName(t), t.GetUnread()))
+		case t.GetFlaw() != pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED:
+			flaws = append(flaws, fmt.Sprintf("entry %s of the audit trail is not as it was written: %s", t.GetFlawId(), flaw(t)))
 		}
+	}
+	if len(flaws) > 0 {
+		return errors.New(strings.Join(append(flaws, unread...), "; "))
+	}
+	if len(unread) > 0 {
+		return unreadError{strings.Join(unread, "; ")}
 	}
 	return nil
 }
 
+// trailName names a trail, or the names of those that are not known.
+func trailName(t *pb.TrailCheck) string {
+	if t.GetTrail() == "" {
+		return "the list of trails of groups that are not configured"
+	}
+	return "trail " + t.GetTrail()
+}
+
 func checkRow(t *pb.TrailCheck) []string {
 	return []string{
-		t.GetTrail(), or(t.GetFirstId(), none), or(t.GetLastId(), none), number(t.GetEntries()),
+		or(t.GetTrail(), none), or(t.GetFirstId(), none), or(t.GetLastId(), none), number(t.GetEntries()),
 		or(t.GetLastHash(), none), flaw(t),
 	}
 }
 
 // flaw describes the first flaw of a trail; "none" without one.
 func flaw(t *pb.TrailCheck) string {
+	if t.GetUnread() != "" {
+		return "not known: the trail cannot be read"
+	}
 	if t.GetFlaw() == pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED {
 		return "none"
 	}

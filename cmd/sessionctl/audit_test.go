@@ -19,6 +19,27 @@ func TestVerifyNamesTheFlaw(t *testing.T) {
 	}
 }
 
+// TestVerifyNamesTheUnread: a trail that could not be read is an error of its own, and the others
+// are shown; a flaw comes before it.
+func TestVerifyNamesTheUnread(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Audits.Checks = append(b.Audits.Checks, audit.Verified{Trail: "east", Unread: "dial tcp: connection refused"}, audit.Verified{Unread: "i/o timeout"})
+	address := controltest.Serve(t, b, nil).Address
+	r := ctl(t, address, "", "audit", "verify")
+	if r.code != exitUnreachable || !strings.Contains(r.stderr, "trail east cannot be read: dial tcp: connection refused; the list of trails of groups that are not configured cannot be read: i/o timeout") {
+		t.Errorf("code %d, %s", r.code, r.stderr)
+	}
+	if !strings.Contains(r.stdout, "default/1") || !strings.Contains(r.stdout, "east") || strings.Count(r.stdout, "not known") != 2 {
+		t.Errorf("shown are\n%s", r.stdout)
+	}
+	b.Audits.Checks[1].Flaw = &audit.Flaw{Number: 1, Kind: audit.Changed, Detail: "odd"}
+	r = ctl(t, address, "", "audit", "verify")
+	if r.code != exitRefused || !strings.Contains(r.stderr, "entry default/1 of") || !strings.Contains(r.stderr, "trail east cannot be read") {
+		t.Errorf("with a flaw: code %d, %s", r.code, r.stderr)
+	}
+}
+
 // TestAuditTimes: the times of a list are those of all commands.
 func TestAuditTimes(t *testing.T) {
 	t.Parallel()

@@ -24,11 +24,12 @@ type End struct {
 
 // Verified is the result of the check of one trail.
 type Verified struct {
-	Trail   string
+	Trail   string // "" for the names of the trails of groups that are not in force
 	First   uint64 // number of the first entry that is kept, 0 for none
 	Last    Head   // the last entry; keep its hash elsewhere to notice an exchanged trail
 	Entries int    // that were checked
 	Flaw    *Flaw  // the first; nil for none
+	Unread  string // why the trail could not be read, and nothing else is known; "" if it could
 }
 
 // Request is a caller's call with a request_id.
