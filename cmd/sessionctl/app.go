@@ -65,7 +65,7 @@ const rootLong = `sessionctl shows and steers sessiond, which ties carrier-grade
 of subscribers: a deleted subscriber record ends that subscriber's NAT sessions.
 
 Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 cannot reach the
-daemon, 4 (status) the daemon is not ready.
+daemon, or (audit verify) a part of Redis, 4 (status) the daemon is not ready.
 
 Formats of -o: table, which leaves columns out where the terminal is narrow;
 wide, with all of them; and for programs json, one object a line, yaml, one

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
@@ -107,6 +108,18 @@ func moment(flag, text string, now time.Time) (time.Time, error) {
 		}
 	}
 	return time.Time{}, usagef("%s: %q is no time; write %s", flag, text, timeForms)
+}
+
+// timestamp is moment for a request; empty is none.
+func timestamp(flag, text string, now time.Time) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	t, err := moment(flag, text, now)
+	if err != nil {
+		return nil, err
+	}
+	return timestamppb.New(t), nil
 }
 
 // subscriberFlags are the flags that select subscribers.

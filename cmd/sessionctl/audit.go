@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
@@ -25,14 +24,15 @@ func (a auditCommands) listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the changes that callers ordered, newest first",
-		Example: "  sessionctl audit list --from 2026-03-01T00:00:00Z\n" +
+		Example: "  sessionctl audit list --from -1h\n" +
+			"  sessionctl audit list --from 14:00 --to 15:30\n" +
 			"  sessionctl audit list --method DeleteSubscribers -o json",
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if req.From, err = timeFlag("--from", from); err != nil {
+			if req.From, err = timestamp("--from", from, a.here()); err != nil {
 				return err
 			}
-			if req.To, err = timeFlag("--to", to); err != nil {
+			if req.To, err = timestamp("--to", to, a.here()); err != nil {
 				return err
 			}
 			return a.list(c.Context(), req)
@@ -43,8 +43,8 @@ func (a auditCommands) listCommand() *cobra.Command {
 	flags.StringVar(&req.Method, "method", "", "only this `method`, such as DeleteSubscribers")
 	flags.StringVar(&req.Group, "group", "", "only this `group`")
 	flags.StringVar(&req.RequestId, "request-id", "", "only the request with this `name`")
-	flags.StringVar(&from, "from", "", "from this `time` on, RFC 3339")
-	flags.StringVar(&to, "to", "", "before this `time`, RFC 3339")
+	flags.StringVar(&from, "from", "", "from this `time` on: "+timeForms)
+	flags.StringVar(&to, "to", "", "before this `time`")
 	a.completeGroups(c)
 	for _, flag := range []string{"actor", "request-id", "from", "to"} {
 		complete(c, flag)
@@ -59,24 +59,12 @@ var changingMethods = []string{
 	"AddPool", "DrainPool", "RemovePool", "CreateMapping", "DeleteMapping",
 }
 
-// timeFlag reads a time; empty is none.
-func timeFlag(name, text string) (*timestamppb.Timestamp, error) {
-	if text == "" {
-		return nil, nil
-	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return nil, usagef("%s: %q is not a time such as 2026-03-01T12:00:00Z", name, text)
-	}
-	return timestamppb.New(t), nil
-}
-
 func (a auditCommands) list(ctx context.Context, req *pb.ListAuditRequest) error {
 	client, err := a.audits()
 	if err != nil {
 		return err
 	}
-	out := newList(&a.printer, auditHeader, auditRow)
+	out := newList(&a.printer, auditHeader, a.auditRow)
 	out.nobody = "no such change"
 	err = eachPage(ctx, func(ctx context.Context, token string) ([]*pb.AuditEntry, string, error) {
 		ctx, cancel := a.bounded(ctx)
@@ -93,9 +81,9 @@ func (a auditCommands) list(ctx context.Context, req *pb.ListAuditRequest) error
 
 var auditHeader = []string{"AT", "ID", "ACTOR", "METHOD", "GROUP", "COUNT", "OUTCOME", "REASON", "OF"}
 
-func auditRow(e *pb.AuditEntry) []string {
+func (a auditCommands) auditRow(e *pb.AuditEntry) []string {
 	return []string{
-		e.GetAt().AsTime().Format(time.RFC3339), e.GetId(), e.GetActor(), e.GetMethod(), or(e.GetGroup(), none), number(e.GetCount()),
+		a.stamp(e.GetAt().AsTime()), e.GetId(), e.GetActor(), e.GetMethod(), or(e.GetGroup(), none), number(e.GetCount()),
 		strings.ToLower(strings.TrimPrefix(e.GetOutcome().String(), "AUDIT_OUTCOME_")), or(e.GetReason(), none), or(subjects(e), none),
 	}
 }
@@ -116,8 +104,8 @@ func (a auditCommands) verifyCommand() *cobra.Command {
 		Short: "Check that no entry was changed and none is missing",
 		Long: "Check that no entry was changed, moved or removed, and name the first that was. TRAIL is a\n" +
 			"group, or _ for the changes that belong to none. Exit code 1 where an entry is not as it was\n" +
-			"written. Who can write to Redis can also write a whole new trail: compare the last hash with\n" +
-			"the one in the copy that audit.file or audit.syslog have.",
+			"written, else 3 where a trail could not be read. Who can write to Redis can also write a whole\n" +
+			"new trail: compare the last hash with the one in the copy that audit.file or audit.syslog have.",
 		Example: "  sessionctl audit verify\n  sessionctl audit verify default -o json",
 		Args:    args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -151,23 +139,50 @@ func (a auditCommands) verify(ctx context.Context, req *pb.VerifyAuditRequest) e
 	if err := out.end(); err != nil {
 		return err
 	}
-	for _, t := range res.GetTrails() {
-		if t.GetFlaw() != pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED {
-			return fmt.Errorf("entry %s of the audit trail is not as it was written: %s", t.GetFlawId(), flaw(t))
+	return verdict(res.GetTrails())
+}
+
+// verdict returns an error about trails that are not as they were written, else about those that
+// could not be read.
+func verdict(trails []*pb.TrailCheck) error {
+	var flaws, unread []string
+	for _, t := range trails {
+		switch {
+		case t.GetUnread() != "":
+			unread = append(unread, fmt.Sprintf("%s cannot be read: %s", trailName(t), t.GetUnread()))
+		case t.GetFlaw() != pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED:
+			flaws = append(flaws, fmt.Sprintf("entry %s of the audit trail is not as it was written: %s", t.GetFlawId(), flaw(t)))
 		}
+	}
+	if len(flaws) > 0 {
+		return errors.New(strings.Join(append(flaws, unread...), "; "))
+	}
+	if len(unread) > 0 {
+		return unreadError{strings.Join(unread, "; ")}
 	}
 	return nil
 }
 
+// trailName names a trail, or the names of those that are not known.
+func trailName(t *pb.TrailCheck) string {
+	if t.GetTrail() == "" {
+		return "the list of trails of groups that are not configured"
+	}
+	return "trail " + t.GetTrail()
+}
+
 func checkRow(t *pb.TrailCheck) []string {
 	return []string{
-		t.GetTrail(), or(t.GetFirstId(), none), or(t.GetLastId(), none), number(t.GetEntries()),
+		or(t.GetTrail(), none), or(t.GetFirstId(), none), or(t.GetLastId(), none), number(t.GetEntries()),
 		or(t.GetLastHash(), none), flaw(t),
 	}
 }
 
 // flaw describes the first flaw of a trail; "none" without one.
 func flaw(t *pb.TrailCheck) string {
+	if t.GetUnread() != "" {
+		return "not known: the trail cannot be read"
+	}
 	if t.GetFlaw() == pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED {
 		return "none"
 	}

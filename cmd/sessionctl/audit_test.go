@@ -19,6 +19,44 @@ func TestVerifyNamesTheFlaw(t *testing.T) {
 	}
 }
 
+// TestVerifyNamesTheUnread: a trail that could not be read is an error of its own, and the others
+// are shown; a flaw comes before it.
+func TestVerifyNamesTheUnread(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Audits.Checks = append(b.Audits.Checks, audit.Verified{Trail: "east", Unread: "dial tcp: connection refused"}, audit.Verified{Unread: "i/o timeout"})
+	address := controltest.Serve(t, b, nil).Address
+	r := ctl(t, address, "", "audit", "verify")
+	if r.code != exitUnreachable || !strings.Contains(r.stderr, "trail east cannot be read: dial tcp: connection refused; the list of trails of groups that are not configured cannot be read: i/o timeout") {
+		t.Errorf("code %d, %s", r.code, r.stderr)
+	}
+	if !strings.Contains(r.stdout, "default/1") || !strings.Contains(r.stdout, "east") || strings.Count(r.stdout, "not known") != 2 {
+		t.Errorf("shown are\n%s", r.stdout)
+	}
+	b.Audits.Checks[1].Flaw = &audit.Flaw{Number: 1, Kind: audit.Changed, Detail: "odd"}
+	r = ctl(t, address, "", "audit", "verify")
+	if r.code != exitRefused || !strings.Contains(r.stderr, "entry default/1 of") || !strings.Contains(r.stderr, "trail east cannot be read") {
+		t.Errorf("with a flaw: code %d, %s", r.code, r.stderr)
+	}
+}
+
+// TestAuditTimes: the times of a list are those of all commands.
+func TestAuditTimes(t *testing.T) {
+	t.Parallel()
+	address := controltest.Serve(t, controltest.Scene(), nil).Address
+	for flags, entries := range map[string]int{
+		"--from -30m": 2, "--from -2h": 3, "--from -2h --to -30m": 1, "--from 11:30": 2, "--to 11:30": 1, "--from 2026-03-01T11:59:01Z": 1, "--from -1s": 0,
+	} {
+		r := ctl(t, address, "", append([]string{"audit", "list", "-o", "json"}, strings.Fields(flags)...)...)
+		if got := strings.Count(r.stdout, "\n"); r.code != exitDone || got != entries {
+			t.Errorf("%s: %d entries, code %d, %s", flags, got, r.code, r.stderr)
+		}
+	}
+	if r := ctl(t, address, "", "audit", "list", "--from", "2026-03-01 11:59:00", "-o", "json"); strings.Count(r.stdout, "\n") != 2 {
+		t.Errorf("a local time: %s%s", r.stdout, r.stderr)
+	}
+}
+
 // TestOrderFlagsReachTheDaemon: each command that changes something passes on its reason and
 // the request's name, and with --validate-only changes nothing.
 func TestOrderFlagsReachTheDaemon(t *testing.T) {

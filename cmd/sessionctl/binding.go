@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 )
@@ -150,15 +149,8 @@ func lookupRequest(target, at string, now time.Time) (*pb.LookupOutsideRequest, 
 		return nil, err
 	}
 	req := &pb.LookupOutsideRequest{OutsideAddress: outside, Port: port}
-	if at == "" {
-		return req, nil
-	}
-	t, err := moment("--at", at, now)
-	if err != nil {
-		return nil, err
-	}
-	req.At = timestamppb.New(t)
-	return req, nil
+	req.At, err = timestamp("--at", at, now)
+	return req, err
 }
 
 // outsideEndpoint reads OUTSIDE:PORT, both of which are needed.

@@ -15,7 +15,7 @@ const (
 	exitDone        = 0
 	exitRefused     = 1 // refused, or not found
 	exitUsage       = 2
-	exitUnreachable = 3
+	exitUnreachable = 3 // the daemon, or of audit verify a part of Redis
 	exitNotReady    = 4 // of status only
 )
 
@@ -25,6 +25,11 @@ type notReadyError struct{ why string }
 func (e notReadyError) Error() string {
 	return "sessiond is not ready: " + or(e.why, "no reason given")
 }
+
+// unreadError is the daemon's report that it could not read a part of its database.
+type unreadError struct{ why string }
+
+func (e unreadError) Error() string { return e.why }
 
 // usageError is a mistake on the command line.
 type usageError struct{ error }
@@ -89,6 +94,10 @@ func (a *app) explain(err error) (code int, message, hint string) {
 	var notReady notReadyError
 	if errors.As(err, &notReady) {
 		return exitNotReady, err.Error(), ""
+	}
+	var unread unreadError
+	if errors.As(err, &unread) {
+		return exitUnreachable, err.Error(), "the other trails are as they were written; repeat the command once Redis answers for all"
 	}
 	var answer interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &answer) {

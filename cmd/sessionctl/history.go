@@ -71,20 +71,11 @@ func (a subscriberCommands) historyFilter(req *pb.ListEndingsRequest, reason, fr
 		}
 		req.Reason = pb.Reason(n)
 	}
-	for _, t := range []struct {
-		flag, text string
-		to         **timestamppb.Timestamp
-	}{{"--from", from, &req.StartTime}, {"--to", to, &req.EndTime}} {
-		if t.text == "" {
-			continue
-		}
-		at, err := moment(t.flag, t.text, a.here())
-		if err != nil {
-			return err
-		}
-		*t.to = timestamppb.New(at)
+	if req.StartTime, err = timestamp("--from", from, a.here()); err != nil {
+		return err
 	}
-	return nil
+	req.EndTime, err = timestamp("--to", to, a.here())
+	return err
 }
 
 // endReasons are the values of --reason.

@@ -210,6 +210,10 @@ func (d *daemon) openWeb(context.Context) error {
 		return fmt.Errorf("http: %w", err)
 	}
 	d.web = newWeb(l, certificate, d.metrics.Handler(), pages, d.manager.NotReady, d.log)
+	d.web.usable = func(usable bool) { d.metrics.Calls().FilesUsable("http_certificate", usable) }
+	if certificate != nil {
+		d.web.usable(true)
+	}
 	d.logListening("http", l.Addr().String())
 	return nil
 }

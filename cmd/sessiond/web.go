@@ -24,6 +24,7 @@ type web struct {
 	listener    net.Listener
 	server      *http.Server
 	certificate *keyfiles.Certificate // nil without TLS
+	usable      func(bool)            // notes whether its files can be used
 	log         *slog.Logger
 }
 
@@ -46,7 +47,7 @@ func newWeb(l net.Listener, certificate *keyfiles.Certificate, metrics, pages ht
 		mux.Handle("GET /{$}", http.RedirectHandler(console.Path, http.StatusFound))
 	}
 	w := &web{
-		certificate: certificate, log: log,
+		certificate: certificate, usable: func(bool) {}, log: log,
 		listener: &webListener{l, quota.New(webConnections, webConnectionsPerPeer)},
 		server: &http.Server{
 			Handler: mux, ReadHeaderTimeout: webHeader, ReadTimeout: webRequest, WriteTimeout: webReply, IdleTimeout: webIdle,
@@ -131,7 +132,7 @@ func (w *web) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = w.server.Close() })()
 	serve := w.server.Serve
 	if w.certificate != nil {
-		beside.Go(func() { keyfiles.Watch(ctx, w.log, w.certificate.Set()) })
+		beside.Go(func() { keyfiles.Watch(ctx, w.log, w.usable, w.certificate.Set()) })
 		serve = func(l net.Listener) error { return w.server.ServeTLS(l, "", "") }
 	}
 	if err := serve(w.listener); !errors.Is(err, http.ErrServerClosed) {

@@ -42,6 +42,10 @@ type Entry struct {
 	RequestID string `json:"request_id,omitempty"`
 	Reason    string `json:"reason,omitempty"`
 
+	// RequestAt is the begin of the first attempt of the request with the RequestID. It tells
+	// the requests apart that had the same identifier one after the other.
+	RequestAt time.Time `json:"request_at,omitzero"`
+
 	Part    int      `json:"part,omitempty"`  // of the order's entries, from 1
 	Count   int      `json:"count"`           // of the subjects that were changed
 	Keys    []string `json:"keys,omitempty"`  // these subjects: inside addresses, settings, prefixes, endpoints
@@ -78,6 +82,7 @@ func bounded(state string) string {
 // Filter selects entries; a zero field selects all.
 type Filter struct {
 	Actor, Method, Group, RequestID string
+	RequestAt                       time.Time
 	From, To                        time.Time // From <= At < To
 }
 
@@ -87,6 +92,7 @@ func (f *Filter) Match(e *Entry) bool {
 		(f.Method == "" || f.Method == e.Method) &&
 		(f.Group == "" || f.Group == e.Group) &&
 		(f.RequestID == "" || f.RequestID == e.RequestID) &&
+		(f.RequestAt.IsZero() || f.RequestAt.Equal(e.RequestAt)) &&
 		(f.From.IsZero() || !e.At.Before(f.From)) &&
 		(f.To.IsZero() || e.At.Before(f.To))
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // Errors that callers check for.
@@ -24,11 +25,12 @@ type Actor struct {
 // Order is one call that changes something. Each entry about it is a part, with its number.
 type Order struct {
 	Actor
-	Method       string // without its service, such as "DeleteSubscribers"
-	Reason       string // in the caller's words
-	RequestID    string // of the caller; "" for none
-	Again        bool   // an earlier attempt with the RequestID ended without an outcome
-	ValidateOnly bool   // nothing may be changed
+	Method       string    // without its service, such as "DeleteSubscribers"
+	Reason       string    // in the caller's words
+	RequestID    string    // of the caller; "" for none
+	RequestAt    time.Time // begin of the first attempt with the RequestID
+	Again        bool      // an earlier attempt with the RequestID ended without an outcome
+	ValidateOnly bool      // nothing may be changed
 
 	parts int   // entries that were written
 	wrong error // the reason why a change is taken back
@@ -72,7 +74,7 @@ func EntryFor(ctx context.Context) (e Entry, ok bool, err error) {
 	}
 	e = Entry{
 		Actor: o.Name, Role: o.Role, Source: o.Source, Method: o.Method,
-		Reason: o.Reason, RequestID: o.RequestID, Part: o.parts + 1, Outcome: Done,
+		Reason: o.Reason, RequestID: o.RequestID, RequestAt: o.RequestAt, Part: o.parts + 1, Outcome: Done,
 	}
 	if o.wrong != nil {
 		e.Outcome, e.Error = TakenBack, o.wrong.Error()

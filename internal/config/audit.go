@@ -7,7 +7,8 @@ import (
 	"github.com/sessiond/sessiond/internal/audit/sink"
 )
 
-// Bounds of audit.retention: entries of a request that may come again are kept.
+// Bounds of audit.retention: entries of a request that may come again are kept, for longer than
+// trail.RequestLife.
 const (
 	leastAuditEntries = 1_000
 	leastAuditAge     = time.Hour

@@ -5,9 +5,11 @@ import (
 	"slices"
 )
 
-// readAtStart holds the keys that are read at the start only. A reload applies
-// the keys that are neither here nor in readOnce: radius.clients, grpc.roles and
-// groups.
+// Reloaded returns the keys that a reload applies: all that are neither in
+// readAtStart nor in readOnce.
+func Reloaded() []string { return []string{"radius.clients", "grpc.roles", "groups"} }
+
+// readAtStart holds the keys that are read at the start only.
 var readAtStart = map[string]func(*Config) any{
 	"node":                          func(c *Config) any { return c.Node },
 	"redis.url":                     func(c *Config) any { return []any{c.Redis.URLs, c.Redis.Embedded} },

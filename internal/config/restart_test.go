@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"os"
 	"reflect"
 	"slices"
@@ -8,20 +9,18 @@ import (
 	"testing"
 )
 
-// reloaded are the parts of a Config that a reload applies.
-var reloaded = []string{"RADIUS.Clients", "GRPC.Roles", "Groups"}
-
 // TestEveryKeyIsReloadedOrNamed: every change of a configuration is either
 // applied by a reload, or named by the one key that changed.
 func TestEveryKeyIsReloadedOrNamed(t *testing.T) {
 	t.Parallel()
-	seen := map[string]bool{}
+	seen, reloaded := map[string]bool{}, 0
 	eachLeaf(reflect.TypeFor[Config](), "", nil, func(path string, index []int) {
 		before, after := exampleConfig(t), exampleConfig(t)
 		change(t, path, reflect.ValueOf(&after).Elem().FieldByIndex(index))
 		named := append(before.NeedRestart(&after), before.FirstValues(&after)...)
 		switch {
-		case slices.Contains(reloaded, path):
+		case slices.Contains(Reloaded(), strings.ToLower(path)):
+			reloaded++
 			if len(named) > 0 {
 				t.Errorf("%s is taken by a reload, and named as %q", path, named)
 			}
@@ -31,6 +30,9 @@ func TestEveryKeyIsReloadedOrNamed(t *testing.T) {
 			seen[named[0]] = true
 		}
 	})
+	if reloaded != len(Reloaded()) {
+		t.Errorf("%d parts are taken by a reload, Reloaded has %q", reloaded, Reloaded())
+	}
 	if all := len(readAtStart) + len(readOnce); len(seen) != all {
 		t.Errorf("%d keys were named, there are %d", len(seen), all)
 	}
@@ -76,12 +78,26 @@ func TestRolesNeedRestart(t *testing.T) {
 	}
 }
 
-// TestNamedKeysExist: every named key is in the reference configuration.
+// TestNamedKeysExist: every named key is in the reference configuration, and the documents tell
+// which ones a reload applies.
 func TestNamedKeysExist(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../sessiond.example.yaml")
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, document := range []string{"../../sessiond.example.yaml", "../../README.md"} {
+		told, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, told, _ = bytes.Cut(told, []byte("SIGHUP reloads"))
+		told, _, _ = bytes.Cut(told, []byte("restart"))
+		for _, key := range Reloaded() {
+			if !bytes.Contains(told, []byte(key)) {
+				t.Errorf("%s does not tell that SIGHUP reloads %s", document, key)
+			}
+		}
 	}
 	for _, keys := range []map[string]func(*Config) any{readAtStart, readOnce} {
 		for key := range keys {

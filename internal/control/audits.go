@@ -96,7 +96,7 @@ func toAuditEntry(e *audit.Entry) *pb.AuditEntry {
 func entryID(trail string, number uint64) string { return fmt.Sprintf("%s/%d", trail, number) }
 
 func toTrailCheck(v *audit.Verified) *pb.TrailCheck {
-	m := &pb.TrailCheck{Trail: v.Trail, LastHash: v.Last.Hash, Entries: uint32(min(v.Entries, math.MaxUint32))}
+	m := &pb.TrailCheck{Trail: v.Trail, Unread: v.Unread, LastHash: v.Last.Hash, Entries: uint32(min(v.Entries, math.MaxUint32))}
 	if v.First != 0 {
 		m.FirstId = entryID(v.Trail, v.First)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -42,12 +43,13 @@ func (l *ledger) note(words ...string) {
 	l.told = make(chan struct{})
 }
 
-func (l *ledger) ConnectionOpened()                  { l.note("opened") }
-func (l *ledger) ConnectionClosed(cause string)      { l.note("closed", cause) }
-func (l *ledger) ConnectionRefused(cause string)     { l.note("refused", cause) }
-func (l *ledger) StreamOpened(method string)         { l.note(method, "opened") }
-func (l *ledger) StreamEnded(method, end string)     { l.note(method, end) }
-func (l *ledger) StreamRefused(method, cause string) { l.note(method, "refused", cause) }
+func (l *ledger) ConnectionOpened()                    { l.note("opened") }
+func (l *ledger) ConnectionClosed(cause string)        { l.note("closed", cause) }
+func (l *ledger) ConnectionRefused(cause string)       { l.note("refused", cause) }
+func (l *ledger) StreamOpened(method string)           { l.note(method, "opened") }
+func (l *ledger) StreamEnded(method, end string)       { l.note(method, end) }
+func (l *ledger) StreamRefused(method, cause string)   { l.note(method, "refused", cause) }
+func (l *ledger) FilesUsable(kind string, usable bool) { l.note(kind, fmt.Sprint(usable)) }
 
 // await waits until a call was counted this often.
 func (l *ledger) await(t *testing.T, what string, times int) {

@@ -99,7 +99,7 @@ func (o *changeOrders) once(ctx context.Context, order *audit.Order, change chan
 	case known.Answer != nil:
 		return decodeAnswer(known.Answer)
 	}
-	order.Again = known.Again
+	order.Again, order.RequestAt, request.Began = known.Again, known.Began, known.Began
 	res, err := handler(audit.With(ctx, order), change)
 	o.remember(ctx, request, order, res, err)
 	return res, err

@@ -373,6 +373,11 @@ func TestListAudit(t *testing.T) {
 	if err != nil || len(checked.GetTrails()) != 2 || checked.GetTrails()[0].GetLastId() != "_/2" {
 		t.Errorf("verify: %v, %v", checked, err)
 	}
+	b.Audits.Checks = append(b.Audits.Checks, audit.Verified{Trail: "east", Unread: "connection refused"})
+	checked, err = c.VerifyAudit(t.Context(), &pb.VerifyAuditRequest{})
+	if err != nil || len(checked.GetTrails()) != 3 || checked.GetTrails()[2].GetUnread() != "connection refused" || checked.GetTrails()[1].GetUnread() != "" {
+		t.Errorf("verify with a trail that cannot be read: %v, %v", checked, err)
+	}
 	if _, err := c.VerifyAudit(t.Context(), &pb.VerifyAuditRequest{Trail: "nowhere"}); status.Code(err) != codes.NotFound {
 		t.Errorf("verify an unknown trail: %v", err)
 	}

@@ -125,19 +125,24 @@ func TestRenewalFailsNoCall(t *testing.T) {
 	both := readFile(t, r.old.CA) + readFile(t, r.next.CA)
 	writeFile(t, r.files.CertFile, readFile(t, r.next.Server)) // without its key
 	r.awaitLine(t, unusable, 1)
+	r.told.await(t, "certificate false", 1)
 	if r.log.lines(taken) != 0 {
 		t.Error("half of a pair is in force")
 	}
 	writeFile(t, r.files.KeyFile, readFile(t, r.next.ServerKey))
 	r.awaitLine(t, taken, 1)
+	r.told.await(t, "certificate true", 2)                  // the first time at the start
 	writeFile(t, r.files.ClientCAFile, both[:len(both)-40]) // within a certificate
 	r.awaitLine(t, unusable, 2)
+	r.told.await(t, "client_ca false", 1)
 	exchange(t, r.files.ClientCAFile, both)
 	r.awaitLine(t, taken, 2)
+	r.told.await(t, "client_ca true", 2)
 	if err := os.Remove(r.files.KeyFile); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitLine(t, unusable, 3)
+	r.told.await(t, "certificate false", 2)
 	end()
 	calls.Wait()
 	if made < 5 || len(failed) > 0 {

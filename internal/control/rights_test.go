@@ -354,7 +354,8 @@ func TestRightsAreTaken(t *testing.T) {
 	t.Parallel()
 	file := tokenFile(t, viewerToken)
 	granted := []control.Grant{{Role: access.Viewer, Name: "v", TokenFile: file}, {Role: access.Viewer, Name: "o", TokenFile: tokenFile(t, operatorToken)}}
-	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) { o.Grants = granted })
+	told := newLedger()
+	server := controltest.Serve(t, controltest.Scene(), func(o *control.Options) { o.Grants, o.Observer = granted, told })
 	conn := dial(t, server.Address)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -379,9 +380,15 @@ func TestRightsAreTaken(t *testing.T) {
 	if err := status1(withdrawn)(); err != nil {
 		t.Errorf("while another token comes: %v", err)
 	}
+	writeFile(t, file, "too short")
+	told.await(t, "tokens false", 1)
+	if err := status1(withdrawn)(); err != nil {
+		t.Errorf("while the file cannot be used: %v", err)
+	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
+	told.await(t, "tokens true", 2) // the first time at the start
 	await(t, 5*time.Second, codes.Unauthenticated, status1(withdrawn))
 	if _, err := first.Recv(); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("the stream of a withdrawn token: %v", err)

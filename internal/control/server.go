@@ -162,6 +162,9 @@ func New(o Options) (*Server, error) {
 	if s.observer == nil {
 		s.observer = unobserved{}
 	}
+	for _, kind := range []string{certificateFiles, caFiles, tokenFiles} { // an alarm rests on them
+		s.observer.FilesUsable(kind, true)
+	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(
 		grpc.Creds(files.credentials()),

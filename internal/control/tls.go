@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,9 +28,13 @@ type TLS struct {
 
 // tlsFiles has the certificate and the client CAs in force.
 type tlsFiles struct {
-	sets   []*keyfiles.Set
-	config atomic.Pointer[tls.Config] // replaced as a whole
+	certificate []*keyfiles.Set            // one, with its key
+	cas         []*keyfiles.Set            // at most one
+	config      atomic.Pointer[tls.Config] // replaced as a whole
 }
+
+// sets returns all files.
+func (f *tlsFiles) sets() []*keyfiles.Set { return slices.Concat(f.certificate, f.cas) }
 
 // open reads the files. It returns nil without TLS.
 //
@@ -44,20 +49,20 @@ func (t TLS) open() (*tlsFiles, error) {
 	}
 	f := &tlsFiles{}
 	f.config.Store(&tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, SessionTicketsDisabled: true})
-	if err := f.add(useCertificate, t.CertFile, t.KeyFile); err != nil {
+	if err := f.add(&f.certificate, useCertificate, t.CertFile, t.KeyFile); err != nil {
 		return nil, fmt.Errorf("load TLS certificate: %w", err)
 	}
 	if t.ClientCAFile == "" {
 		return f, nil
 	}
-	if err := f.add(useClientCAs, t.ClientCAFile); err != nil {
+	if err := f.add(&f.cas, useClientCAs, t.ClientCAFile); err != nil {
 		return nil, fmt.Errorf("read client CAs: %w", err)
 	}
 	return f, nil
 }
 
-// add puts files in force, now and whenever they change.
-func (f *tlsFiles) add(use func(*tls.Config, []keyfiles.File) error, paths ...string) error {
+// add puts files in force, now and whenever they change, and adds them to a list.
+func (f *tlsFiles) add(to *[]*keyfiles.Set, use func(*tls.Config, []keyfiles.File) error, paths ...string) error {
 	set, err := keyfiles.Open(func(files []keyfiles.File) error {
 		for _, file := range files {
 			if file.Err != nil {
@@ -71,7 +76,7 @@ func (f *tlsFiles) add(use func(*tls.Config, []keyfiles.File) error, paths ...st
 		f.config.Store(next)
 		return nil
 	}, paths...)
-	f.sets = append(f.sets, set)
+	*to = append(*to, set)
 	return err
 }
 

@@ -64,6 +64,10 @@ func (s *Set) Look() (changed bool, err error) {
 	return true, nil
 }
 
+// Refused reports whether the contents that were looked at last, of those that had settled,
+// cannot be used.
+func (s *Set) Refused() bool { return s.refused != contents{} }
+
 // String names the files.
 func (s *Set) String() string { return strings.Join(s.paths, ", ") }
 

@@ -43,6 +43,7 @@ func TestLook(t *testing.T) {
 	if err != nil || used != "a1+b1" {
 		t.Fatalf("opened with %q, %v", used, err)
 	}
+	refused := false
 	for i, step := range []struct {
 		does    func()
 		changed bool
@@ -68,6 +69,15 @@ func TestLook(t *testing.T) {
 	} {
 		step.does()
 		changed, err := set.Look()
+		switch {
+		case step.fails:
+			refused = true
+		case changed || i == 13: // contents of before
+			refused = false
+		}
+		if set.Refused() != refused {
+			t.Errorf("step %d: refused %v, want %v", i, !refused, refused)
+		}
 		if changed != step.changed || (err != nil) != step.fails || used != step.used {
 			t.Errorf("step %d: changed %v, %v, used %q; want %+v", i, changed, err, used, step)
 		}

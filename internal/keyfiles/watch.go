@@ -3,6 +3,7 @@ package keyfiles
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
@@ -19,7 +20,8 @@ func LookAll(sets []*Set, log *slog.Logger) bool {
 		changed, err := set.Look()
 		switch {
 		case err != nil:
-			log.Error("changed files cannot be used, and what they held before stays in force", "files", set.String(), "error", err)
+			log.Error("changed files cannot be used, and what they held before stays in force", "files", set.String(), "error", err,
+				"alarm", "sessiond_key_files_last_reload_successful")
 		case changed:
 			log.Info("changed files are in force", "files", set.String())
 		}
@@ -28,9 +30,11 @@ func LookAll(sets []*Set, log *slog.Logger) bool {
 	return found
 }
 
-// Watch puts files in force when they change, until ctx ends.
-func Watch(ctx context.Context, log *slog.Logger, sets ...*Set) {
+// Watch puts files in force when they change, until ctx ends. usable is called after each look,
+// with whether all contents can be used.
+func Watch(ctx context.Context, log *slog.Logger, usable func(bool), sets ...*Set) {
 	for clock.Sleep(ctx, Interval) == nil {
 		LookAll(sets, log)
+		usable(!slices.ContainsFunc(sets, (*Set).Refused))
 	}
 }

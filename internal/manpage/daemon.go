@@ -3,6 +3,8 @@ package manpage
 import (
 	"regexp"
 	"strings"
+
+	"github.com/sessiond/sessiond/internal/config"
 )
 
 // Daemon returns sessiond(8), from the answer of sessiond --help.
@@ -15,7 +17,7 @@ func Daemon(version, date, help string) *Page {
 	p.Section("OPTIONS")
 	WriteFlags(p, help)
 	p.Section("SIGNALS")
-	p.Item([]string{"SIGHUP"}, "Read the configuration again, and take its RADIUS clients and groups. No session is lost. A configuration with mistakes changes nothing, and is named in the log.")
+	p.Item([]string{"SIGHUP"}, "Read the configuration again, and take its "+list(config.Reloaded())+". No session is lost. Other keys need a restart, which costs no session; the log names those that changed. So it does with roles while keys of grpc that decide who reaches it have changed. A configuration with mistakes, or that cannot be put in force, changes nothing; the log says why. Files of certificates, keys and tokens of gRPC are read again by themselves when they change.")
 	p.Item([]string{"SIGTERM", "SIGINT"}, "Answer no more, write all that is under way, leave NAT in place, and exit.")
 	p.Section("EXIT STATUS")
 	p.Item([]string{"0"}, "Done: stopped by a signal, or the configuration is good.")
@@ -27,6 +29,12 @@ func Daemon(version, date, help string) *Page {
 	p.Section("SEE ALSO")
 	p.Text("sessionctl(1), sessiond.yaml(5), nft(8), conntrack(8), redis-server(1)")
 	return p
+}
+
+// list joins words as text does.
+func list(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }
 
 const daemonText = `sessiond is told by RADIUS accounting which subscribers are online, keeps one record of each in

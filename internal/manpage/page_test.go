@@ -120,7 +120,7 @@ func TestPagesAreWhole(t *testing.T) {
 	}
 	help := "Usage of sessiond:\n  -check\n    \tvalidate it\n  -config FILE\n    \tconfiguration FILE (required)\n"
 	page = shown(t, Daemon("v1", "2026-01-02", help))
-	for _, want := range []string{"--check", "validate it", "--config FILE", "EXIT STATUS", "SIGHUP"} {
+	for _, want := range []string{"--check", "validate it", "--config FILE", "EXIT STATUS", "SIGHUP", "radius.clients, grpc.roles and groups"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q", want)
 		}

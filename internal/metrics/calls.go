@@ -2,7 +2,7 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Calls holds the metrics of the control plane's connections and streams. Its
+// Calls holds the metrics of the control plane's connections, streams and files. Its
 // methods may be called concurrently.
 type Calls struct {
 	connections *prometheus.GaugeVec
@@ -11,6 +11,7 @@ type Calls struct {
 	streams     *prometheus.GaugeVec
 	ended       *prometheus.CounterVec
 	refused     *prometheus.CounterVec
+	files       *prometheus.GaugeVec
 }
 
 func newCalls() *Calls {
@@ -39,11 +40,15 @@ func newCalls() *Calls {
 			Name: "sessiond_grpc_streams_refused_total",
 			Help: "gRPC streams that were not served, by method and cause.",
 		}, []string{"method", "cause"}),
+		files: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sessiond_key_files_last_reload_successful",
+			Help: "1 if the files of certificates, client CAs and tokens are in force as they are, 0 if some cannot be used and earlier contents are in force, by kind.",
+		}, []string{"kind"}),
 	}
 }
 
 func (c *Calls) all() []prometheus.Collector {
-	return []prometheus.Collector{c.connections, c.closed, c.turnedAway, c.streams, c.ended, c.refused}
+	return []prometheus.Collector{c.connections, c.closed, c.turnedAway, c.streams, c.ended, c.refused, c.files}
 }
 
 func (c *Calls) expect(e *Expected) {
@@ -88,3 +93,12 @@ func (c *Calls) StreamEnded(method, end string) {
 
 // StreamRefused counts one stream that was not served.
 func (c *Calls) StreamRefused(method, cause string) { c.refused.WithLabelValues(method, cause).Inc() }
+
+// FilesUsable notes whether all files of a kind can be used.
+func (c *Calls) FilesUsable(kind string, usable bool) {
+	value := 0.0
+	if usable {
+		value = 1
+	}
+	c.files.WithLabelValues(kind).Set(value)
+}

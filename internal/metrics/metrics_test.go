@@ -57,6 +57,8 @@ func used() *Metrics {
 	m.AuditUnwritten()
 	m.AuditLost("file", 3)
 	m.ExpectSinks("syslog")
+	m.Calls().FilesUsable("tokens", true)
+	m.Calls().FilesUsable("certificate", false)
 	m.Expect(Expected{Clients: []string{"bng1", "bng2"}})
 	m.WatchExports(oneExport{})
 	m.ExportGap("default")
@@ -110,6 +112,7 @@ func TestContract(t *testing.T) {
 		`sessiond_export_records_total{result="sent",sink="ipfix udp://c"} 3`, `sessiond_export_records_total{result="dropped",sink="ipfix udp://c"} 4`,
 		`sessiond_export_spool_bytes{sink="ipfix udp://c"} 5`, `sessiond_export_up{sink="ipfix udp://c"} 1`,
 		`sessiond_export_gaps_total{group="default"} 1`, `sessiond_export_gaps_total{group="other"} 0`,
+		`sessiond_key_files_last_reload_successful{kind="tokens"} 1`, `sessiond_key_files_last_reload_successful{kind="certificate"} 0`,
 		`sessiond_radsec_connections{client="bng1"} 1`,
 		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 1`,
 		`sessiond_radsec_connections_refused_total{cause="handshake",client=""} 1`,

@@ -3,14 +3,27 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
+	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // ordering returns a context of a caller's order.
@@ -43,6 +56,17 @@ func (w *world) entries(method string) []audit.Entry {
 	}
 	slices.Reverse(list)
 	return list
+}
+
+// hold makes subscribers whose removal is suspended, each with one session.
+func (w *world) hold(inside ...netip.Addr) {
+	w.t.Helper()
+	for _, a := range inside {
+		r := subscriber.Record{Key: subscriber.Key{Group: "default", Inside: a}, UserName: "user-" + a.String(), StartedAt: time.Now()}
+		w.must(w.db.SuspendRemovals(w.t.Context(), []subscriber.Ending{subscriber.NewEnding(r, subscriber.ReasonRemovedInDatabase, time.Now())}))
+		w.awaitState(a, nat.Active)
+		w.flow(a, 5000)
+	}
 }
 
 // TestPreviewsChangeNothing: each tells the effect of its call, and has none.
@@ -113,6 +137,22 @@ func TestPreviewsChangeNothing(t *testing.T) {
 	if n, sessions, err := p.PreviewRemovals(ctx, inspect.RemovalFilter{}); err != nil || n != 0 || sessions != 0 {
 		t.Errorf("removals: %d, %d, %v", n, sessions, err)
 	}
+	w.hold(carol, dave)
+	w.flow(dave, 5001)
+	for _, c := range []struct {
+		f           inspect.RemovalFilter
+		n, sessions int
+	}{
+		{inspect.RemovalFilter{}, 2, 3}, {one(carol), 1, 1}, {one(dave), 1, 2}, {one(alice), 0, 0},
+		{inspect.RemovalFilter{Reason: subscriber.ReasonRemovedInDatabase}, 2, 3}, {inspect.RemovalFilter{Reason: subscriber.ReasonExpired}, 0, 0},
+	} {
+		if n, sessions, err := p.PreviewRemovals(ctx, c.f); err != nil || n != c.n || sessions != c.sessions {
+			t.Errorf("removals %+v: %d, %d sessions, %v; want %d and %d", c.f, n, sessions, err, c.n, c.sessions)
+		}
+	}
+	if held := w.removals(inspect.RemovalFilter{}); len(held) != 2 {
+		t.Errorf("a preview decided about removals: %+v", held)
+	}
 
 	if b := w.bindings(alice)[nat.Active]; b.Outside != held.Outside || len(w.mappings()) != 1 || len(w.entries("")) != 0 {
 		t.Error("a preview changed something")
@@ -136,7 +176,17 @@ func TestEveryOrderIsInTheTrail(t *testing.T) {
 	w.send(subscriber.EventStart, alice, "a", "1")
 	w.awaitState(alice, nat.Active)
 	w.flow(alice, 4000)
+	w.hold(carol, dave)
+	removals := func(ctx context.Context, decide func(context.Context, inspect.RemovalFilter) (int, error), inside netip.Addr) error {
+		n, err := decide(ctx, one(inside))
+		if n != 1 {
+			t.Errorf("%d removals are decided", n)
+		}
+		return err
+	}
 	orders := map[string]func(ctx context.Context) error{
+		"ConfirmRemovals": func(ctx context.Context) error { return removals(ctx, w.ConfirmRemovals, carol) },
+		"RefuseRemovals":  func(ctx context.Context) error { return removals(ctx, w.RefuseRemovals, dave) },
 		"PutSubscriber": func(ctx context.Context) error {
 			_, err := w.Put(ctx, subscriber.Record{Key: subscriber.Key{Inside: bob}, UserName: "b"})
 			return err
@@ -171,8 +221,15 @@ func TestEveryOrderIsInTheTrail(t *testing.T) {
 			return err
 		},
 	}
+	for _, method := range access.Methods() {
+		name, ours := strings.CutPrefix(method, "/sessiond.v1.")
+		if _, short, _ := strings.Cut(name, "/"); ours && access.Changes(method, nil) && orders[short] == nil {
+			t.Errorf("no order is by %s", name)
+		}
+	}
 	for _, method := range []string{
-		"PutSubscriber", "TerminateSessions", "DeleteSubscribers", "UpdateSettings", "Reconcile", "AddPool", "DrainPool", "RemovePool", "CreateMapping", "DeleteMapping",
+		"PutSubscriber", "TerminateSessions", "ConfirmRemovals", "RefuseRemovals", "DeleteSubscribers", "UpdateSettings", "Reconcile",
+		"AddPool", "DrainPool", "RemovePool", "CreateMapping", "DeleteMapping",
 	} {
 		if err := orders[method](ordering(method, "")); err != nil {
 			t.Fatalf("%s: %v", method, err)
@@ -195,12 +252,122 @@ func TestEveryOrderIsInTheTrail(t *testing.T) {
 	if e := w.entries("UpdateSettings")[0]; e.Old != "subscriber_session_removal=on" || e.New != "subscriber_session_removal=off" {
 		t.Errorf("settings: old %q, new %q", e.Old, e.New)
 	}
+	for method, inside := range map[string]netip.Addr{"ConfirmRemovals": carol, "RefuseRemovals": dave} {
+		if e := w.entries(method)[0]; e.Count != 1 || !slices.Equal(e.Keys, []string{inside.String()}) || !strings.Contains(e.Old, "REMOVED_IN_DATABASE") {
+			t.Errorf("%s: entry %+v", method, e)
+		}
+	}
 	before := len(w.entries(""))
 	if _, err := w.Reconcile(ordering("Reconcile", ""), true); err != nil || len(w.entries("")) != before {
 		t.Errorf("a dry run has an entry, or %v", err)
 	}
 	if n, err := w.TerminateSessions(ordering("TerminateSessions", ""), inspect.SessionFilter{Inside: netip.PrefixFrom(carol, 32)}); n != 0 || err != nil || len(w.entries("")) != before {
 		t.Errorf("no session ended, and an entry: %d, %v", n, err)
+	}
+}
+
+// awayServer fails commands with some keys, as those of a server of a Cluster that is away.
+type awayServer struct {
+	mu   sync.Mutex
+	keys []string // parts of names
+}
+
+func (a *awayServer) set(keys ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.keys = keys
+}
+
+func (a *awayServer) fail(cmds ...redis.Cmder) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, cmd := range cmds {
+		for _, key := range a.keys {
+			if strings.Contains(fmt.Sprint(cmd.Args()...), key) {
+				cmd.SetErr(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
+				return cmd.Err()
+			}
+		}
+	}
+	return nil
+}
+
+func (a *awayServer) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (a *awayServer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if err := a.fail(cmd); err != nil {
+			return err
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (a *awayServer) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if err := a.fail(cmds...); err != nil {
+			return err
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// TestVerifyWithoutAServer: where the trails of one server cannot be read, the others are
+// verified, and those that cannot are named.
+func TestVerifyWithoutAServer(t *testing.T) {
+	t.Parallel()
+	client := redis.NewClient(&redis.Options{Network: "unix", Addr: testenv.StartRedis(t).Socket})
+	t.Cleanup(func() { _ = client.Close() })
+	away := &awayServer{}
+	client.AddHook(away)
+	trails := trail.New(trail.Options{
+		Client: redisconn.New(client, trail.Scripts()...), Node: "test", Trails: func() []string { return []string{"default", "east"} },
+		Failed: func() {}, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
+	for _, name := range []string{"default", "east", "removed", audit.DaemonTrail} {
+		if err := trails.Write(ordering("Any", ""), name, func(*audit.Entry) {}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := &Audits{trails}
+	for _, c := range []struct {
+		away []string
+		want string
+	}{
+		{nil, "_:1 default:1 east:1 removed:1"},
+		{[]string{"{east}"}, "_:1 default:1 east:unread removed:1"},
+		{[]string{"{east}", "{removed}"}, "_:1 default:1 east:unread removed:unread"},
+		{[]string{"{sessiond:settings}"}, "_:unread default:1 east:1 :unread"}, // has the names of the others too
+	} {
+		away.set(c.away...)
+		all, err := a.VerifyAudit(t.Context(), "")
+		var told []string
+		for _, v := range all {
+			switch {
+			case v.Unread == "":
+				told = append(told, fmt.Sprint(v.Trail, ":", v.Entries))
+			case strings.Contains(v.Unread, "connection refused"):
+				told = append(told, v.Trail+":unread")
+			default:
+				told = append(told, v.Trail+":"+v.Unread)
+			}
+			if v.Flaw != nil {
+				t.Errorf("%v away: flaw %+v of %s", c.away, v.Flaw, v.Trail)
+			}
+		}
+		if got := strings.Join(told, " "); err != nil || got != c.want {
+			t.Errorf("%v away: %s, %v, want %s", c.away, got, err, c.want)
+		}
+		for _, name := range []string{"default", "removed"} {
+			reads := !slices.Contains(c.away, "{"+name+"}") && (name == "default" || !slices.Contains(c.away, "{sessiond:settings}"))
+			if _, err := a.VerifyAudit(t.Context(), name); (err == nil) != reads || err != nil && !errors.Is(err, inspect.ErrUnavailable) {
+				t.Errorf("%v away: trail %s alone: %v", c.away, name, err)
+			}
+		}
+	}
+	away.set("sessiond:")
+	if all, err := a.VerifyAudit(t.Context(), ""); !errors.Is(err, inspect.ErrUnavailable) {
+		t.Errorf("without Redis: %+v, %v", all, err)
 	}
 }
 

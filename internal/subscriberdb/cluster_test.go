@@ -1,9 +1,11 @@
 package subscriberdb
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
@@ -77,6 +80,69 @@ func TestCluster(t *testing.T) {
 // TestProbeEveryMaster_ACCT10: a probe fails if one master of a Cluster takes no writes,
 // because accounting of its groups cannot be recorded.
 func TestProbeEveryMaster_ACCT10(t *testing.T) {
+	client, shards, groups := startShards(t)
+	db := newDB(t, client, func(o *Options) { o.Groups = groups })
+	probing(t, db, "")
+	for _, s := range shards {
+		s.node.ConfigSet(t.Context(), "maxmemory", "1")
+		probing(t, db, "OOM")
+		s.node.ConfigSet(t.Context(), "maxmemory", "0")
+		probing(t, db, "")
+	}
+}
+
+// TestTrailsWithoutAShard: while a master of a Cluster is away the trails of the other one can be
+// read, and an error names the others.
+func TestTrailsWithoutAShard(t *testing.T) {
+	client, shards, groups := startShards(t)
+	db := newDB(t, client, func(o *Options) { o.Groups = groups })
+	trails := append([]string{audit.DaemonTrail}, groups[0].Name, groups[1].Name)
+	for _, g := range groups {
+		if err := db.SavePoolChanges(ordered(t, "AddPool", ""), g.Name, []PoolChange{{Prefix: netip.MustParsePrefix("203.0.113.0/28"), Kind: PoolAdded, At: t0}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.SetSettings(ordered(t, "UpdateSettings", ""), map[string]string{"idle_timeouts.udp": "1s"}); err != nil {
+		t.Fatal(err)
+	}
+	away := 1
+	slot, err := shards[0].node.ClusterKeySlot(t.Context(), codec.TrailsKey).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slot > 8191 {
+		away = 0 // that of the settings stays
+	}
+	shards[1-away].node.ConfigSet(t.Context(), "cluster-require-full-coverage", "no")
+	shards[away].server.Kill()
+	if names, err := db.Audit().Trails(t.Context()); err != nil || !slices.Equal(names, trails) {
+		t.Errorf("trails %q, %v, want %q", names, err, trails)
+	}
+	for _, trail := range trails {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		v, err := db.Audit().Verify(ctx, trail)
+		cancel()
+		if trail == groups[away].Name {
+			if err == nil || !strings.Contains(err.Error(), codec.AuditKey(trail)) {
+				t.Errorf("trail %s of a master that is away: %+v, %v", trail, v, err)
+			}
+		} else if err != nil || v.Flaw != nil || v.Entries != 1 {
+			t.Errorf("trail %s: %+v, %v", trail, v, err)
+		}
+	}
+}
+
+// clusterShard is one master of a Cluster.
+type clusterShard struct {
+	server *testenv.RedisServer
+	node   redis.UniversalClient
+}
+
+// startShards starts a Cluster of two masters, with half of the slots each, and returns a group
+// for each of them.
+func startShards(t *testing.T) (redis.UniversalClient, [2]clusterShard, []Group) {
+	t.Helper()
+	var shards [2]clusterShard
 	var nodes [2]redis.UniversalClient
 	var ports [2]string
 	slots := [2][2]int{{0, 8191}, {8192, 16383}}
@@ -85,6 +151,7 @@ func TestProbeEveryMaster_ACCT10(t *testing.T) {
 		server := testenv.StartRedis(t, "--port", ports[i], "--bind", "127.0.0.1", "--cluster-enabled", "yes",
 			"--cluster-config-file", "nodes-"+ports[i]+".conf")
 		nodes[i] = redistest.Dial(t, server.URL)
+		shards[i] = clusterShard{server, nodes[i]}
 		if err := nodes[i].Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", slots[i][0], slots[i][1]).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -120,14 +187,7 @@ func TestProbeEveryMaster_ACCT10(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	db := newDB(t, client, func(o *Options) { o.Groups = groups })
-	probing(t, db, "")
-	for _, n := range nodes {
-		n.ConfigSet(t.Context(), "maxmemory", "1")
-		probing(t, db, "OOM")
-		n.ConfigSet(t.Context(), "maxmemory", "0")
-		probing(t, db, "")
-	}
+	return client, shards, groups
 }
 
 func startCluster(t *testing.T) redis.UniversalClient {

@@ -158,5 +158,13 @@ func checkOrders(t *testing.T, db *DB) {
 	if has := db.client.HGet(ctx, codec.SettingsKey, "idle_timeouts.udp").Val(); "idle_timeouts.udp="+has != settings[len(settings)-1].New {
 		t.Errorf("setting %q, by the audit trail %q", has, settings[len(settings)-1].New)
 	}
+	for i := 1; i < len(settings); i++ {
+		if settings[i].Old != settings[i-1].New {
+			t.Errorf("entry %d replaced %q by its own words, entry %d wrote %q", i+1, settings[i].Old, i, settings[i-1].New)
+		}
+	}
+	if kept := db.client.SMembers(ctx, codec.TrailsKey).Val(); !slices.Contains(kept, "default") || !slices.Contains(kept, audit.DaemonTrail) {
+		t.Errorf("names of trails %q", kept)
+	}
 	t.Logf("%d entries of the group, %d of the daemons", len(entries), len(settings))
 }

@@ -2,7 +2,6 @@ package subscriberdb
 
 import (
 	"context"
-	"time"
 
 	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
@@ -44,21 +43,21 @@ func (o *callerOrders) Append(ctx context.Context, about []*txn.Txn, script trai
 	return answer, err
 }
 
-// earlierWithin is the time for which the entries of an interrupted request are looked for:
-// longer than it is remembered.
-const earlierWithin = time.Hour
-
 // earlierPage is the number of entries that are read at once.
 const earlierPage = 1000
 
-// EarlierEntries returns the entries that an earlier attempt with the request_id of the
-// context's order has written, newest first; none if there was no such attempt.
+// EarlierEntries returns the entries that earlier attempts of the request of the context's order
+// have written, newest first; none if there was no such attempt. The entries of another request
+// that had its request_id before are left out.
 func (o *callerOrders) EarlierEntries(ctx context.Context) (found []audit.Entry, err error) {
 	order := audit.From(ctx)
 	if order == nil || !order.Again {
 		return nil, nil
 	}
-	f := audit.Filter{Actor: order.Name, Method: order.Method, RequestID: order.RequestID, From: o.trails.Now().Add(-earlierWithin)}
+	f := audit.Filter{
+		Actor: order.Name, Method: order.Method, RequestID: order.RequestID, RequestAt: order.RequestAt,
+		From: order.RequestAt.Add(-trail.ClockMargin),
+	}
 	for after := (audit.Place{}); ; {
 		page, next, err := o.trails.List(ctx, f, after, earlierPage)
 		if err != nil {

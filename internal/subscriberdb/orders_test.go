@@ -18,6 +18,7 @@ import (
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
+	"github.com/sessiond/sessiond/internal/subscriberdb/trail"
 	"github.com/sessiond/sessiond/internal/subscriberdb/txn"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
@@ -241,9 +242,88 @@ func TestManyDaemonsOneTrail(t *testing.T) {
 		if len(entries) != daemons*each {
 			t.Errorf("%d entries", len(entries))
 		}
+		for i := 1; i < len(entries); i++ {
+			if entries[i].Old != entries[i-1].New {
+				t.Errorf("entry %d replaced %q by its own words, entry %d wrote %q", i+1, entries[i].Old, i, entries[i-1].New)
+			}
+		}
 		live, err := client.HGet(t.Context(), codec.SettingsKey, "idle_timeouts.udp").Result()
 		if err != nil || "idle_timeouts.udp="+live != entries[len(entries)-1].New {
 			t.Errorf("in force is %q, the last entry says %q, %v", live, entries[len(entries)-1].New, err)
+		}
+	})
+}
+
+// TestManyDaemonsChangePools: entries of pools that daemons change at once tell what each replaced.
+func TestManyDaemonsChangePools(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		const daemons, each = 3, 15
+		var all sync.WaitGroup
+		for i := range daemons {
+			db := newDB(t, client)
+			all.Go(func() {
+				for j := range each {
+					prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, byte(i), byte(j)}), 32)
+					if err := db.SavePoolChanges(ordered(t, "AddPool", ""), "default", []PoolChange{{Prefix: prefix, Kind: PoolAdded, At: t0}}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		entries := entriesOf(t, newDB(t, client), "default")
+		for i := range entries {
+			was, count := "", 1
+			if i > 0 {
+				was, count = entries[i-1].New, 2 // one prefix goes, one comes
+			}
+			if e := &entries[i]; e.Old != was || len(e.Keys) != count {
+				t.Errorf("entry %d replaced %q by its own words, %q was there; it names %q", i+1, e.Old, was, e.Keys)
+			}
+		}
+		if len(entries) != daemons*each {
+			t.Errorf("%d entries", len(entries))
+		}
+	})
+}
+
+// TestNextRequestWithAName: once a request_id is free, another request with it is not taken for a
+// part of the first, also where it is interrupted.
+func TestNextRequestWithAName(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		now := time.Now().Add(-2 * trail.RequestLife) // or the clock of Redis would be far behind in the end
+		db := newDB(t, client, func(o *Options) { o.Now = func() time.Time { return now } })
+		attempt := func(inside netip.Addr) (earlier []audit.Entry) {
+			t.Helper()
+			ctx := ordered(t, "DeleteSubscribers", "r1")
+			order := audit.From(ctx)
+			known, err := db.Audit().BeginRequest(ctx, audit.Request{Actor: order.Name, ID: order.RequestID, Digest: "d"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			order.Again, order.RequestAt = known.Again, known.Began
+			if earlier, err = db.EarlierEntries(ctx); err != nil {
+				t.Fatal(err)
+			}
+			record(t, db, start("s-"+inside.String(), inside, 0))
+			if ended, err := db.Delete(ctx, []subscriber.Key{key(inside)}, subscriber.ReasonAdmin, nil); len(ended) != 1 || err != nil {
+				t.Fatal(ended, err)
+			}
+			return earlier
+		}
+		at := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 3, n}) }
+		attempt(at(1))
+		now = now.Add(trail.RequestLife - time.Second)
+		if found := attempt(at(2)); len(found) != 1 || found[0].Keys[0] != at(1).String() {
+			t.Errorf("the second attempt of the first request has %+v", found)
+		}
+		now = now.Add(trail.RequestLife)
+		if found := attempt(at(3)); found != nil {
+			t.Errorf("the next request has %+v", found)
+		}
+		now = now.Add(time.Second)
+		if found := attempt(at(4)); len(found) != 1 || found[0].Keys[0] != at(3).String() {
+			t.Errorf("its second attempt has %+v", found)
 		}
 	})
 }

@@ -50,28 +50,23 @@ func (v *valueStore) SetSettings(ctx context.Context, settings map[string]string
 	if len(settings) == 0 {
 		return nil
 	}
-	var old []any
 	names := slices.Sorted(maps.Keys(settings))
-	if audit.From(ctx) != nil {
-		var err error
-		if old, err = v.client.HMGet(ctx, codec.SettingsKey, names...).Result(); err != nil {
-			return fmt.Errorf("read settings: %w", err)
-		}
-	}
 	words := []any{"hset", codec.SettingsKey}
-	for _, name := range names {
+	values := make([]trail.Value, len(names))
+	for i, name := range names {
 		words = append(words, name, settings[name])
+		values[i] = trail.Value{Key: codec.SettingsKey, Field: name}
 	}
-	err := v.trails.Write(ctx, audit.DaemonTrail, func(e *audit.Entry) {
+	err := v.trails.Replace(ctx, audit.DaemonTrail, values, func(e *audit.Entry, old []*string) {
 		e.Count, e.Keys = len(names), names
 		for i, name := range names {
 			if old[i] != nil {
-				e.Old += fmt.Sprintf("%s=%v ", name, old[i])
+				e.Old += name + "=" + *old[i] + " "
 			}
 			e.New += name + "=" + settings[name] + " "
 		}
 		e.Old, e.New = strings.TrimSpace(e.Old), strings.TrimSpace(e.New)
-	}, []string{codec.SettingsKey}, words)
+	}, words)
 	if err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
@@ -274,17 +269,13 @@ func (v *valueStore) SavePoolChanges(ctx context.Context, group string, changes 
 		}
 		words = []any{"set", key, text}
 	}
-	old := ""
-	if audit.From(ctx) != nil {
-		var err error
-		if old, err = v.client.Get(ctx, key).Result(); err != nil && !errors.Is(err, redis.Nil) {
-			return fmt.Errorf("read %s: %w", key, err)
+	err := v.trails.Replace(ctx, group, []trail.Value{{Key: key}}, func(e *audit.Entry, old []*string) {
+		if old[0] != nil {
+			e.Old = *old[0]
 		}
-	}
-	err := v.trails.Write(ctx, group, func(e *audit.Entry) {
-		e.Group, e.Old, e.New, e.Keys = group, old, string(text), changedPools(old, changes)
+		e.Group, e.New, e.Keys = group, string(text), changedPools(e.Old, changes)
 		e.Count = len(e.Keys)
-	}, []string{key}, words)
+	}, words)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
 	}

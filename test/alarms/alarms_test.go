@@ -74,6 +74,7 @@ var alarmCases = map[string]struct{ fires, silent history }{
 	"SessiondDown":                  {history{`up{` + of + `} 0x90`}, history{`up{` + of + `} 1x90`, `up{job="node"} 0x90`}},
 	"SessiondNotReady":              {history{`sessiond_ready{` + of + `} 0x90`}, history{`sessiond_ready{` + of + `} 1x58 0 1x40`}},
 	"SessiondConfigRefused":         {history{`sessiond_config_last_reload_successful{` + of + `} 1x10 0x80`}, history{`sessiond_config_last_reload_successful{` + of + `} 1x90`}},
+	"SessiondKeyFilesRefused":       {history{`sessiond_key_files_last_reload_successful{` + of + `,kind="tokens"} 1x10 0x80`, `sessiond_key_files_last_reload_successful{` + of + `,kind="certificate"} 1x90`}, history{`sessiond_key_files_last_reload_successful{` + of + `,kind="tokens"} 1x90`}},
 	"SessiondDatabaseSuspect":       {history{`sessiond_database_suspect{` + of + `} 1x90`}, history{`sessiond_database_suspect{` + of + `} 0x90`}},
 	"SessiondRemovalsHeld":          {history{`sessiond_removals_held{` + of + `,group="a",reason="expired"} 0x50 7x40`, `sessiond_removals_held{` + of + `,group="a",reason="nas_restart"} 0x90`}, history{`sessiond_removals_held{` + of + `,group="a",reason="expired"} 0x90`}},
 	"SessiondNatOwnerLost":          {history{`sessiond_nat_owner{` + of + `,group="a"} 0x90`, `sessiond_redis_up{` + of + `} 1x90`}, history{`sessiond_nat_owner{` + of + `,group="a"} 0x90`, `sessiond_redis_up{` + of + `} 0x90`, `sessiond_redis_up{job="sessiond",instance="cgn2"} 1x90`}},
@@ -119,6 +120,7 @@ var alarmCases = map[string]struct{ fires, silent history }{
 // alarmsOver has histories in which a rule has fired, and is silent again when they are looked at.
 var alarmsOver = map[string]history{
 	"SessiondConfigRefused":       {`sessiond_config_last_reload_successful{` + of + `} 0x10 1x80`},
+	"SessiondKeyFilesRefused":     {`sessiond_key_files_last_reload_successful{` + of + `,kind="tokens"} 0x10 1x80`},
 	"SessiondRemovalsHeld":        {`sessiond_removals_held{` + of + `,group="a",reason="expired"} 7x50 0x40`},
 	"SessiondForeignSubscribers":  {`sessiond_accounting_refused_total{` + of + `,client="bng1",verdict="foreign_holder"} 0x30 1x60`},
 	"SessiondLimitReached":        {`sessiond_limit_reached_total{` + of + `,group="a",limit="sessions"} 0+1x1600`},

@@ -11,18 +11,23 @@ import (
 
 	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/clock"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 const (
 	lookEvery  = 500 * time.Millisecond // between looks for entries
 	batchMost  = 256                    // entries that are written at once
 	retryAfter = 5 * time.Second        // after an error
+	leaveAfter = time.Second            // the most that a write under way holds up a stop
 )
 
 // Source has the entries.
 type Source interface {
-	// Trails returns the names of all trails.
-	Trails() []string
+	// Trails returns the names of all trails; with an error only those of the groups in force.
+	Trails(ctx context.Context) ([]string, error)
+
+	// End returns the end of a trail as it is now.
+	End(ctx context.Context, trail string) (audit.End, error)
 
 	// Behind returns up to limit entries of a trail behind an identifier, "" for the first.
 	Behind(ctx context.Context, trail, id string, limit int) ([]audit.Stored, error)
@@ -50,7 +55,7 @@ type Options struct {
 	Name   string // of the sink and the daemon, such as "file:cgn1"
 	Source Source
 	Writer Writer
-	Lost   func(entries int) // called for entries that retention removed before they were written
+	Lost   func(entries int) // called for entries that were removed before they were written
 	Logger *slog.Logger
 }
 
@@ -66,30 +71,56 @@ type place struct {
 	number uint64
 }
 
+// firstID is before the identifiers of all entries.
+const firstID = "0-0"
+
 func (p place) String() string { return p.id + " " + strconv.FormatUint(p.number, 10) }
 
-// parsePlace is the reverse of String; any other text is the beginning.
-func parsePlace(text string) place {
+// parsePlace is the reverse of String.
+func parsePlace(text string) (p place, ok bool) {
 	id, digits, _ := strings.Cut(text, " ")
 	n, err := strconv.ParseUint(digits, 10, 64)
-	if err != nil {
-		return place{}
-	}
-	return place{id, n}
+	return place{id, n}, err == nil && id != ""
+}
+
+// within reports whether a trail with the given end has the place. One that is behind it is of
+// another trail: Redis was emptied since, or came back from a backup.
+func (p place) within(end *audit.End) bool {
+	return p.id == firstID || end.ID != "" && subscriber.CompareVersions(p.id, end.ID) <= 0
 }
 
 // NewFollower returns a Follower; Run makes it work.
 func NewFollower(o Options) *Follower { return &Follower{o: o, places: map[string]place{}} }
 
-// Run copies entries until the context ends. Errors are logged once, and retried.
+// Run copies entries until the context ends. Errors are logged once, and retried. A write that
+// does not return, as to a file of a server that is away, is left behind: its entries come
+// again after the next start.
 func (f *Follower) Run(ctx context.Context) error {
-	defer func() { _ = f.o.Writer.Close() }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.follow(ctx)
+		_ = f.o.Writer.Close()
+	}()
+	<-ctx.Done()
+	late := time.NewTimer(leaveAfter)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+		f.o.Logger.Warn("an audit sink does not take entries, and is not waited for; they are copied after the next start", "sink", f.o.Name)
+	}
+	return ctx.Err()
+}
+
+// follow copies entries until the context ends.
+func (f *Follower) follow(ctx context.Context) {
 	for failing := false; ; {
 		err := f.copyAll(ctx)
 		pause := lookEvery
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return
 		case err != nil:
 			pause = retryAfter
 			if !failing {
@@ -99,16 +130,17 @@ func (f *Follower) Run(ctx context.Context) error {
 			f.o.Logger.Info("audit entries are copied again", "sink", f.o.Name)
 		}
 		failing = err != nil
-		if err := clock.Sleep(ctx, pause); err != nil {
-			return err
+		if clock.Sleep(ctx, pause) != nil {
+			return
 		}
 	}
 }
 
 // copyAll copies all entries that there are. A trail that cannot be copied holds up no other.
 func (f *Follower) copyAll(ctx context.Context) error {
-	var errs []error
-	for _, trail := range f.o.Source.Trails() {
+	names, err := f.o.Source.Trails(ctx)
+	errs := []error{err}
+	for _, trail := range names {
 		for more := true; more && ctx.Err() == nil; {
 			n, err := f.copySome(ctx, trail)
 			if err != nil {
@@ -122,27 +154,24 @@ func (f *Follower) copyAll(ctx context.Context) error {
 
 // copySome copies the next entries of a trail, and returns their number.
 func (f *Follower) copySome(ctx context.Context, trail string) (int, error) {
-	last, known := f.places[trail]
-	if !known {
-		text, err := f.o.Source.Position(ctx, trail, f.o.Name)
-		if err != nil {
+	if _, known := f.places[trail]; !known {
+		if err := f.settle(ctx, trail); err != nil {
 			return 0, err
 		}
-		last = parsePlace(text)
 	}
+	last := f.places[trail]
 	entries, err := f.o.Source.Behind(ctx, trail, last.id, batchMost)
 	if err != nil {
 		return 0, err
 	}
-	f.places[trail] = last
 	if len(entries) == 0 {
-		return 0, nil
+		return 0, f.settle(ctx, trail)
 	}
 	lines, lost := make([]Line, len(entries)), 0
 	for i, stored := range entries {
 		e, err := audit.ParseEntry(stored.Text)
 		if err == nil {
-			if last.number > 0 && e.Number > last.number+1 {
+			if e.Number > last.number+1 {
 				lost += int(e.Number - last.number - 1)
 			}
 			last.number = e.Number
@@ -160,6 +189,40 @@ func (f *Follower) copySome(ctx context.Context, trail string) (int, error) {
 			"alarm", "sessiond_audit_sink_lost_total")
 	}
 	return len(entries), f.o.Source.SetPosition(ctx, trail, f.o.Name, last.String())
+}
+
+// settle makes sure that the place in a trail is one of this trail: else it is the stored one,
+// or, of a trail that is new to the sink, the beginning. A sink that begins has lost no entry
+// that was removed before.
+func (f *Follower) settle(ctx context.Context, trail string) error {
+	end, err := f.o.Source.End(ctx, trail)
+	if err != nil {
+		return err
+	}
+	now, known := f.places[trail]
+	was := now
+	if !known || !now.within(&end) {
+		text, err := f.o.Source.Position(ctx, trail, f.o.Name)
+		if err != nil {
+			return err
+		}
+		stored, ok := parsePlace(text)
+		if now = stored; !ok || !stored.within(&end) {
+			now = place{firstID, end.Removed}
+		}
+		if known || ok && now != stored {
+			f.o.Logger.Warn("an audit trail ends before the last entry that was copied, as after a loss of Redis's data; it is copied from an earlier place", "sink", f.o.Name, "trail", trail)
+		}
+		was = stored
+	}
+	if now.number > end.Number {
+		now.number = end.Removed
+	}
+	f.places[trail] = now
+	if now == was {
+		return nil
+	}
+	return f.o.Source.SetPosition(ctx, trail, f.o.Name, now.String())
 }
 
 // oneLine returns the text of an entry as it is, or, where it is none of ours, as a string.

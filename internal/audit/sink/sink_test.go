@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
@@ -31,10 +33,40 @@ type source struct {
 	mu        sync.Mutex
 	entries   []audit.Stored
 	positions map[string]string
+	number    uint64 // of the last entry
+	removed   uint64 // number of the last entry that was removed
 	err       error
 }
 
-func (s *source) Trails() []string { return []string{"default"} }
+func (s *source) Trails(context.Context) ([]string, error) { return []string{"default"}, nil }
+
+func (s *source) End(context.Context, string) (audit.End, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end := audit.End{Number: s.number, Removed: s.removed}
+	if n := len(s.entries); n > 0 {
+		end.ID = s.entries[n-1].ID
+	}
+	return end, s.err
+}
+
+// trim removes the oldest entries but for the last n.
+func (s *source) trim(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removed = s.number - uint64(n)
+	s.entries = s.entries[len(s.entries)-n:]
+}
+
+// empty removes all, as of a Redis that lost its data. Later entries have lower identifiers.
+func (s *source) empty(positions string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries, s.number, s.removed, s.positions = nil, 0, 0, nil
+	if positions != "" {
+		s.positions = map[string]string{"file:cgn1": positions}
+	}
+}
 
 func (s *source) Behind(_ context.Context, _, id string, limit int) ([]audit.Stored, error) {
 	s.mu.Lock()
@@ -75,6 +107,7 @@ func (s *source) add(t *testing.T, numbers ...uint64) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		s.number = n
 		s.entries = append(s.entries, audit.Stored{Place: audit.Place{ID: fmt.Sprint(n, "-0"), Trail: "default"}, Text: text, Hash: head.Hash})
 	}
 }
@@ -193,7 +226,9 @@ func TestPipeIsRefused(t *testing.T) {
 // badTrail is a source with a trail before the others that cannot be read.
 type badTrail struct{ *source }
 
-func (b badTrail) Trails() []string { return append([]string{"bad"}, b.source.Trails()...) }
+func (b badTrail) Trails(context.Context) ([]string, error) {
+	return []string{"bad", "default"}, errors.New("some names are not known")
+}
 
 func (b badTrail) Behind(ctx context.Context, trail, id string, limit int) ([]audit.Stored, error) {
 	if trail == "bad" {
@@ -209,10 +244,175 @@ func TestBadTrailHoldsUpNoOther(t *testing.T) {
 	f := newFollower(s, NewFile(path), &lost)
 	f.o.Source = badTrail{s}
 	s.add(t, 1, 2)
-	if err := f.copyAll(t.Context()); err == nil || !strings.Contains(err.Error(), "trail bad: WRONGTYPE") {
+	if err := f.copyAll(t.Context()); err == nil || !strings.Contains(err.Error(), "trail bad: WRONGTYPE") || !strings.Contains(err.Error(), "some names") {
 		t.Errorf("error %v", err)
 	}
 	check(t, "the other trail", numbersIn(t, path), 1, 2)
+}
+
+// TestLossesOfASinkThatNeverWrote: entries that were removed before the sink began are no loss;
+// those that were removed since are, also where it never wrote one, and across restarts.
+func TestLossesOfASinkThatNeverWrote(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.json")
+	for name, c := range map[string]struct {
+		before uint64 // entries that were removed before the sink began
+		there  bool   // entries were there when it began
+	}{
+		"of a new trail": {0, false}, "of a trail with entries": {0, true}, "of a trail that was trimmed": {5, true}, "of a trail that had lost all": {5, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, lost := &source{number: c.before, removed: c.before}, 0
+			if c.there {
+				s.add(t, c.before+1, c.before+2)
+			}
+			if err := os.Mkdir(path, 0o700); err != nil { // nothing can be written there
+				t.Fatal(err)
+			}
+			if err := newFollower(s, NewFile(path), &lost).copyAll(t.Context()); (err != nil) != c.there {
+				t.Errorf("at first: %v", err)
+			}
+			first := s.number + 1
+			s.add(t, first, first+1, first+2, first+3)
+			s.trim(1)
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(path)
+			if err := newFollower(s, NewFile(path), &lost).copyAll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			check(t, "then", numbersIn(t, path), first+3)
+			if want := int(first + 2 - c.before); lost != want {
+				t.Errorf("%d entries count as lost, want %d", lost, want)
+			}
+		})
+	}
+}
+
+// TestPlaceBehindTheEnd: after Redis lost its data, or came back from a backup, a place that the
+// trail does not reach is not believed, and all entries of the new trail are copied.
+func TestPlaceBehindTheEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		stored  string // position that came back, "" for none
+		restart bool   // of the daemon
+		add     []uint64
+		want    []uint64 // copied since
+		lost    int
+	}{
+		"emptied":                      {"", false, []uint64{1, 2}, []uint64{1, 2}, 0},
+		"emptied, and a restart":       {"", true, []uint64{1, 2}, []uint64{1, 2}, 0},
+		"from a backup":                {"2-0 2", false, []uint64{2, 3, 4}, []uint64{3, 4}, 0},
+		"from a backup, and restart":   {"2-0 2", true, []uint64{2, 3, 4}, []uint64{3, 4}, 0},
+		"position behind the end":      {"9-0 9", true, []uint64{1, 2}, []uint64{1, 2}, 0},
+		"number behind the end":        {"1-0 9", true, []uint64{1, 4}, []uint64{4}, 3},
+		"position that is no position": {"x", true, []uint64{1, 2}, []uint64{1, 2}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "audit.json")
+			s, lost := &source{}, 0
+			f := newFollower(s, NewFile(path), &lost)
+			copyAll := func() {
+				t.Helper()
+				if err := f.copyAll(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.add(t, 5, 6, 7)
+			copyAll()
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			s.empty(c.stored)
+			if lost = 0; c.restart {
+				f = newFollower(s, NewFile(path), &lost)
+			}
+			s.add(t, c.add...)
+			copyAll()
+			copyAll() // the first one notices
+			check(t, "copied", numbersIn(t, path), c.want...)
+			if copyAll(); lost != c.lost {
+				t.Errorf("%d entries count as lost, want %d", lost, c.lost)
+			}
+			check(t, "copied once", numbersIn(t, path), c.want...)
+			if last := fmt.Sprintf("%d-0 %[1]d", c.add[len(c.add)-1]); s.positions["file:cgn1"] != last {
+				t.Errorf("position %q, want %q", s.positions["file:cgn1"], last)
+			}
+		})
+	}
+}
+
+// hungWriter is a Writer that does not return until it is released.
+type hungWriter struct{ entered, release, closed chan struct{} }
+
+func (w *hungWriter) Write(context.Context, []Line) error {
+	close(w.entered)
+	<-w.release
+	return errors.New("released")
+}
+
+func (w *hungWriter) Close() error {
+	close(w.closed)
+	return nil
+}
+
+// TestHungSinkHoldsUpNoStop: a write that does not return is left behind, and noted.
+func TestHungSinkHoldsUpNoStop(t *testing.T) {
+	w := &hungWriter{make(chan struct{}), make(chan struct{}), make(chan struct{})}
+	s, lost := &source{}, 0
+	s.add(t, 1)
+	f := newFollower(s, w, &lost)
+	var log strings.Builder
+	f.o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	<-w.entered
+	cancel()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) || !strings.Contains(log.String(), "is not waited for") {
+			t.Errorf("Run: %v, %s", err, log.String())
+		}
+	case <-time.After(10 * leaveAfter):
+		t.Error("a write that hangs holds up the stop")
+	}
+	close(w.release)
+	<-w.closed
+	if s.positions["file:cgn1"] != "0-0 0" {
+		t.Errorf("position %q, though nothing was written", s.positions["file:cgn1"])
+	}
+}
+
+// TestHungFile: an open that the kernel holds up, as of a file of a server that is away, holds up
+// no stop. A lease of the file holds it up here.
+func TestHungFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.json")
+	holder, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skipf("no lease of a file in %s: %v", path, err)
+	}
+	s, lost := &source{}, 0
+	s.add(t, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- newFollower(s, NewFile(path), &lost).Run(ctx) }()
+	testenv.Eventually(t, "the lease to be asked for", func() bool {
+		now, err := unix.FcntlInt(holder.Fd(), unix.F_GETLEASE, 0)
+		return err == nil && now == unix.F_UNLCK
+	})
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(10 * leaveAfter):
+		t.Error("a file that hangs holds up the stop")
+	}
+	if err := holder.Close(); err != nil {
+		t.Error(err)
+	}
+	testenv.Eventually(t, "the write to go on", func() bool { return len(numbersIn(t, path)) == 1 })
 }
 
 // TestRunRetries: Run goes on after errors, and ends with its context.

@@ -69,7 +69,7 @@ func (a *Audits) BeginRequest(_ context.Context, r audit.Request) (audit.Remembe
 		return audit.Remembered{}, a.Err
 	}
 	if answer, ok := a.Requests[r]; ok {
-		return audit.Remembered{Again: answer == nil, Answer: answer}, nil
+		return audit.Remembered{Again: answer == nil, Answer: answer, Began: Now}, nil
 	}
 	for known := range a.Requests {
 		if known.Actor == r.Actor && known.ID == r.ID {
@@ -80,13 +80,14 @@ func (a *Audits) BeginRequest(_ context.Context, r audit.Request) (audit.Remembe
 		a.Requests = map[audit.Request][]byte{}
 	}
 	a.Requests[r] = nil
-	return audit.Remembered{}, nil
+	return audit.Remembered{Began: Now}, nil
 }
 
 // EndRequest implements control.Audits.
 func (a *Audits) EndRequest(_ context.Context, r audit.Request, answer []byte) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	r.Began = time.Time{}
 	a.Requests[r] = answer
 	return nil
 }
@@ -95,6 +96,7 @@ func (a *Audits) EndRequest(_ context.Context, r audit.Request, answer []byte) e
 func (a *Audits) ForgetRequest(_ context.Context, r audit.Request) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	r.Began = time.Time{}
 	delete(a.Requests, r)
 	return nil
 }

@@ -27,6 +27,10 @@ const (
 	GroupsKey   = "sessiond:groups"      // set of the groups that are served or drained
 	NASesKey    = "sessiond:nas"         // hash by NASRef; values in the form of NASLine
 	RefusedKey  = "sessiond:nas:refused" // hash by NASRef and verdict ("<ref> <verdict>"): number of events
+
+	// TrailsKey is the set of the audit trails that have entries. It is in the slot of the
+	// trail of Reserved.
+	TrailsKey = "{" + SettingsKey + "}:audit:trails"
 )
 
 // groupKey returns a key of one group. The braces make every key of a group hash to one
@@ -243,7 +247,7 @@ func OwnKeys(group string) []TypedKey {
 
 // SharedKeys returns the keys that belong to no group.
 func SharedKeys() []TypedKey {
-	return []TypedKey{{GroupsKey, "set"}, {SettingsKey, "hash"}, {NASesKey, "hash"}, {RefusedKey, "hash"}}
+	return []TypedKey{{GroupsKey, "set"}, {SettingsKey, "hash"}, {NASesKey, "hash"}, {RefusedKey, "hash"}, {TrailsKey, "set"}}
 }
 
 // Garbage is a kind of unusable data in Redis, named by its place. Garbage is left out,

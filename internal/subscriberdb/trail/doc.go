@@ -8,6 +8,7 @@
 //
 //	scripts.go   scripts in two forms: as they are, and with an entry
 //	store.go     the Store appends entries, and remembers the ends of the trails
+//	names.go     the names of all trails, those of groups that are not in force too
 //	orders.go    an order to the kernel: an entry before it and one behind it
 //	read.go      entries, newest first, and all in order
 //	verify.go    the check of a trail

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,10 +17,12 @@ import (
 )
 
 const (
-	readCount   = 200              // entries of one read
-	looksPerAsk = 5_000            // entries that one List examines
-	clockMargin = 10 * time.Minute // between the clocks of Redis and of the daemons
+	readCount   = 200   // entries of one read
+	looksPerAsk = 5_000 // entries that one List examines
 )
+
+// ClockMargin is the most by which the clocks of Redis and of the daemons may differ.
+const ClockMargin = 10 * time.Minute
 
 // compare orders places as List returns them.
 func compare(p, q audit.Place) int {
@@ -33,8 +34,12 @@ func compare(p, q audit.Place) int {
 // empty, before the end, as a call examines a bounded number. Entries that cannot be read are
 // left out: Verify names them.
 func (s *Store) List(ctx context.Context, f audit.Filter, after audit.Place, limit int) (page []audit.Entry, next audit.Place, err error) {
+	names, err := s.Trails(ctx)
+	if err != nil {
+		return nil, audit.Place{}, err
+	}
 	var sources []*newestFirst
-	for _, trail := range s.trails() {
+	for _, trail := range names {
 		sources = append(sources, &newestFirst{store: s, trail: trail, from: startOf(&f, after)})
 	}
 	for range looksPerAsk {
@@ -51,7 +56,7 @@ func (s *Store) List(ctx context.Context, f audit.Filter, after audit.Place, lim
 			return page, audit.Place{}, nil
 		}
 		x := first.ready[0]
-		if !f.From.IsZero() && subscriber.VersionTime(x.ID).Before(f.From.Add(-clockMargin)) {
+		if !f.From.IsZero() && subscriber.VersionTime(x.ID).Before(f.From.Add(-ClockMargin)) {
 			return page, audit.Place{}, nil
 		}
 		first.ready = first.ready[1:]
@@ -76,7 +81,7 @@ func startOf(f *audit.Filter, after audit.Place) string {
 	case after != (audit.Place{}):
 		return after.ID
 	case !f.To.IsZero():
-		return strconv.FormatInt(max(f.To.Add(clockMargin).UnixMilli(), 0), 10)
+		return strconv.FormatInt(max(f.To.Add(ClockMargin).UnixMilli(), 0), 10)
 	}
 	return "+"
 }
@@ -129,11 +134,24 @@ func (s *Store) Behind(ctx context.Context, trail, id string, limit int) ([]audi
 	return toStored(trail, read), nil
 }
 
-// Trails returns the names of all trails, in order.
-func (s *Store) Trails() []string {
-	names := s.trails()
-	slices.Sort(names)
-	return names
+// End returns the end of a trail as it is now.
+func (s *Store) End(ctx context.Context, trail string) (audit.End, error) {
+	newest, err := s.o.Client.XRevRangeN(ctx, codec.AuditKey(trail), "+", "-", 1).Result()
+	if err != nil {
+		return audit.End{}, fmt.Errorf("read %s: %w", codec.AuditKey(trail), err)
+	}
+	ends, err := s.readEnds(ctx, trail)
+	if redisconn.UnlessWrongType(err) != nil {
+		return audit.End{}, fmt.Errorf("read %s: %w", codec.AuditHeadKey(trail), err)
+	}
+	end := audit.End{Number: ends.last.Number, Removed: ends.removed.Number}
+	for _, x := range toStored(trail, newest) {
+		end.ID = x.ID
+		if e, err := audit.ParseEntry(x.Text); err == nil { // the head may be lost
+			end.Number = max(end.Number, e.Number)
+		}
+	}
+	return end, nil
 }
 
 // Position returns how far a sink has come in a trail, as it was stored; "" for nowhere.

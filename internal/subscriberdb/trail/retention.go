@@ -8,7 +8,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/sessiond/sessiond/internal/audit"
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 )
@@ -40,10 +39,12 @@ func (s *Store) Trim(ctx context.Context, r Retention) error {
 	}
 }
 
-// TrimOnce removes the oldest entries beyond the bounds, and returns their number.
+// TrimOnce removes the oldest entries beyond the bounds, and returns their number. It mends the
+// stored names of trails, too.
 func (s *Store) TrimOnce(ctx context.Context, r Retention) (removed int, err error) {
-	var errs []error
-	for _, trail := range s.trails() {
+	names, err := s.Trails(ctx)
+	errs := []error{err}
+	for _, trail := range names {
 		for more := true; more; {
 			n, err := s.trimTrail(ctx, trail, r)
 			if err != nil {
@@ -53,7 +54,7 @@ func (s *Store) TrimOnce(ctx context.Context, r Retention) (removed int, err err
 			more = n == trimStep
 		}
 	}
-	return removed, errors.Join(errs...)
+	return removed, errors.Join(append(errs, s.mendNames(ctx))...)
 }
 
 func (s *Store) trimTrail(ctx context.Context, trail string, r Retention) (int, error) {
@@ -67,9 +68,6 @@ func (s *Store) trimTrail(ctx context.Context, trail string, r Retention) (int, 
 	}
 	return call.Int()
 }
-
-// trails returns the names of all trails.
-func (s *Store) trails() []string { return append(s.o.Trails(), audit.DaemonTrail) }
 
 // trimScript removes the oldest entries of a trail, and stores the number and hash of the
 // last one that it removed, behind which the first that is kept was sealed. It begins with a

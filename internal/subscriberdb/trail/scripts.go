@@ -97,7 +97,29 @@ end
 return 0
 `)
 
+// replaces executes commands, if values are still those that the entry tells.
+//
+// KEYS: those of the commands. ARGV: the number of values, and for each its key, its field in
+// the hash, "" for a string, whether it is there, and its text; then as of writes.
+var replaces = NewScript(`
+local pos = 2
+for i = 1, tonumber(ARGV[1]) do
+  local key, field, there, text = unpack(ARGV, pos, pos + 3)
+  local value
+  if field == '' then value = redis.call('GET', key) else value = redis.call('HGET', key, field) end
+  if value ~= (there == '1' and text) then return false, {i} end
+  pos = pos + 4
+end
+record()
+while pos <= #ARGV do
+  local n = tonumber(ARGV[pos])
+  redis.call(unpack(ARGV, pos + 1, pos + n))
+  pos = pos + n + 1
+end
+return 0
+`)
+
 // Scripts returns the scripts that a server has to load.
 func Scripts() []*redis.Script {
-	return []*redis.Script{writes.plain, writes.recorded, trimScript, firstScript, beginScript}
+	return []*redis.Script{writes.plain, writes.recorded, replaces.recorded, trimScript, nameScript, firstScript, beginScript, endScript, forgetScript}
 }

@@ -24,7 +24,7 @@ const attempts = 32
 type Options struct {
 	Client *redisconn.Client // must have the scripts of this package, and those of its callers
 	Node   string            // name of this daemon
-	Trails func() []string   // the groups in force
+	Trails func() []string   // the groups in force; each has a trail
 	Failed func()            // called for each change that is refused, as its entry cannot be written, and for each outcome that is in no trail
 	Logger *slog.Logger
 	Now    func() time.Time
@@ -43,13 +43,11 @@ type trailEnd struct {
 	turn  chan struct{} // holds a token while nobody has the turn
 	head  audit.Head
 	known bool
+	named bool // its name is stored
 }
 
 // New returns a Store.
 func New(o Options) *Store { return &Store{o: o, ends: map[string]*trailEnd{}} }
-
-// Now returns the time.
-func (s *Store) Now() time.Time { return s.o.Now() }
 
 // end returns the end of a trail, once the caller has the turn to append.
 func (s *Store) end(ctx context.Context, trail string) (*trailEnd, error) {
@@ -117,6 +115,12 @@ func (s *Store) append(ctx context.Context, end *trailEnd, e *audit.Entry, scrip
 		}
 		if slices.Contains(sealed, end.head) { // the client sent the call again, as its first answer was lost
 			return Answer{}, nil
+		}
+		if !end.named || end.head == (audit.Head{}) { // its first entry, perhaps in a Redis that was emptied
+			if err := s.keepName(ctx, e.Trail); err != nil {
+				return Answer{}, err
+			}
+			end.named = true
 		}
 		text, next, err := audit.Seal(*e, end.head)
 		if err != nil {
@@ -211,14 +215,7 @@ func (s *Store) readHead(ctx context.Context, trail string) (audit.Head, error) 
 // Write executes commands on keys of one slot. If the context is for an order it appends the
 // entry in the same step, to the trail.
 func (s *Store) Write(ctx context.Context, trail string, entry func(*audit.Entry), keys []string, commands ...[]any) error {
-	list := make([]any, 0, 3+len(keys)+len(commands))
-	list = append(list, "evalsha", writes.plain.Hash(), len(keys))
-	for _, key := range keys {
-		list = append(list, key)
-	}
-	for _, words := range commands {
-		list = append(append(list, len(words)), words...)
-	}
+	list := wordsOf(callOf(writes.plain, keys), commands)
 	e, ordered, err := audit.EntryFor(ctx)
 	if err != nil {
 		return err
@@ -229,4 +226,87 @@ func (s *Store) Write(ctx context.Context, trail string, entry func(*audit.Entry
 	entry(&e)
 	_, _, err = s.Append(ctx, trail, e, writes, list)
 	return err
+}
+
+// Value is a value in Redis that commands replace.
+type Value struct {
+	Key   string
+	Field string // of the hash; "" for a string
+}
+
+// Replace is Write for commands that replace values. The entry gets the texts that these replaced
+// in the same step, nil for values that were not there, in the order of values.
+func (s *Store) Replace(ctx context.Context, trail string, values []Value, entry func(e *audit.Entry, old []*string), commands ...[]any) error {
+	var keys []string
+	for _, v := range values {
+		if !slices.Contains(keys, v.Key) {
+			keys = append(keys, v.Key)
+		}
+	}
+	if audit.From(ctx) == nil {
+		return s.Write(ctx, trail, nil, keys, commands...)
+	}
+	for range attempts {
+		old, err := s.readValues(ctx, values)
+		if err != nil {
+			return err
+		}
+		e, _, err := audit.EntryFor(ctx)
+		if err != nil {
+			return err
+		}
+		entry(&e, old)
+		list := append(callOf(replaces.plain, keys), len(values))
+		for i, v := range values {
+			if old[i] == nil {
+				list = append(list, v.Key, v.Field, 0, "")
+			} else {
+				list = append(list, v.Key, v.Field, 1, *old[i])
+			}
+		}
+		answer, _, err := s.Append(ctx, trail, e, replaces, wordsOf(list, commands))
+		if err != nil || len(answer.Refused) == 0 {
+			return err
+		}
+	}
+	return errors.New("others keep changing the same values; repeat it")
+}
+
+// readValues returns the texts of values, nil for those that are not there.
+func (s *Store) readValues(ctx context.Context, values []Value) ([]*string, error) {
+	cmds := make([]redis.Cmder, len(values))
+	for i, v := range values {
+		if cmds[i] = redis.NewStringCmd(ctx, "get", v.Key); v.Field != "" {
+			cmds[i] = redis.NewStringCmd(ctx, "hget", v.Key, v.Field)
+		}
+	}
+	failed := s.o.Client.Exchange(ctx, cmds)
+	texts := make([]*string, len(values))
+	for i, cmd := range cmds {
+		if err := redisconn.Answered(cmd, failed); err != nil {
+			return nil, fmt.Errorf("read %s: %w", values[i].Key, err)
+		}
+		if !errors.Is(cmd.Err(), redis.Nil) {
+			text := cmd.(*redis.StringCmd).Val()
+			texts[i] = &text
+		}
+	}
+	return texts, nil
+}
+
+// callOf returns the begin of the call of a script.
+func callOf(script *redis.Script, keys []string) []any {
+	list := []any{"evalsha", script.Hash(), len(keys)}
+	for _, key := range keys {
+		list = append(list, key)
+	}
+	return list
+}
+
+// wordsOf appends commands to the call of a script: the number of words of each, and its words.
+func wordsOf(list []any, commands [][]any) []any {
+	for _, words := range commands {
+		list = append(append(list, len(words)), words...)
+	}
+	return list
 }

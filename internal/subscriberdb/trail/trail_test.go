@@ -2,9 +2,11 @@ package trail
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,6 +172,115 @@ func TestEmptiedRedisBeginsAnew(t *testing.T) {
 		if v := verified(t, s, "default"); v.Flaw != nil || v.First != 1 || v.Entries != 1 {
 			t.Errorf("%+v, flaw %+v", v, v.Flaw)
 		}
+		if kept := client.SMembers(t.Context(), codec.TrailsKey).Val(); !slices.Equal(kept, []string{"default"}) {
+			t.Errorf("names %q", kept)
+		}
+	})
+}
+
+// TestTrailsOfOtherGroups: the trail of a group that is no longer in force is listed, verified
+// and trimmed as before. Its name is stored until the trail is gone.
+func TestTrailsOfOtherGroups(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		before, s := newStore(client), newStore(client)
+		s.o.Trails = func() []string { return []string{"default"} }
+		appendKeys(t, before, "east", names(1, 5)...)
+		appendKeys(t, before, "default", "6")
+		trim := func(s *Store, r Retention, want int) {
+			t.Helper()
+			if removed, err := s.TrimOnce(t.Context(), r); err != nil || removed != want {
+				t.Errorf("removed %d, %v, want %d", removed, err, want)
+			}
+		}
+		check := func(what string, want ...string) {
+			t.Helper()
+			if all, err := s.Trails(t.Context()); err != nil || !slices.Equal(all, want) {
+				t.Errorf("%s: trails %q, %v, want %q", what, all, err, want)
+			}
+		}
+		check("of the group that is gone", audit.DaemonTrail, "default", "east")
+		page, _, err := s.List(t.Context(), audit.Filter{Group: "east"}, audit.Place{}, 10)
+		if err != nil || len(page) != 5 {
+			t.Errorf("listed %d, %v", len(page), err)
+		}
+		trim(s, Retention{Entries: 2}, 3)
+		if v := verified(t, s, "east"); v.Flaw != nil || v.First != 4 || v.Entries != 2 {
+			t.Errorf("verified %+v, flaw %+v", v, v.Flaw)
+		}
+
+		// What others write into the set is no part of a key. A lost set is mended.
+		if err := client.SAdd(t.Context(), codec.TrailsKey, "a}b", "").Err(); err != nil {
+			t.Fatal(err)
+		}
+		check("with names of others", audit.DaemonTrail, "default", "east")
+		if err := client.Del(t.Context(), codec.TrailsKey).Err(); err != nil {
+			t.Fatal(err)
+		}
+		trim(before, Retention{}, 0)
+		check("after the loss of the set", audit.DaemonTrail, "default", "east")
+
+		if err := s.SetPosition(t.Context(), "east", "file:cgn1", "5-0 7"); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Del(t.Context(), codec.AuditKey("east")).Err(); err != nil {
+			t.Fatal(err)
+		}
+		trim(s, Retention{}, 0)
+		if v := verified(t, s, "east"); v.Flaw == nil || v.Flaw.Kind != audit.Truncated {
+			t.Errorf("a trail that somebody deleted is verified: %+v", v)
+		}
+		check("without entries, and with an end", audit.DaemonTrail, "default", "east")
+		if err := client.Del(t.Context(), codec.AuditHeadKey("east")).Err(); err != nil {
+			t.Fatal(err)
+		}
+		trim(s, Retention{}, 0)
+		check("once all is deleted", audit.DaemonTrail, "default")
+		if n := client.Exists(t.Context(), codec.AuditSinksKey("east")).Val(); n != 0 {
+			t.Error("positions of sinks are left behind")
+		}
+	})
+}
+
+// TestNamesOfAnotherType: without the set of names no entry is written, so that no trail is lost
+// later; the trails in force can be read.
+func TestNamesOfAnotherType(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		if err := client.Set(t.Context(), codec.TrailsKey, "x", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		ctx := audit.With(t.Context(), &audit.Order{Actor: audit.Actor{Name: "user:0"}, Method: "Any"})
+		err := s.Write(ctx, "default", func(*audit.Entry) {}, []string{"{default}"}, []any{"set", "{default}", "changed"})
+		if !errors.Is(err, audit.ErrUnwritten) || client.Exists(t.Context(), "{default}").Val() != 0 {
+			t.Errorf("written: %v", err)
+		}
+		if all, err := s.Trails(t.Context()); err != nil || len(all) != 3 {
+			t.Errorf("trails %q, %v", all, err)
+		}
+	})
+}
+
+// TestEnd: the end of a trail is that of its newest entry, also where its head is lost.
+func TestEnd(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		check := func(what string, number, removed uint64, entries bool) {
+			t.Helper()
+			end, err := s.End(t.Context(), "default")
+			if err != nil || end.Number != number || end.Removed != removed || (end.ID != "") != entries {
+				t.Errorf("%s: %+v, %v", what, end, err)
+			}
+		}
+		check("of no trail", 0, 0, false)
+		appendKeys(t, s, "default", names(1, 5)...)
+		if _, err := s.TrimOnce(t.Context(), Retention{Entries: 2}); err != nil {
+			t.Fatal(err)
+		}
+		check("of a trail", 5, 3, true)
+		if err := client.Del(t.Context(), codec.AuditHeadKey("default")).Err(); err != nil {
+			t.Fatal(err)
+		}
+		check("without its head", 5, 0, true)
 	})
 }
 
@@ -219,14 +330,16 @@ func TestRequests(t *testing.T) {
 	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
 		a, b := newStore(client), newStore(client)
 		r := audit.Request{Actor: "user:0", ID: "r1", Digest: "d1"}
-		begin := func(s *Store, r audit.Request, want audit.Remembered) {
+		begin := func(s *Store, r audit.Request, want audit.Remembered) audit.Request {
 			t.Helper()
 			got, err := s.BeginRequest(t.Context(), r)
-			if err != nil || got.Other != want.Other || got.Again != want.Again || string(got.Answer) != string(want.Answer) {
+			r.Began = got.Began
+			if err != nil || got.Began.IsZero() != want.Other || got.Other != want.Other || got.Again != want.Again || string(got.Answer) != string(want.Answer) {
 				t.Errorf("%+v, %v, want %+v", got, err, want)
 			}
+			return r
 		}
-		begin(a, r, audit.Remembered{})
+		r = begin(a, r, audit.Remembered{})
 		begin(b, r, audit.Remembered{Again: true})
 		begin(b, audit.Request{Actor: "user:0", ID: "r1", Digest: "d2"}, audit.Remembered{Other: true})
 		begin(b, audit.Request{Actor: "user:1", ID: "r1", Digest: "d2"}, audit.Remembered{})
@@ -234,13 +347,167 @@ func TestRequests(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin(b, r, audit.Remembered{Answer: []byte("answer\x00")})
-		if ttl := client.PTTL(t.Context(), codec.RequestKey("user:0", "r1")).Val(); ttl < 10*time.Minute {
-			t.Errorf("it is remembered for %v", ttl)
+		if ttl := client.PTTL(t.Context(), codec.RequestKey("user:0", "r1")).Val(); ttl < RequestLife || ttl > requestTTL {
+			t.Errorf("it is kept for %v", ttl)
 		}
 		if err := a.ForgetRequest(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 		begin(b, r, audit.Remembered{})
+	})
+}
+
+// TestNameOfARequest: a request_id belongs to a request until 15 minutes have passed without an
+// attempt of it, on any daemon, and then to the next one.
+func TestNameOfARequest(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		a, b := newStore(client), newStore(client)
+		start := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+		now := start
+		clock := func() time.Time { return now }
+		a.o.Now, b.o.Now = clock, clock
+		first, second := audit.Request{Actor: "user:0", ID: "r1", Digest: "d1"}, audit.Request{Actor: "user:0", ID: "r1", Digest: "d2"}
+		const last = RequestLife - time.Millisecond // the end of a life, just before it
+		step := func(what string, after time.Duration, s *Store, r audit.Request, want audit.Remembered) {
+			t.Helper()
+			now = now.Add(after)
+			got, err := s.BeginRequest(t.Context(), r)
+			if err != nil || got.Other != want.Other || got.Again != want.Again || string(got.Answer) != string(want.Answer) || !got.Began.Equal(want.Began) {
+				t.Errorf("%s: %+v, %v, want %+v", what, got, err, want)
+			}
+		}
+		step("first", 0, a, first, audit.Remembered{Began: start})
+		step("another in time", last, b, second, audit.Remembered{Other: true})
+		step("again in time", 0, b, first, audit.Remembered{Again: true, Began: start})
+		step("again, once more", last, a, first, audit.Remembered{Again: true, Began: start})
+		now = now.Add(last)
+		first.Began = start
+		if err := a.EndRequest(t.Context(), first, []byte("done")); err != nil {
+			t.Fatal(err)
+		}
+		step("answered in time", last, b, first, audit.Remembered{Answer: []byte("done"), Began: start})
+		step("answered, once more", last, b, first, audit.Remembered{Answer: []byte("done"), Began: start})
+		step("another, too early", last, b, second, audit.Remembered{Other: true})
+		step("another in its place", time.Millisecond, b, second, audit.Remembered{Began: now.Add(time.Millisecond)})
+		second.Began = now
+
+		// The end of an attempt of the first does not touch the second.
+		if err := errors.Join(a.EndRequest(t.Context(), first, []byte("late")), a.ForgetRequest(t.Context(), first)); err != nil {
+			t.Fatal(err)
+		}
+		step("the second again", last, a, second, audit.Remembered{Again: true, Began: second.Began})
+		step("the second, too late", RequestLife, a, second, audit.Remembered{Began: now.Add(RequestLife)})
+		second.Began = now
+		if err := a.ForgetRequest(t.Context(), second); err != nil {
+			t.Fatal(err)
+		}
+		step("forgotten", time.Second, b, first, audit.Remembered{Began: now.Add(time.Second)})
+	})
+}
+
+// TestRequestsWhenFull: a Redis without free memory remembers no new request, and answers those
+// that it remembers.
+func TestRequestsWhenFull(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t)
+	s, now := newStore(client), time.Now()
+	s.o.Now = func() time.Time { return now }
+	r := audit.Request{Actor: "user:0", ID: "r1", Digest: "d1"}
+	known, err := s.BeginRequest(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Began = known.Began
+	if err := s.EndRequest(t.Context(), r, []byte("done")); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Minute)
+	if known, err := s.BeginRequest(t.Context(), r); err != nil || string(known.Answer) != "done" {
+		t.Errorf("again: %+v, %v", known, err)
+	}
+	if _, err := s.BeginRequest(t.Context(), audit.Request{Actor: "user:0", ID: "r2"}); !redisconn.IsFull(err) {
+		t.Errorf("a new one: %v", err)
+	}
+}
+
+// TestReplace: the entry tells the value that its step replaced, though others change it
+// meanwhile; where they never stop nothing is changed.
+func TestReplace(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		const text, hash = "{default}text", "{default}hash"
+		replace := func(value string, meanwhile func()) error {
+			ctx := audit.With(t.Context(), &audit.Order{Actor: audit.Actor{Name: "user:0"}, Method: "Any"})
+			return s.Replace(ctx, "default", []Value{{Key: text}, {Key: hash, Field: "f"}}, func(e *audit.Entry, old []*string) {
+				for _, o := range old {
+					if o == nil {
+						e.Keys = append(e.Keys, "none")
+					} else {
+						e.Keys = append(e.Keys, *o)
+					}
+				}
+				meanwhile()
+			}, []any{"set", text, value}, []any{"hset", hash, "f", value})
+		}
+		times := 0
+		for i, meanwhile := range []func(){
+			func() {},
+			func() {},
+			func() {
+				if times++; times == 1 {
+					client.Set(t.Context(), text, "other", 0)
+				}
+			},
+			func() {
+				if times++; times == 3 {
+					client.HDel(t.Context(), hash, "f")
+				}
+			},
+		} {
+			if err := replace(fmt.Sprint("value", i), meanwhile); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var told []string
+		check := func(what string, want ...string) {
+			t.Helper()
+			told = nil
+			stored, err := s.Behind(t.Context(), "default", "", 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range stored {
+				e, err := audit.ParseEntry(x.Text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				told = append(told, strings.Join(e.Keys, " "))
+			}
+			if !slices.Equal(told, want) {
+				t.Errorf("%s: %q, want %q", what, told, want)
+			}
+		}
+		want := []string{"none none", "value0 value0", "other value1", "value2 none"}
+		check("replaced", want...)
+		if err := replace("never", func() { times++; client.Set(t.Context(), text, times, 0) }); err == nil {
+			t.Error("replaced a value that changes all the time")
+		}
+		if got := client.HGet(t.Context(), hash, "f").Val(); got != "value3" {
+			t.Errorf("the other value is %q", got)
+		}
+		check("then", want...)
+		if err := client.Del(t.Context(), text).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.SAdd(t.Context(), text, "x").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := replace("never", func() {}); !redisconn.IsWrongType(err) {
+			t.Errorf("replaced a set: %v", err)
+		}
 	})
 }
 

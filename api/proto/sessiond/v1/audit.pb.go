@@ -569,7 +569,8 @@ func (x *VerifyAuditRequest) GetTrail() string {
 // TrailCheck is the result of the check of one trail.
 type TrailCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The trail.
+	// The trail. Empty where the names of trails of groups that are no longer configured
+	// could not be read.
 	Trail string `protobuf:"bytes,1,opt,name=trail,proto3" json:"trail,omitempty"`
 	// The first entry that is kept; empty for none. Older ones were removed by retention.
 	FirstId string `protobuf:"bytes,2,opt,name=first_id,json=firstId,proto3" json:"first_id,omitempty"`
@@ -584,7 +585,9 @@ type TrailCheck struct {
 	// The entry with the flaw.
 	FlawId string `protobuf:"bytes,7,opt,name=flaw_id,json=flawId,proto3" json:"flaw_id,omitempty"`
 	// The flaw, for a person.
-	Detail        string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The reason why the trail could not be read; empty if it was. Nothing else is known then.
+	Unread        string `protobuf:"bytes,9,opt,name=unread,proto3" json:"unread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -671,6 +674,13 @@ func (x *TrailCheck) GetFlawId() string {
 func (x *TrailCheck) GetDetail() string {
 	if x != nil {
 		return x.Detail
+	}
+	return ""
+}
+
+func (x *TrailCheck) GetUnread() string {
+	if x != nil {
+		return x.Unread
 	}
 	return ""
 }
@@ -764,7 +774,7 @@ const file_sessiond_v1_audit_proto_rawDesc = "" +
 	"\aentries\x18\x01 \x03(\v2\x17.sessiond.v1.AuditEntryR\aentries\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n" +
 	"\x12VerifyAuditRequest\x12\x14\n" +
-	"\x05trail\x18\x01 \x01(\tR\x05trail\"\xea\x01\n" +
+	"\x05trail\x18\x01 \x01(\tR\x05trail\"\x82\x02\n" +
 	"\n" +
 	"TrailCheck\x12\x14\n" +
 	"\x05trail\x18\x01 \x01(\tR\x05trail\x12\x19\n" +
@@ -774,7 +784,8 @@ const file_sessiond_v1_audit_proto_rawDesc = "" +
 	"\aentries\x18\x05 \x01(\rR\aentries\x12*\n" +
 	"\x04flaw\x18\x06 \x01(\x0e2\x16.sessiond.v1.AuditFlawR\x04flaw\x12\x17\n" +
 	"\aflaw_id\x18\a \x01(\tR\x06flawId\x12\x16\n" +
-	"\x06detail\x18\b \x01(\tR\x06detail\"F\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\x12\x16\n" +
+	"\x06unread\x18\t \x01(\tR\x06unread\"F\n" +
 	"\x13VerifyAuditResponse\x12/\n" +
 	"\x06trails\x18\x01 \x03(\v2\x17.sessiond.v1.TrailCheckR\x06trails*\x98\x01\n" +
 	"\fAuditOutcome\x12\x1d\n" +

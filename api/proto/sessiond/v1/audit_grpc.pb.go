@@ -35,7 +35,8 @@ const (
 type AuditServiceClient interface {
 	// ListAudit returns entries, newest first.
 	ListAudit(ctx context.Context, in *ListAuditRequest, opts ...grpc.CallOption) (*ListAuditResponse, error)
-	// VerifyAudit walks through the trails, and names the first bad entry of each.
+	// VerifyAudit walks through the trails, and names the first bad entry of each. Where some
+	// trails cannot be read, as their part of a Redis Cluster is away, it checks the others.
 	VerifyAudit(ctx context.Context, in *VerifyAuditRequest, opts ...grpc.CallOption) (*VerifyAuditResponse, error)
 }
 
@@ -77,7 +78,8 @@ func (c *auditServiceClient) VerifyAudit(ctx context.Context, in *VerifyAuditReq
 type AuditServiceServer interface {
 	// ListAudit returns entries, newest first.
 	ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error)
-	// VerifyAudit walks through the trails, and names the first bad entry of each.
+	// VerifyAudit walks through the trails, and names the first bad entry of each. Where some
+	// trails cannot be read, as their part of a Redis Cluster is away, it checks the others.
 	VerifyAudit(context.Context, *VerifyAuditRequest) (*VerifyAuditResponse, error)
 	mustEmbedUnimplementedAuditServiceServer()
 }

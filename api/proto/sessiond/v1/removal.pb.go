@@ -417,9 +417,10 @@ type ConfirmRemovalsRequest struct {
 	Filter *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Why, for the audit trail: at most 512 octets.
 	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
-	// A name of this request, chosen by the caller: at most 128 octets. The same call with
-	// the same name, within 10 minutes of the first, changes nothing again and gets the
-	// answer of the first. A name that the caller used for another request is refused.
+	// A name of this request, chosen by the caller: at most 128 octets. It belongs to the
+	// request until 15 minutes have passed without a call of it. Until then the same call
+	// changes nothing again and gets the first answer, and another call with the name is
+	// refused. Then another request may have the name.
 	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Change nothing, and answer as if it were done: with the number of removals.
 	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
@@ -547,9 +548,10 @@ type RefuseRemovalsRequest struct {
 	Filter *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Why, for the audit trail: at most 512 octets.
 	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
-	// A name of this request, chosen by the caller: at most 128 octets. The same call with
-	// the same name, within 10 minutes of the first, changes nothing again and gets the
-	// answer of the first. A name that the caller used for another request is refused.
+	// A name of this request, chosen by the caller: at most 128 octets. It belongs to the
+	// request until 15 minutes have passed without a call of it. Until then the same call
+	// changes nothing again and gets the first answer, and another call with the name is
+	// refused. Then another request may have the name.
 	RequestId string `protobuf:"bytes,51,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Change nothing, and answer as if it were done: with the number of removals.
 	ValidateOnly  bool `protobuf:"varint,52,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
