@@ -145,7 +145,7 @@ func (b *spanBook) apply(e *placedEntry, from holderSource) {
 	case entryReleased:
 		b.end(e.key, e.since, e.at)
 	case entryPast:
-		s.released, s.vacant = e.at, e.at
+		s.released, s.vacant, s.past = e.at, e.at, true
 		b.begin(s)
 	case entryReset:
 		b.reset(gapSpan{e.at, e.until})

@@ -223,12 +223,12 @@ func (l *groupLog) newest(k blockKey, tx openSpans) openSpan {
 	j := l.running()
 	x := j.book.block(k, false)
 	if x == nil {
-		return openSpan{last: j.from}
+		return openSpan{}
 	}
 	s := x.spans[len(x.spans)-1]
-	o := openSpan{known: true, open: s.released == never, since: s.allocated, last: s.allocated + 1, clamped: s.allocated == j.from}
+	o := openSpan{known: true, open: s.released == never, since: s.allocated, last: s.allocated + 1}
 	if n := len(x.spans); n > 1 {
-		o.clamped = o.clamped || s.allocated == x.spans[n-2].vacant
+		o.clamped = s.allocated == x.spans[n-2].vacant
 	}
 	if !o.open {
 		o.last = s.vacant
@@ -339,7 +339,7 @@ func (l *groupLog) addEvent(e *nat.Event, tx openSpans) error {
 			return nil
 		}
 		at = max(at, was.last)
-		tx[k] = openSpan{known: true, open: true, clamped: at == was.last, since: at, last: at + 1}
+		tx[k] = openSpan{known: true, open: true, clamped: was.known && at == was.last, since: at, last: at + 1}
 	case nat.Interim:
 		if was.known && at <= was.since {
 			return nil

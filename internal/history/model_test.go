@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -178,6 +177,10 @@ func (w *world) expected(outside netip.Addr, port nat.Port, at, through time.Tim
 		return Nobody, "", 0
 	}
 	return Held, "", live.user
+}
+
+func (w *world) inGap(at time.Time) bool {
+	return slices.ContainsFunc(w.gaps, func(g Gap) bool { return !at.Before(g.From) && at.Before(g.To) })
 }
 
 // end returns the time until which a tenancy is certain, zero for one that is not known to
@@ -363,8 +366,10 @@ func (w *walk) ask(n int) {
 			w.t.Fatal(err)
 		}
 		state, cause, user := w.expected(outside, port, at, w.through)
+		if a.Because == CauseGap && state == Held && w.inGap(at) {
+			continue // it may know less in a gap, but for sure not another name
+		}
 		if a.State != state || a.Because != cause || state == Held && a.Record.Holder.UserName != fmt.Sprintf("user%d@isp.example", user) {
-			w.dump(outside, int(port))
 			w.t.Fatalf("%s:%d at %s: %+v, want state %d, %q, user %d", outside, port, at, a, state, cause, user)
 		}
 	}
@@ -412,6 +417,3 @@ func TestRandomHistories_LOG06_LOG08(t *testing.T) {
 		}
 	}
 }
-
-var _ = slices.Clone[[]int]
-var _ = os.ErrClosed

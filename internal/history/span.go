@@ -36,6 +36,7 @@ type span struct {
 	from      holderSource
 	ref       uint64 // of the holder, in from
 	digests   holderDigests
+	past      bool // its release came in a later journal than its beginning
 }
 
 // holderDigests are short hashes by which a journal in memory is searched. Spans of a day's
@@ -189,9 +190,15 @@ func (b *spanBook) reset(g gapSpan) {
 // confirm begins a span that is in force since, or goes on with the one that a reset ended.
 func (b *spanBook) confirm(s span) {
 	x := b.block(s.blockKey, true)
-	if n := len(x.spans); n > 0 && x.spans[n-1].allocated == s.allocated {
-		x.spans[n-1] = s
-		return
+	if n := len(x.spans); n > 0 {
+		last := &x.spans[n-1]
+		if last.allocated > s.allocated && last.digests == s.digests {
+			s.allocated = last.allocated // it began earlier than it is stored
+		}
+		if last.allocated == s.allocated {
+			*last = s
+			return
+		}
 	}
 	b.begin(s)
 }
@@ -229,8 +236,8 @@ func combine(before, now []span, resets []gapSpan, from microTime) []span {
 		i, _ := slices.BinarySearchFunc(now, old.blockKey, func(s span, k blockKey) int { return s.blockKey.compare(k) })
 		var own []span
 		for own = now[i:]; len(own) > 0 && own[0].blockKey == old.blockKey && own[0].allocated < old.allocated; own = own[1:] {
-			if old.released == never && own[0].released >= old.allocated {
-				// It began earlier than it is stored: the beginning was moved behind that of the file.
+			if old.released == never && own[0].past && own[0].released >= old.allocated {
+				// It began earlier than it is stored: behind the end of the holder before.
 				old.released, old.vacant = own[0].released, own[0].vacant
 				moved = append(moved, own[0])
 			}

@@ -284,11 +284,13 @@ func (l *groupLog) verifyDay(g *segment, v *Verified) (*dayNote, *Flaw, error) {
 		return nil, &Flaw{FlawChanged, path, 1, err.Error()}, nil
 	case n.group != l.group || n.number != g.number || n.from != g.from || n.number != r.number || n.from != r.from:
 		return nil, &Flaw{FlawChanged, path, 1, fmt.Sprintf("it is file %d of group %s from %s", n.number, n.group, n.from.text())}, nil
-	case n.spans != uint64(r.counts[tableSpans]):
-		return nil, &Flaw{FlawChanged, path, min(n.spans, uint64(r.counts[tableSpans])) + 1, fmt.Sprintf("it has %d records instead of %d", r.counts[tableSpans], n.spans)}, nil
 	}
-	if bad, detail := r.check(n); bad > 0 {
+	bad, detail := r.check(n)
+	switch held := uint64(r.counts[tableSpans]); {
+	case bad > 0:
 		return nil, &Flaw{FlawChanged, path, bad, detail}, nil
+	case n.spans != held:
+		return nil, &Flaw{FlawTruncated, path, min(n.spans, held) + 1, fmt.Sprintf("it has %d records instead of %d", held, n.spans)}, nil
 	}
 	v.Records += n.spans
 	v.Checkpoints = append(v.Checkpoints, r.note)
@@ -332,7 +334,7 @@ func (r *dayReader) check(n *dayNote) (bad uint64, detail string) {
 	return r.checkInsides(insides)
 }
 
-// checkSpans checks the records against their checks, the checkpoint, and the lists of their
+// checkSpans checks the records, not their number, against their checks, the checkpoint, and the lists of their
 // holders, from which it removes them.
 func (r *dayReader) checkSpans(n *dayNote, commitments [][sha256.Size]byte, listed [][]uint64) (bad uint64, detail string) {
 	var chain chainHash
@@ -364,6 +366,9 @@ func (r *dayReader) checkSpans(n *dayNote, commitments [][sha256.Size]byte, list
 			listed[s.ref] = own[1:]
 			before = *s
 		}
+	}
+	if n.spans != uint64(len(leaves)) {
+		return 0, ""
 	}
 	root, err := tlog.TreeHash(int64(len(leaves)), newTree(0, leaves, nil))
 	if err != nil || root != n.root || chain != n.chain {
