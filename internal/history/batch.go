@@ -173,7 +173,7 @@ func (l *groupLog) resume(r *Restart) error {
 	for _, e := range live {
 		l.tx.add(e)
 	}
-	l.tx.add(journalEntry{kind: entryPosition, at: to, text: r.Epoch, id: r.Position})
+	l.tx.add(journalEntry{kind: entryPosition, at: max(l.through, to), until: to, text: r.Epoch, id: r.Position})
 	if err := j.write(&l.tx); err != nil {
 		l.mu.Lock()
 		l.gaps = l.gaps[:gaps]

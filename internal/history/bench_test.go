@@ -31,7 +31,7 @@ type provider struct {
 func newProvider(online, perDay int) *provider {
 	p := &provider{
 		rnd: rand.New(rand.NewPCG(7, 7)), at: time.Date(2026, 3, 1, 0, 0, 2, 0, time.UTC),
-		step: 24 * time.Hour / time.Duration(perDay),
+		step: 23 * time.Hour / time.Duration(perDay),
 	}
 	blocks := online + online/4 + 64
 	for i := range blocks {
@@ -203,7 +203,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// makeHistory makes a history of 20 days, unless it is there.
+// makeHistory makes a history of at least 20 days, unless it is there.
 func makeHistory(b *testing.B, path string, key *Key, records int) {
 	b.Helper()
 	if _, err := os.Stat(path); err == nil {
@@ -214,7 +214,7 @@ func makeHistory(b *testing.B, path string, key *Key, records int) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	perDay := records / 20
+	perDay := min(records/20, 1_250_000)
 	p := newProvider(perDay/4, perDay)
 	p.begin(b, s)
 	began := time.Now()

@@ -160,44 +160,30 @@ func parseDay(f io.ReaderAt, size int64) (*dayReader, error) {
 // readIndex reads the index of a table.
 func (r *dayReader) readIndex(table int, begin, at int64, length, blocks int) error {
 	packed := make([]byte, length)
+	if blocks > 1024*(length+1) { // no index is packed as tightly
+		return fmt.Errorf("index %d: %w", table, errBlock)
+	}
 	if _, err := r.file.ReadAt(packed, at); err != nil {
 		return err
 	}
-	raw, err := blockDecoder().DecodeAll(packed, nil)
+	t, err := decodeIndex(packed, blocks, begin, at)
 	if err != nil {
 		return fmt.Errorf("index %d: %w", table, err)
-	}
-	p := fieldReader{rest: raw}
-	t := tableIndex{keys: p.shared(blocks), offsets: make([]int64, 1, min(blocks, len(raw))+1)}
-	t.offsets[0] = begin
-	for range blocks {
-		begin += int64(p.uvarint())
-		if p.cut || begin > at {
-			break
-		}
-		t.offsets = append(t.offsets, begin)
-	}
-	if p.cut || len(t.offsets) != blocks+1 || len(p.rest) > 0 {
-		return fmt.Errorf("index %d: cut off", table)
 	}
 	r.tables[table] = t
 	return nil
 }
 
-// read returns a block of a table, and the number of its rows.
+// read returns the octets of a block of a table, and the number of its rows.
 func (r *dayReader) read(table, block int) ([]byte, int, error) {
 	rows := [tableCount]int{spanRows, holderRows, insideRows}[table]
 	t := &r.tables[table]
 	if block < 0 || block >= len(t.keys) {
 		return nil, 0, fmt.Errorf("%w: %s: there is no block %d", ErrDamaged, r.path, block)
 	}
-	packed := make([]byte, t.offsets[block+1]-t.offsets[block])
-	if _, err := r.file.ReadAt(packed, t.offsets[block]); err != nil {
+	raw := make([]byte, t.offsets[block+1]-t.offsets[block])
+	if _, err := r.file.ReadAt(raw, t.offsets[block]); err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", r.path, err)
-	}
-	raw, err := blockDecoder().DecodeAll(packed, nil)
-	if err != nil {
-		return nil, 0, fmt.Errorf("%w: %s: octets %d to %d: %w", ErrDamaged, r.path, t.offsets[block], t.offsets[block+1], err)
 	}
 	return raw, min(rows, r.counts[table]-block*rows), nil
 }
@@ -211,10 +197,10 @@ func (t *tableIndex) before(key []byte) int {
 func (r *dayReader) spanBlock(block int) (spans []span, checks []byte, err error) {
 	raw, n, err := r.read(tableSpans, block)
 	if err == nil {
-		spans, checks, err = decodeSpans(raw, n, r.from, r)
+		spans, checks, err = decodeSpans(raw, n, r)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: records from %d on: %w", r.path, block*spanRows+1, err)
+		return nil, nil, fmt.Errorf("%w: %s: records from %d on: %w", ErrDamaged, r.path, block*spanRows+1, err)
 	}
 	return spans, checks, nil
 }

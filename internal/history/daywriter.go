@@ -44,8 +44,7 @@ type dayWriter struct {
 	out    io.Writer
 	size   int64
 	tables [tableCount]tableIndex
-	raw    []byte
-	packed []byte
+	raw    []byte // of a block
 	err    error
 }
 
@@ -90,7 +89,7 @@ func writeDay(files diskFiles, path string, c *dayContent, sign func(text string
 		buffered := bufio.NewWriterSize(out, 1<<20)
 		w := &dayWriter{out: buffered}
 		w.write([]byte(dayMagic))
-		w.spans(c.list, checks, c.from)
+		w.spans(c.list, checks)
 		w.holders(rows)
 		insides := w.insides(rows)
 		for at := 0; at+spanRows <= len(leaves); at += spanRows {
@@ -157,16 +156,15 @@ func (w *dayWriter) block(table int, key []byte) {
 	if len(t.offsets) == 0 {
 		t.offsets = append(t.offsets, w.size)
 	}
-	w.packed = blockEncoder().EncodeAll(w.raw, w.packed[:0])
-	w.write(w.packed)
+	w.write(w.raw)
 	t.keys = append(t.keys, key)
 	t.offsets = append(t.offsets, w.size)
 }
 
-func (w *dayWriter) spans(list []span, checks []byte, base microTime) {
+func (w *dayWriter) spans(list []span, checks []byte) {
 	for at := 0; at < len(list); at += spanRows {
 		end := min(at+spanRows, len(list))
-		w.raw = encodeSpans(w.raw[:0], list[at:end], checks[at*checkSize:end*checkSize], base)
+		w.raw = encodeSpans(w.raw[:0], list[at:end], checks[at*checkSize:end*checkSize])
 		w.block(tableSpans, spanKey(list[at].outside, list[at].first))
 	}
 }
@@ -225,15 +223,12 @@ func (w *dayWriter) foot(signed string, c *dayContent, holders, insides int) {
 	}
 	for i := range w.tables {
 		t := &w.tables[i]
-		w.raw = appendShared(w.raw[:0], t.keys)
-		begin := int64(0)
-		for k := range t.keys {
+		begin := w.size
+		if len(t.offsets) > 0 {
 			begin = t.offsets[0]
-			w.raw = binary.AppendUvarint(w.raw, uint64(t.offsets[k+1]-t.offsets[k]))
 		}
-		w.packed = blockEncoder().EncodeAll(w.raw, w.packed[:0])
 		at := w.size
-		w.write(w.packed)
+		w.write(encodeIndex(w.raw[:0], t))
 		for _, n := range []uint64{uint64(begin), uint64(at), uint64(w.size - at)} {
 			foot = binary.AppendUvarint(foot, n)
 		}

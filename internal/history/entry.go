@@ -33,7 +33,7 @@ type journalEntry struct {
 	since  microTime
 	at     microTime
 	holder holderData
-	until  microTime
+	until  microTime         // the end of a gap; of a position the latest event, since the clock was set back
 	text   string            // of a gap its reason; of a position the database's epoch; of a checkpoint the note
 	id     string            // of a position
 	number uint64            // of a begin its file's, of entryKept the first one that is kept
@@ -55,7 +55,7 @@ func (e *journalEntry) appendFields(to []byte) []byte {
 	}
 	to = binary.AppendVarint(to, int64(e.at))
 	switch e.kind {
-	case entryReleased, entryPast:
+	case entryPast:
 		to = binary.AppendVarint(to, int64(e.at-e.since))
 	case entryBegin:
 		to = append(to, e.hash[:]...)
@@ -63,6 +63,7 @@ func (e *journalEntry) appendFields(to []byte) []byte {
 		to = binary.AppendUvarint(to, e.before)
 		to = appendString(to, e.text)
 	case entryPosition:
+		to = binary.AppendVarint(to, int64(e.until-e.at))
 		to = appendString(to, e.text)
 		to = appendString(to, e.id)
 	case entryGap, entryReset:
@@ -90,7 +91,8 @@ func parseEntry(raw []byte) (e journalEntry, fields int, err error) {
 	}
 	e.at = microTime(p.varint())
 	switch e.kind {
-	case entryReleased, entryPast:
+	case entryReleased:
+	case entryPast:
 		e.since = e.at - microTime(p.varint())
 	case entryAllocated, entryConfirmed:
 		e.since = e.at
@@ -99,6 +101,7 @@ func parseEntry(raw []byte) (e journalEntry, fields int, err error) {
 		e.number, e.before = p.uvarint(), p.uvarint()
 		e.text = p.string()
 	case entryPosition:
+		e.until = e.at + microTime(p.varint())
 		e.text, e.id = p.string(), p.string()
 	case entryGap, entryReset:
 		e.until = e.at + microTime(p.varint())

@@ -143,7 +143,7 @@ func (b *spanBook) apply(e *placedEntry, from holderSource) {
 	case entryConfirmed:
 		b.confirm(s)
 	case entryReleased:
-		b.end(e.key, e.since, e.at)
+		b.end(e.key, e.at)
 	case entryPast:
 		s.released, s.vacant, s.past = e.at, e.at, true
 		b.begin(s)

@@ -160,21 +160,13 @@ func (l *groupLog) files() (segments []*segment, sizes []int64) {
 // recall puts an entry of a journal, of which the spans are not meant, into memory.
 func (l *groupLog) recall(e *journalEntry) {
 	switch e.kind {
-	case entryBegin:
-		l.latest = max(l.latest, e.at+jitter)
-		l.through = max(l.through, e.at)
 	case entryPosition:
-		l.epoch, l.position, l.through = e.text, e.id, max(l.through, e.at)
+		l.epoch, l.position, l.through, l.latest = e.text, e.id, max(l.through, e.at), e.until
 	case entryGap, entryReset:
 		g := Gap{Group: l.group, From: e.at.time(), To: e.until.time(), Reason: e.text}
 		if !slices.Contains(l.gaps, g) {
 			l.gaps = append(l.gaps, g)
 		}
-		if e.kind == entryGap && e.until == l.latest+1 { // the clock was set back here
-			l.latest = e.at
-		}
-	case entryAllocated, entryReleased, entryPast:
-		l.latest = max(l.latest, e.at)
 	case entryKept:
 		l.kept = max(l.kept, e.number)
 	}
@@ -299,7 +291,7 @@ func (l *groupLog) appendSome(entries []Entry, through microTime) (n int, err er
 	if position == l.position && through == l.through {
 		return n, nil
 	}
-	l.tx.add(journalEntry{kind: entryPosition, at: through, text: l.epoch, id: position})
+	l.tx.add(journalEntry{kind: entryPosition, at: through, until: l.latest, text: l.epoch, id: position})
 	if position == l.position && through-l.through < microTime(time.Minute/time.Microsecond) {
 		// A start forgets up to a minute of silence, and learns it again from the log.
 		l.mu.Lock()
@@ -353,13 +345,13 @@ func (l *groupLog) addEvent(e *nat.Event, tx openSpans) error {
 		at = max(at, was.last)
 		switch {
 		case was.open && (was.since == since || was.clamped && since < was.since):
-			l.tx.add(journalEntry{kind: entryReleased, key: k, since: was.since, at: at})
+			l.tx.add(journalEntry{kind: entryReleased, key: k, at: at})
 			tx[k] = openSpan{known: true, since: was.since, last: at}
 			return nil
 		case was.known && !was.open && since <= was.since:
 			return nil // told again
 		}
-		since = min(since, at-1)
+		at = max(at, since+1)
 		add.kind = entryPast
 		tx[k] = openSpan{known: true, since: since, last: at}
 	}
@@ -469,7 +461,7 @@ func (l *groupLog) createJournal(begin journalEntry, more []journalEntry) (*jour
 	for _, e := range more {
 		w.add(e)
 	}
-	w.add(journalEntry{kind: entryPosition, at: l.through, text: l.epoch, id: l.position})
+	w.add(journalEntry{kind: entryPosition, at: l.through, until: l.latest, text: l.epoch, id: l.position})
 	frame := w.finish()
 	path := l.path(begin.at, begin.number, journalExt)
 	err := writeFile(l.o.files, path, func(out io.Writer) error {

@@ -370,6 +370,7 @@ func (w *walk) ask(n int) {
 			continue // it may know less in a gap, but for sure not another name
 		}
 		if a.State != state || a.Because != cause || state == Held && a.Record.Holder.UserName != fmt.Sprintf("user%d@isp.example", user) {
+			w.dump(outside, int(port))
 			w.t.Fatalf("%s:%d at %s: %+v, want state %d, %q, user %d", outside, port, at, a, state, cause, user)
 		}
 	}

@@ -106,6 +106,8 @@ func (c *dayContent) gather(j *journal, raw []byte, before *segment) error {
 	for a := range j.book.addrs {
 		addrs[a] = nil
 	}
+	size := len(holders) + j.spans
+	c.list, c.holders = make([]span, 0, size), make([]holderData, 0, size)
 	numbers := map[uint64]uint64{} // of holders of the file before, by their refs there
 	for _, a := range slices.Sorted(maps.Keys(addrs)) {
 		now := j.book.within(nil, a, 0, 1<<16-1)

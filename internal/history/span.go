@@ -164,14 +164,11 @@ func (b *spanBook) begin(s span) {
 	x.spans = append(x.spans, s)
 }
 
-// end ends the open span of a block that began then, and reports whether there is one.
-func (b *spanBook) end(k blockKey, since, at microTime) bool {
-	last := b.lastOf(k)
-	if last == nil || last.released != never || last.allocated != since {
-		return false
+// end ends the open span of a block, if there is one.
+func (b *spanBook) end(k blockKey, at microTime) {
+	if last := b.lastOf(k); last != nil && last.released == never {
+		last.released, last.vacant = at, at
 	}
-	last.released, last.vacant = at, at
-	return true
 }
 
 // reset ends all open spans within a gap.
@@ -236,9 +233,10 @@ func combine(before, now []span, resets []gapSpan, from microTime) []span {
 		i, _ := slices.BinarySearchFunc(now, old.blockKey, func(s span, k blockKey) int { return s.blockKey.compare(k) })
 		var own []span
 		for own = now[i:]; len(own) > 0 && own[0].blockKey == old.blockKey && own[0].allocated < old.allocated; own = own[1:] {
-			if old.released == never && own[0].past && own[0].released >= old.allocated {
+			if old.released == never && own[0].past {
 				// It began earlier than it is stored: behind the end of the holder before.
-				old.released, old.vacant = own[0].released, own[0].vacant
+				old.released = max(own[0].released, old.allocated+1)
+				old.vacant = old.released
 				moved = append(moved, own[0])
 			}
 		}

@@ -153,7 +153,7 @@ func patchSpans(t *testing.T, path string, change func(spans []span, checks []by
 		t.Fatal(err)
 	}
 	all, checks = change(all, checks)
-	d.spans(all, checks, r.from)
+	d.spans(all, checks)
 	for _, table := range []int{tableHolders, tableInsides} {
 		for i := range r.tables[table].keys {
 			if d.raw, _, err = r.read(table, i); err != nil {
