@@ -373,8 +373,11 @@ func encodeHolders(to []byte, rows []holderRow) ([]byte, error) {
 	return w.append(to), nil
 }
 
-// decodeHolders reads a block of n holders.
-func decodeHolders(raw []byte, n int) ([]holderRow, error) {
+// everyRow lets decodeHolders read all rows.
+const everyRow = -1
+
+// decodeHolders reads a block of n holders, of which only one row or everyRow is filled.
+func decodeHolders(raw []byte, n, only int) ([]holderRow, error) {
 	r, err := readParts(raw)
 	if err != nil {
 		return nil, err
@@ -397,20 +400,24 @@ func decodeHolders(raw []byte, n int) ([]holderRow, error) {
 	}
 	for i := range rows {
 		h := &rows[i]
+		if forms[i] > formErased || counts[i] > uint64(len(numbers)) {
+			return nil, errBlock
+		}
+		h.spans, numbers = numbers[:counts[i]:counts[i]], numbers[counts[i]:]
 		if forms[i] == formErased {
 			copy(h.hash[:], secrets.octets(len(h.hash)))
 		} else {
-			copy(h.salt[:], secrets.octets(saltSize))
+			salt := secrets.octets(saltSize)
+			if only != everyRow && only != i {
+				continue
+			}
+			copy(h.salt[:], salt)
 			var fields [fieldCount][]byte
 			for f := range fields {
 				fields[f] = columns[f][i]
 			}
 			h.identity = joinFields(nil, &fields)
 		}
-		if forms[i] > formErased || counts[i] > uint64(len(numbers)) {
-			return nil, errBlock
-		}
-		h.spans, numbers = numbers[:counts[i]:counts[i]], numbers[counts[i]:]
 	}
 	if secrets.cut || len(secrets.rest) > 0 || len(numbers) > 0 {
 		return nil, errBlock

@@ -205,12 +205,14 @@ func (r *dayReader) spanBlock(block int) (spans []span, checks []byte, err error
 	return spans, checks, nil
 }
 
-func (r *dayReader) holderBlock(block int) ([]holderRow, error) {
+func (r *dayReader) holderBlock(block int) ([]holderRow, error) { return r.holderRows(block, everyRow) }
+
+func (r *dayReader) holderRows(block, only int) ([]holderRow, error) {
 	raw, n, err := r.read(tableHolders, block)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := decodeHolders(raw, n)
+	rows, err := decodeHolders(raw, n, only)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: holders from %d on: %w", ErrDamaged, r.path, block*holderRows+1, err)
 	}
@@ -239,7 +241,7 @@ func (r *dayReader) holderRow(ref uint64) (holderRow, error) {
 	if ref >= uint64(r.counts[tableHolders]) {
 		return holderRow{}, fmt.Errorf("%w: %s: there is no holder %d", ErrDamaged, r.path, ref)
 	}
-	rows, err := r.holderBlock(int(ref / holderRows))
+	rows, err := r.holderRows(int(ref/holderRows), int(ref%holderRows))
 	if err != nil {
 		return holderRow{}, err
 	}
