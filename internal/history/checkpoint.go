@@ -153,7 +153,7 @@ func LoadKey(path, name string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("history: signing key: %s has no key in the form of a signed note: %w", path, err)
 	}
-	parts := strings.Split(secret, "+")
+	parts := strings.SplitN(secret, "+", 5) // the last one is base64, and may have a plus sign
 	raw, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
 	if err != nil || len(raw) != 1+ed25519.SeedSize {
 		return nil, fmt.Errorf("history: signing key: %s has no Ed25519 key", path)
