@@ -409,7 +409,7 @@ func (w *walk) run(steps, questions int) {
 func TestRandomHistories_LOG06_LOG08(t *testing.T) {
 	histories, steps, questions := uint64(12), 40, 6
 	if testenv.Soak() {
-		histories, steps, questions = 1000, 100, 100
+		histories, steps, questions = 1000, 60, 10
 	}
 	key := testKey(t)
 	for seed := range histories {
