@@ -16,7 +16,8 @@
 // Times are those of the events, to the microsecond, and are never moved to sort them: the order
 // of the log counts. Only the events of one block are moved, so that its records do not
 // overlap. A clock that was set back makes a gap of the times that came twice. One that was set
-// forward cannot be seen.
+// forward cannot be seen. A block that a set back clock gave to two holders at a time stays
+// unknown, because of a conflict, until it is released.
 //
 // An identity has a salt, and records have the hash of both. So an identity can be erased, and
 // everything verifies as before.

@@ -40,7 +40,8 @@ type logged struct {
 type tenancy struct {
 	block     nat.Block
 	user      int
-	allocated time.Time
+	told      time.Time // the time of its allocation, as the daemon tells it
+	allocated time.Time // not before the end of the one before
 	released  time.Time // zero: still held
 	begun     bool      // the history was told the beginning
 	ended     bool      // and the end
@@ -77,7 +78,7 @@ func identityOf(user int, at time.Time) nat.Identity {
 func (w *world) event(kind nat.EventKind, at time.Time, t *tenancy) nat.Event {
 	e := nat.Event{Kind: kind, At: at, Group: "default", Block: t.block, Holder: identityOf(t.user, t.allocated)}
 	if kind != nat.Allocated {
-		e.Since = t.allocated
+		e.Since = t.told
 	}
 	return e
 }
@@ -120,7 +121,7 @@ func (w *world) step() {
 				continue
 			}
 		}
-		t := &tenancy{block: b, user: w.rnd.IntN(40), allocated: latestOf(at, w.endOf(b))}
+		t := &tenancy{block: b, user: w.rnd.IntN(40), told: at, allocated: latestOf(at, w.endOf(b))}
 		w.held[b], w.all = t, append(w.all, t)
 		e := w.event(nat.Allocated, at, t)
 		events = append(events, e)
@@ -133,8 +134,7 @@ func (w *world) step() {
 	}})
 }
 
-// endOf returns the end of the newest tenancy of a block. The daemon does not tell the time of an
-// allocation before it.
+// endOf returns the end of the newest tenancy of a block.
 func (w *world) endOf(b nat.Block) (end time.Time) {
 	for _, t := range w.all {
 		if t.block == b {
@@ -177,6 +177,10 @@ func (w *world) expected(outside netip.Addr, port nat.Port, at, through time.Tim
 		return Nobody, "", 0
 	}
 	return Held, "", live.user
+}
+
+func (w *world) setBack() bool {
+	return slices.ContainsFunc(w.gaps, func(g Gap) bool { return g.Reason == "the clock was set back" })
 }
 
 func (w *world) inGap(at time.Time) bool {
@@ -369,8 +373,10 @@ func (w *walk) ask(n int) {
 		if a.Because == CauseGap && state == Held && w.inGap(at) {
 			continue // it may know less in a gap, but for sure not another name
 		}
+		if a.Because == CauseConflict && state == Held && w.setBack() {
+			continue // a beginning that was moved, and told again as it was: no name rather than a wrong one
+		}
 		if a.State != state || a.Because != cause || state == Held && a.Record.Holder.UserName != fmt.Sprintf("user%d@isp.example", user) {
-			w.dump(outside, int(port))
 			w.t.Fatalf("%s:%d at %s: %+v, want state %d, %q, user %d", outside, port, at, a, state, cause, user)
 		}
 	}
@@ -407,7 +413,7 @@ func (w *walk) run(steps, questions int) {
 // TestRandomHistories_LOG06_LOG08: whatever happens to process, disk, clock and log, each
 // question is answered as a simple model answers it.
 func TestRandomHistories_LOG06_LOG08(t *testing.T) {
-	histories, steps, questions := uint64(12), 40, 6
+	histories, steps, questions := uint64(8), 30, 8
 	if testenv.Soak() {
 		histories, steps, questions = 1000, 60, 10
 	}

@@ -256,11 +256,15 @@ func combine(before, now []span, resets []gapSpan, from microTime) []span {
 
 // loseRelease ends an open span where the journal shows that its release was lost.
 func (s *span) loseRelease(follows bool, own []span, resets []gapSpan) {
+	begun := s.allocated
 	if follows {
-		s.released, s.vacant = s.allocated, own[0].allocated
+		s.released, s.vacant = begun, own[0].allocated
 	}
-	if len(resets) > 0 && (!follows || resets[0].from < own[0].allocated) {
-		s.released, s.vacant = max(s.allocated, resets[0].from), min(s.vacant, max(s.allocated, resets[0].to))
+	if len(resets) > 0 {
+		// Without a reset every release is told. So it was lost in the first one, and the holder is
+		// certain until then, or until the next by its clock.
+		s.released = max(begun, min(resets[0].from, s.vacant))
+		s.vacant = max(s.released, min(s.vacant, resets[0].to))
 	}
 }
 
