@@ -389,7 +389,9 @@ func (l *groupLog) checkClock(at microTime) {
 		l.latest = max(l.latest, at)
 		return
 	}
-	l.addGap(entryGap, at, l.latest+1, "the clock was set back")
+	// Events that follow may be earlier by the jitter. None of them may seem to be from before the
+	// gap.
+	l.addGap(entryGap, at-jitter-1, l.latest+1, "the clock was set back")
 	l.latest = at
 }
 
