@@ -390,8 +390,9 @@ func (l *groupLog) checkClock(at microTime) {
 		return
 	}
 	// Events that follow may be earlier by the jitter. None of them may seem to be from before the
-	// gap.
-	l.addGap(entryGap, at-jitter-1, l.latest+1, "the clock was set back")
+	// gap, and none may be moved behind its end by those of its block before it: each moves the
+	// next by a microsecond.
+	l.addGap(entryGap, at-jitter-1, l.latest+microTime(time.Millisecond/time.Microsecond), "the clock was set back")
 	l.latest = at
 }
 

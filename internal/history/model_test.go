@@ -105,7 +105,7 @@ func (w *world) step() {
 	var effects []func()
 	if at.Before(w.latest.Add(-time.Second)) {
 		// The times from here to the latest come a second time.
-		g := Gap{Group: "default", From: at.Add(-time.Second - time.Microsecond), To: w.latest.Add(time.Microsecond), Reason: "the clock was set back"}
+		g := Gap{Group: "default", From: at.Add(-time.Second - time.Microsecond), To: w.latest.Add(time.Millisecond), Reason: "the clock was set back"}
 		effects = append(effects, func() { w.gaps = append(w.gaps, g) })
 		w.latest = at
 	}
