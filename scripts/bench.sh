@@ -21,6 +21,9 @@ parts=(
 	'radiusacct radiusacct/... . 1s'
 	'subscriberdb subscriberdb Record 1s'
 	'control control EventToWatchers 500x'
+	'history history Append 1x'
+	'lookup history Lookup 1000x'
+	'removeday history RemoveDay 1x'
 	'speed ../test/speed Cut|FirstPacket|NASRestart$ 1x'
 	'restart ../test/speed NASRestartOfAll 1x'
 	'watchers ../test/speed Watchers 1x'
@@ -110,8 +113,24 @@ restart() {
 	growth "$1" NASRestartOfAll/1000000 NASRestartOfAll/100000 s 12 'growth from 100,000 to a million, share of the 12 times it may be'
 }
 
+history() {
+	metric "$1" Append/online=200000 records/s 100000 'records that were stored in catch-up, against the 100,000/s it must'
+	metric "$1" Append/online=200000 today-B/record 80 "octets a record in today's file, share of the 80 it may take"
+	metric "$1" Append/online=200000 B/record 40 'the same at rest, share of the 40 it may take'
+}
+
+lookup() {
+	local records=${HISTORY_RECORDS:-4000000}
+	metric "$1" "Lookup/warm/records=$records" p99-ms 1 "who had a port, among $records records, p99, share of the 1 ms it may take"
+	metric "$1" "Lookup/cold/records=$records" p99-ms 10 'the same with an empty page cache, share of the 10 ms it may take'
+	metric "$1" "Lookup/warm/records=$records" open-s 2 'start of the store, share of the 2 seconds it may take'
+}
+
 judge() {
 	case $1 in
+	history) history "$2" ;;
+	lookup) lookup "$2" ;;
+	removeday) metric "$2" RemoveDay max-ms 10 'longest lookup while days are removed, share of the 10 ms it may take' ;;
 	speed) speed "$2" ;;
 	restart) restart "$2" ;;
 	watchers)

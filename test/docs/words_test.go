@@ -27,7 +27,7 @@ var oneMeaning = map[string]meaning{
 	"drift":     {"a difference between database, engine and kernel", []string{"inspect", "reconcile", "control", "metrics"}},
 	"take":      {"", nil},
 	"give":      {"", nil},
-	"proof":     {"that no session is left", []string{"nat", "conntrack", "nftnat", "subscriberdb/codec"}},
+	"proof":     {"that no session is left; of the history, that a record is in it", []string{"nat", "conntrack", "nftnat", "subscriberdb/codec", "history"}},
 	"receipt":   {"the account of a removal", []string{"nat", "lsn", "lifecycle", "subscriberdb/codec", "control", "inspect", "session"}},
 	"direction": {"who began a session", []string{"nat", "nftnat"}},
 	"bury":      {"", nil},

@@ -1,0 +1,231 @@
+package history
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash/crc32"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/sessiond/sessiond/internal/nat"
+)
+
+// FuzzIdentity: what is read is written the same, but for the bits of a prefix beyond its length.
+func FuzzIdentity(f *testing.F) {
+	id := identityOf(7, worldStart)
+	f.Add(appendIdentity(nil, &id))
+	f.Add(appendIdentity(nil, &nat.Identity{}))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		id, err := parseIdentity(raw)
+		if err != nil {
+			return
+		}
+		again, err := parseIdentity(appendIdentity(nil, &id))
+		if err != nil || !reflect.DeepEqual(id, again) {
+			t.Errorf("%+v, then %+v, %v", id, again, err)
+		}
+	})
+}
+
+// TestIdentities: every field comes back, with any octets.
+func TestIdentities(t *testing.T) {
+	long := string(bytes.Repeat([]byte{0, 0xff, '\n'}, 200))
+	for _, want := range []nat.Identity{
+		{},
+		identityOf(300, worldStart),
+		{UserName: long, Client: long, NAS: long, AcctSessionID: long, CallingStationID: long, NASAddress: netip.MustParseAddr("2001:db8::1")},
+		{Inside: netip.MustParseAddr("100.64.0.1"), IPv6Prefixes: []netip.Prefix{netip.MustParsePrefix("::/0"), netip.MustParsePrefix("2001:db8::1/128"), netip.MustParsePrefix("2001:db8:8000::/33")}},
+	} {
+		got, err := parseIdentity(appendIdentity(nil, &want))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+	}
+}
+
+// FuzzEntry: an entry that is read is written with the same octets, or others of the same
+// meaning; no octets panic.
+func FuzzEntry(f *testing.F) {
+	id := identityOf(7, worldStart)
+	for kind := entryBegin; kind <= entryKept; kind++ {
+		e := journalEntry{kind: kind, key: blockKey{1, 1024, 2047}, at: 1e15, since: 1e14, until: 2e15, text: "text", id: "1-1", number: 3, before: 4}
+		e.holder.identity = appendIdentity(nil, &id)
+		raw := e.appendFields(nil)
+		if kind.hasHolder() {
+			raw = e.holder.append(raw)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		e, fields, err := parseEntry(raw)
+		if err != nil {
+			return
+		}
+		text := e.appendFields(nil)
+		n := len(text)
+		if e.kind.hasHolder() {
+			text = e.holder.append(text)
+		}
+		again, m, err := parseEntry(text)
+		if err != nil || n != m || !reflect.DeepEqual(e, again) || fields > len(raw) {
+			t.Errorf("%+v, then %+v, %v", e, again, err)
+		}
+	})
+}
+
+// FuzzJournal: a journal of any octets is read or refused, and the check of it ends.
+func FuzzJournal(f *testing.F) {
+	var w frameWriter
+	w.begin(0, chainHash{})
+	w.add(journalEntry{kind: entryBegin, at: 1e15, number: 1, text: "default"})
+	id := identityOf(7, worldStart)
+	w.add(journalEntry{kind: entryAllocated, key: blockKey{1, 1024, 2047}, at: 1e15, since: 1e15, holder: holderData{identity: appendIdentity(nil, &id)}})
+	f.Add(w.finish())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c := &journalCheck{}
+		c.check(raw, "journal")
+		path := filepath.Join(t.TempDir(), "journal")
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, err := openJournal(osFiles{}, path, func(*journalEntry) {})
+		if j != nil && j.file != nil {
+			_ = j.file.Close()
+		}
+		if err == nil && j.size == int64(len(raw)) && j.entries == 0 {
+			t.Error("a journal without an entry is taken")
+		}
+	})
+}
+
+// FuzzBlocks: blocks of any octets are read or refused.
+func FuzzBlocks(f *testing.F) {
+	spans := []span{
+		{blockKey: blockKey{1, 1024, 2047}, allocated: 5, released: never, vacant: never, ref: 1},
+		{blockKey: blockKey{1, 2048, 3071}, allocated: 1, released: 7, vacant: 9, ref: 0},
+	}
+	id := identityOf(7, worldStart)
+	rows := []holderRow{{holderData: holderData{identity: appendIdentity(nil, &id)}, spans: []uint64{0, 5}}, {holderData: holderData{hash: sha256.Sum256(nil)}}}
+	holders, err := encodeHolders(nil, rows)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(encodeSpans(nil, spans, []byte("abcd")), 2)
+	f.Add(holders, 2)
+	f.Add(encodeInsides(nil, []insideRow{{[]byte{100, 64, 0, 1}, 1}, {[]byte{100, 64, 0, 2}, 0}}), 2)
+	f.Add(encodeIndex(nil, &tableIndex{keys: [][]byte{{1}, {2}}, offsets: []int64{0, 10, 20}}), 2)
+	f.Fuzz(func(t *testing.T, raw []byte, n int) {
+		if n < 0 || n > 1000 {
+			return
+		}
+		sealed := binary.BigEndian.AppendUint32(nil, crc32.Checksum(raw[min(4, len(raw)):], castagnoli))
+		sealed = append(sealed, raw[min(4, len(raw)):]...)
+		for _, raw := range [][]byte{raw, sealed} {
+			if s, checks, err := decodeSpans(raw, n, nil); err == nil {
+				again, _, err := decodeSpans(encodeSpans(nil, s, checks), n, nil)
+				if err != nil || !reflect.DeepEqual(s, again) {
+					t.Errorf("%+v, then %+v, %v", s, again, err)
+				}
+			}
+			_, _ = decodeHolders(raw, n, everyRow)
+			_, _ = decodeInsides(raw, n)
+			_, _ = decodeIndex(raw, n, 0, 1<<20)
+		}
+	})
+}
+
+// TestBlocks: rows of any kind come back.
+func TestBlocks(t *testing.T) {
+	id := identityOf(7, worldStart)
+	rows := []holderRow{
+		{holderData: holderData{hash: sha256.Sum256(nil)}, spans: []uint64{9, 70000}},
+		{holderData: holderData{identity: appendIdentity(nil, &id), salt: [saltSize]byte{1}}, spans: []uint64{}},
+	}
+	raw, err := encodeHolders(nil, rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeHolders(raw, len(rows), everyRow)
+	if err != nil || !reflect.DeepEqual(got, rows) {
+		t.Errorf("%+v, %v, want %+v", got, err, rows)
+	}
+	for i := range raw {
+		bad := bytes.Clone(raw)
+		bad[i] ^= 16
+		if _, err := decodeHolders(bad, len(rows), everyRow); err == nil {
+			t.Errorf("octet %d can be another", i)
+		}
+	}
+}
+
+// FuzzDay: a day's file of any octets is read or refused.
+func FuzzDay(f *testing.F) {
+	key := testKey(f)
+	path := filepath.Join(f.TempDir(), "day")
+	id := identityOf(7, worldStart)
+	c := &dayContent{
+		dayNote: dayNote{group: "default", number: 1},
+		list:    []span{{blockKey: blockKey{1, 1024, 2047}, allocated: 5, released: 9, vacant: 9}},
+		holders: []holderData{{identity: appendIdentity(nil, &id)}},
+	}
+	if err := writeDay(osFiles{}, path, c, key.sign); err != nil {
+		f.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r, err := parseDay(bytes.NewReader(raw), int64(len(raw)))
+		if err != nil {
+			return
+		}
+		_, _, _ = r.all()
+		_, _ = r.within(nil, 1, 1024, 1024)
+		_, _ = r.matching(&Filter{User: id.UserName})
+		_, _ = r.matching(&Filter{Inside: id.Inside})
+	})
+}
+
+// FuzzNote: a checkpoint that is read is written the same.
+func FuzzNote(f *testing.F) {
+	n := dayNote{group: "a/b", spans: 3, number: 2, to: 10, gaps: []Gap{{Group: "a/b", From: time.UnixMicro(1).UTC(), To: time.UnixMicro(2).UTC(), Reason: "the clock was set back"}}}
+	f.Add(n.text())
+	f.Add(logNote("default", 7, chainHash{1}, 5))
+	f.Fuzz(func(t *testing.T, text string) {
+		if n, err := parseDayNote(text); err == nil && n.text() != text {
+			t.Errorf("%q, then %q", text, n.text())
+		}
+		_, _, _, _ = parseLogNote(text)
+		_ = textOf(text)
+	})
+}
+
+// FuzzProof: no octets of a proof panic, or verify by a key that did not sign.
+func FuzzProof(f *testing.F) {
+	f.Add([]byte(`{"checkpoint":"","index":0,"holder":"AA==","path":[]}`))
+	key := testKey(f)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if r, err := VerifyProof(text, key.Public()); err == nil {
+			t.Errorf("%+v is proved by nothing", r)
+		}
+	})
+}
+
+// FuzzPage: the text of a page is read as it was written.
+func FuzzPage(f *testing.F) {
+	f.Add(listPage{"default", 3, 7}.text())
+	f.Fuzz(func(t *testing.T, text string) {
+		if p, err := parsePage(text); err == nil && text != "" {
+			if again, err := parsePage(p.text()); err != nil || again != p {
+				t.Errorf("%+v, then %+v, %v", p, again, err)
+			}
+		}
+	})
+}
