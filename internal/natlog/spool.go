@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/natlog/wire"
@@ -51,7 +52,7 @@ func openSpool(path string, most int64) (*spool, error) {
 		return nil, fmt.Errorf("a spool of %d octets is too small; give it at least %d", most, int64(leastSpool))
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: openWithin, FreelistType: bbolt.FreelistMapType})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("spool %s: another process has it; two sinks or daemons cannot share a spool", path)
 	}
 	if err != nil {
