@@ -260,7 +260,9 @@ func (d *daemon) run(ctx context.Context, reload func(context.Context) (config.C
 		return err
 	}
 	tasks = append(tasks, d.nat.Run, d.sweepRestarts, d.db.TrimFeeds, d.db.KeepKeyTypes, d.db.KeepNASes, d.manager.Run, d.web.run, newGCTuner(d.manager.Ready()).run)
-	tasks = append(tasks, d.exports.tasks()...)
+	if d.exports != nil {
+		tasks = append(append(tasks, d.exports.tasks()...), d.leaveFormer)
+	}
 	if d.console != nil {
 		tasks = append(tasks, d.console.Run)
 	}

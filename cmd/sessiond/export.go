@@ -23,39 +23,66 @@ type exports struct {
 
 // namedSink is a sink with its name in metrics and in the database.
 type namedSink struct {
-	*natlog.Sink
-	name     string
-	follower *natlog.Follower
+	*natlog.Sink // nil if its spool cannot be opened
+	name         string
+	follower     *natlog.Follower
 }
 
-// openExports opens the spools of all collectors.
+// openExports opens the spools of all collectors. A spool that cannot be opened is logged and
+// alarmed: NAT does not wait for it.
 func (d *daemon) openExports(context.Context) error {
 	c := d.config.Export
 	if len(c.Collectors) == 0 {
 		return nil
 	}
-	if err := os.MkdirAll(c.SpoolPath, 0o700); err != nil {
-		return fmt.Errorf("export: make the directory of export.spool.path: %w", err)
-	}
 	d.exports = &exports{}
 	d.closers = append(d.closers, d.exports)
+	if err := os.MkdirAll(c.SpoolPath, 0o700); err != nil {
+		d.log.Error("the directory of export.spool.path cannot be made", "error", err)
+	}
 	for _, x := range c.Collectors {
-		name := string(x.Protocol) + " " + x.Target
+		s := &namedSink{name: string(x.Protocol) + " " + natlog.TargetName(x.Protocol, x.Target)}
+		d.exports.sinks = append(d.exports.sinks, s)
 		sink, err := natlog.Open(natlog.Options{
-			Protocol: x.Protocol, Target: x.Target, Spool: filepath.Join(c.SpoolPath, spoolName(name)), SpoolSize: c.SpoolSize,
+			Protocol: x.Protocol, Target: x.Target, Spool: filepath.Join(c.SpoolPath, spoolName(s.name)), SpoolSize: c.SpoolSize,
 			Domain: x.Domain, FixedNames: x.FixedNames, TemplateInterval: x.TemplateInterval, PEN: x.PEN, Batch: x.Batch,
 			Node: d.config.Node, Log: d.log,
 		})
 		if err != nil {
-			return err
+			d.log.Error("nothing is sent to a collector of the NAT log until the next start", "collector", s.name, "error", err, "alarm", "sessiond_export_up")
+			continue
 		}
-		d.exports.sinks = append(d.exports.sinks, &namedSink{Sink: sink, name: name, follower: natlog.NewFollower(natlog.FollowerOptions{
-			Name: "export " + name + " " + d.config.Node, Log: d.db, Sink: sink, Groups: d.groupNames, Interim: c.Interim,
+		s.Sink, s.follower = sink, natlog.NewFollower(natlog.FollowerOptions{
+			Name: d.readerName(s.name), Log: d.db, Sink: sink, Groups: d.groupNames, Interim: c.Interim,
 			Gap: d.metrics.ExportGap, Now: time.Now, Logger: d.log,
-		})})
+		})
 	}
 	d.metrics.ExpectExport(d.groupNames()...)
 	d.metrics.WatchExports(d.exports)
+	return nil
+}
+
+// readerName returns the name of a sink among the readers of the log.
+func (d *daemon) readerName(sink string) string { return "export " + sink + " " + d.config.Node }
+
+// leaveFormer makes the log of each group forget the collectors that this daemon had in an earlier
+// configuration: it would be kept for them.
+func (d *daemon) leaveFormer(ctx context.Context) error {
+	now := map[string]bool{}
+	for _, s := range d.exports.sinks {
+		now[d.readerName(s.name)] = true
+	}
+	for _, group := range d.groupNames() {
+		readers, err := d.db.LogReaders(ctx, group)
+		for _, name := range readers {
+			if strings.HasPrefix(name, "export ") && strings.HasSuffix(name, " "+d.config.Node) && !now[name] {
+				err = errors.Join(err, d.db.LeaveLog(ctx, group, name))
+			}
+		}
+		if err != nil { // they are forgotten after a week
+			d.log.Warn("former collectors of the NAT log are not forgotten yet", "group", group, "error", err)
+		}
+	}
 	return nil
 }
 
@@ -84,10 +111,10 @@ func spoolName(name string) string {
 
 // tasks returns the tasks that follow the log and send.
 func (e *exports) tasks() (tasks []func(context.Context) error) {
-	if e == nil {
-		return nil
-	}
 	for _, s := range e.sinks {
+		if s.Sink == nil {
+			continue
+		}
 		tasks = append(tasks, s.follower.Run, s.Run)
 	}
 	return tasks
@@ -97,7 +124,9 @@ func (e *exports) tasks() (tasks []func(context.Context) error) {
 func (e *exports) Close() error {
 	var errs []error
 	for _, s := range e.sinks {
-		errs = append(errs, s.Sink.Close())
+		if s.Sink != nil {
+			errs = append(errs, s.Sink.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -105,6 +134,10 @@ func (e *exports) Close() error {
 // Exports implements metrics.ExportSource.
 func (e *exports) Exports() (list []metrics.Export) {
 	for _, s := range e.sinks {
+		if s.Sink == nil {
+			list = append(list, metrics.Export{Sink: s.name})
+			continue
+		}
 		stats, err := s.Stats()
 		list = append(list, metrics.Export{
 			Sink: s.name, Sent: stats.Sent, Dropped: stats.Dropped, SpoolOctets: stats.SpoolOctets, Up: err == nil && stats.LastError == nil,

@@ -50,8 +50,9 @@ func newDatagrams(t *target, o *Options) *datagrams {
 	return &datagrams{target: t, o: o, text: wire.Syslog{PEN: o.PEN, Node: o.Node, ProcessID: os.Getpid()}}
 }
 
-func (d *datagrams) settle() time.Duration   { return 0 }
-func (d *datagrams) received() (bool, error) { return true, nil }
+func (d *datagrams) settle() time.Duration     { return 0 }
+func (d *datagrams) sent() uint64              { return 0 }
+func (d *datagrams) received() (uint64, error) { return 0, nil }
 
 func (d *datagrams) close() error {
 	if d.conn == nil {

@@ -21,16 +21,17 @@ const (
 
 // Log is the log of the NAT of all groups, in the database.
 type Log interface {
-	// JoinLog registers a reader, for which the log is kept, and TellLogPosition reports its
-	// progress.
-	JoinLog(ctx context.Context, group, reader string, p bindings.LogPosition) error
+	// TellLogPosition reports the position of a reader, from which on the log is kept for it.
 	TellLogPosition(ctx context.Context, group, reader string, p bindings.LogPosition) error
 
 	// NATLog returns the events behind a position; bindings.ErrLogGap if it cannot.
 	NATLog(ctx context.Context, group string, after bindings.LogPosition, max int, block time.Duration) ([]nat.Event, bindings.LogPosition, error)
 
+	// NATLogEnd returns the end of a group's log.
+	NATLogEnd(ctx context.Context, group string) (bindings.LogState, error)
+
 	// NATLive yields an Allocated event of each block in service, and returns the position
-	// behind which the log goes on.
+	// behind which the log goes on. bindings.ErrLogNotWhole: it cannot yet.
 	NATLive(ctx context.Context, group string, yield func([]nat.Event) error) (bindings.LogPosition, error)
 }
 
@@ -57,6 +58,7 @@ type followed struct {
 	at      bindings.LogPosition // zero: none yet
 	told    time.Time            // when the position was reported
 	interim time.Time            // when the blocks in service were told last
+	missed  bool                 // the log does not lead on from the position, and that was told
 }
 
 // NewFollower returns a Follower; Run makes it work.
@@ -87,18 +89,22 @@ func (f *Follower) Run(ctx context.Context) error {
 	return nil
 }
 
-// look takes all events that there are. A group that fails holds up no other.
+// look takes all events that there are, from each group some at a time. A group that fails holds
+// up no other.
 func (f *Follower) look(ctx context.Context) error {
 	var errs []error
-	for _, group := range f.o.Groups() {
-		for more := true; more && ctx.Err() == nil; {
-			var err error
-			if more, err = f.take(ctx, group); errors.Is(err, bindings.ErrLogNotWhole) {
-				break // of a daemon that starts
-			} else if err != nil {
+	for waiting := f.o.Groups(); len(waiting) > 0 && ctx.Err() == nil; {
+		var again []string
+		for _, group := range waiting {
+			switch more, err := f.take(ctx, group); {
+			case errors.Is(err, bindings.ErrLogNotWhole): // of a daemon that starts
+			case err != nil:
 				errs = append(errs, fmt.Errorf("group %q: %w", group, err))
+			case more:
+				again = append(again, group)
 			}
 		}
+		waiting = again
 	}
 	return errors.Join(errs...)
 }
@@ -112,11 +118,12 @@ func (f *Follower) take(ctx context.Context, group string) (more bool, err error
 	events, next, err := f.o.Log.NATLog(ctx, group, g.at, followMost, 0)
 	switch {
 	case errors.Is(err, bindings.ErrLogGap):
-		if g.at != (bindings.LogPosition{}) {
+		if g.at != (bindings.LogPosition{}) && !g.missed {
 			f.o.Logger.Error("events of the NAT log were missed; the blocks in service are told instead", "reader", f.o.Name, "group", group, "error", err)
 			f.o.Gap(group)
+			g.missed = true
 		}
-		return true, f.tellLive(ctx, group, g)
+		return true, f.begin(ctx, group, g)
 	case err != nil:
 		return false, err
 	case next != g.at:
@@ -124,13 +131,21 @@ func (f *Follower) take(ctx context.Context, group string) (more bool, err error
 			return false, err
 		}
 		g.at = next
-		return true, f.tell(ctx, group, g)
-	case f.o.Now().Sub(g.interim) >= f.o.Interim || g.interim.After(f.o.Now().Add(time.Minute)):
-		return true, f.tellLive(ctx, group, g)
+		err = f.tell(ctx, group, g)
 	case f.o.Now().Sub(g.told) >= tellEvery:
-		return false, f.tell(ctx, group, g)
+		err = f.tell(ctx, group, g)
 	}
-	return false, nil
+	if err == nil && f.interimIsDue(g) {
+		err = f.tellLive(ctx, group, g, nat.Interim)
+	}
+	return next != g.at || len(events) > 0, err
+}
+
+// interimIsDue reports whether the blocks in service are to be told again. While the collector is
+// away they are not: they would take the room of events that nobody tells again.
+func (f *Follower) interimIsDue(g *followed) bool {
+	since := f.o.Now().Sub(g.interim)
+	return (since >= f.o.Interim || since < -time.Minute) && !f.o.Sink.failing() // since < 0: the clock was ahead
 }
 
 // progress returns the progress in a group's log, as the sink has stored it.
@@ -168,13 +183,39 @@ func (f *Follower) tell(ctx context.Context, group string, g *followed) error {
 	return nil
 }
 
-// tellLive appends an Interim of each block in service, or its Allocated if there was no position
-// yet: the collector is new. If there was none, or the log did not lead on from it, the log is
-// followed from here on. A failure in between leads to the same blocks again.
-func (f *Follower) tellLive(ctx context.Context, group string, g *followed) error {
-	now, begins := f.o.Now(), g.at == (bindings.LogPosition{})
-	position, err := f.o.Log.NATLive(ctx, group, func(blocks []nat.Event) error {
-		for i := 0; i < len(blocks) && !begins; i++ {
+// begin tells the blocks in service, and follows the log from here on: there is no position, or the
+// log does not lead on from it. The reader joins before it asks for the blocks, so that the log is
+// kept meanwhile; some of the events behind may repeat a block.
+func (f *Follower) begin(ctx context.Context, group string, g *followed) error {
+	end, err := f.o.Log.NATLogEnd(ctx, group)
+	if err != nil {
+		return err
+	}
+	if !end.Whole {
+		return bindings.ErrLogNotWhole
+	}
+	if err := f.o.Log.TellLogPosition(ctx, group, f.o.Name, end.LogPosition); err != nil {
+		return err
+	}
+	kind := nat.Interim
+	if g.at == (bindings.LogPosition{}) {
+		kind = nat.Allocated // the collector is new
+	}
+	if err := f.tellLive(ctx, group, g, kind); err != nil {
+		return err
+	}
+	if err := f.o.Sink.Append(group, end.LogPosition.String(), nil); err != nil {
+		return err
+	}
+	g.at, g.told, g.missed = end.LogPosition, f.o.Now(), false
+	return nil
+}
+
+// tellLive appends an event of a kind, Interim or Allocated, of each block in service.
+func (f *Follower) tellLive(ctx context.Context, group string, g *followed, kind nat.EventKind) error {
+	now := f.o.Now()
+	_, err := f.o.Log.NATLive(ctx, group, func(blocks []nat.Event) error {
+		for i := 0; i < len(blocks) && kind == nat.Interim; i++ {
 			b := &blocks[i]
 			b.Kind, b.Since, b.At = nat.Interim, b.At, latest(now, b.At)
 		}
@@ -187,23 +228,7 @@ func (f *Follower) tellLive(ctx context.Context, group string, g *followed) erro
 		return err
 	}
 	g.interim = now
-	if g.at.Epoch == position.Epoch && g.leads(ctx, f, group) {
-		return nil
-	}
-	if err := f.o.Log.JoinLog(ctx, group, f.o.Name, position); err != nil {
-		return err
-	}
-	if err := f.o.Sink.Append(group, position.String(), nil); err != nil {
-		return err
-	}
-	g.at = position
-	return f.tell(ctx, group, g)
-}
-
-// leads reports whether the log leads on from the position.
-func (g *followed) leads(ctx context.Context, f *Follower, group string) bool {
-	_, _, err := f.o.Log.NATLog(ctx, group, g.at, 1, 0)
-	return err == nil
+	return nil
 }
 
 func latest(a, b time.Time) time.Time {

@@ -1,6 +1,7 @@
 package natlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,9 @@ type fakeLog struct {
 	first   int
 	events  []nat.Event
 	live    []nat.Event
-	failure error
+	partial bool  // the log is not whole
+	failure error // of all calls
+	telling error // of TellLogPosition
 	joined  map[string]bindings.LogPosition
 }
 
@@ -29,13 +32,16 @@ func (l *fakeLog) place(n int) bindings.LogPosition {
 	return bindings.LogPosition{Epoch: l.epoch, Entry: strconv.Itoa(n), Events: uint64(n)}
 }
 
-func (l *fakeLog) JoinLog(_ context.Context, _, reader string, p bindings.LogPosition) error {
+func (l *fakeLog) TellLogPosition(_ context.Context, _, reader string, p bindings.LogPosition) error {
+	if err := cmp.Or(l.failure, l.telling); err != nil {
+		return err
+	}
 	l.joined[reader] = p
-	return l.failure
+	return nil
 }
 
-func (l *fakeLog) TellLogPosition(ctx context.Context, group, reader string, p bindings.LogPosition) error {
-	return l.JoinLog(ctx, group, reader, p)
+func (l *fakeLog) NATLogEnd(context.Context, string) (bindings.LogState, error) {
+	return bindings.LogState{LogPosition: l.place(l.first + len(l.events)), Whole: !l.partial}, l.failure
 }
 
 func (l *fakeLog) NATLog(_ context.Context, _ string, after bindings.LogPosition, most int, _ time.Duration) ([]nat.Event, bindings.LogPosition, error) {
@@ -65,7 +71,8 @@ func (l *fakeLog) NATLive(_ context.Context, _ string, yield func([]nat.Event) e
 // TestFollower: a new collector gets the blocks in service and all later events, over restarts;
 // after a gap, and after each interval, it gets the blocks in service again, as interims.
 func TestFollower(t *testing.T) {
-	sink, err := Open(Options{Protocol: Syslog, Target: "udp://127.0.0.1:9", Spool: filepath.Join(t.TempDir(), "spool"), Log: slog.New(slog.DiscardHandler)})
+	path := filepath.Join(t.TempDir(), "spool")
+	sink, err := Open(Options{Protocol: Syslog, Target: "udp://127.0.0.1:9", Spool: path, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +105,9 @@ func TestFollower(t *testing.T) {
 		return list
 	}
 	restart()
-	log.failure = bindings.ErrLogNotWhole
+	log.partial = true
 	expect("a log that is not whole", nil, nil)
+	log.partial = false
 	log.failure = errors.New("away")
 	expect("a database that is away", nil, log.failure)
 	log.failure = nil
@@ -121,18 +129,41 @@ func TestFollower(t *testing.T) {
 	log.events = append(log.events, event(1000))
 	expect("one event", eventsFrom(1000, 1), nil)
 	log.first, log.events = 9999, nil
+	log.telling = errors.New("the database is full")
+	for range 3 {
+		expect("a gap in a database that takes nothing", nil, log.telling)
+	}
+	log.telling = nil
 	expect("a gap", interims(), nil)
-	log.epoch, log.first = "two", 0
+	log.epoch, log.first, log.partial = "two", 0, true
 	log.events = eventsFrom(2000, 1)
+	for range 3 {
+		expect("another database that is not whole yet", nil, nil)
+	}
+	log.partial = false
 	expect("another database", interims(), nil)
 	log.events = eventsFrom(2000, 2)
 	expect("an event behind it", eventsFrom(2001, 1), nil)
 	if gaps != 2 {
 		t.Errorf("%d gaps", gaps)
 	}
+	if err := sink.spool.db.Close(); err != nil { // a disk that takes nothing
+		t.Fatal(err)
+	}
+	log.events = eventsFrom(2000, 3)
+	if err := f.look(t.Context()); err == nil {
+		t.Error("an event was taken without a disk")
+	}
+	if sink.spool, err = openSpool(path, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	expect("the event once there is one", eventsFrom(2002, 1), nil)
+	sink.stats.LastError = errors.New("away")
 	now = now.Add(-10 * time.Hour) // a clock that was ahead
+	expect("no interims while the collector is away", nil, nil)
+	sink.stats.LastError = nil
 	expect("interims after the clock was set back", interims(), nil)
-	if position, err := sink.Position("default"); position != fmt.Sprint(log.place(2)) || err != nil {
+	if position, err := sink.Position("default"); position != fmt.Sprint(log.place(3)) || err != nil {
 		t.Errorf("the position is %s, %v", position, err)
 	}
 }

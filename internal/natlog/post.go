@@ -3,9 +3,11 @@ package natlog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -27,15 +29,16 @@ type post struct {
 
 func newPost(t *target, o *Options) *post {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = o.TLS.Clone()
+	transport.TLSClientConfig, transport.Proxy = o.TLS.Clone(), nil // identities go to the configured host alone
 	return &post{t, o.Batch, &http.Client{Transport: transport, Timeout: postWithin, CheckRedirect: refuseRedirect}}
 }
 
 // refuseRedirect keeps identities from going to another address than the configured one.
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-func (p *post) settle() time.Duration   { return 0 }
-func (p *post) received() (bool, error) { return true, nil }
+func (p *post) settle() time.Duration     { return 0 }
+func (p *post) sent() uint64              { return 0 }
+func (p *post) received() (uint64, error) { return 0, nil }
 
 func (p *post) close() error {
 	p.client.CloseIdleConnections()
@@ -67,6 +70,10 @@ func (p *post) post(ctx context.Context, body []byte) error {
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	res, err := p.client.Do(req)
+	var with *url.Error // its text has the query, which may have a secret
+	if errors.As(err, &with) {
+		err = with.Err
+	}
 	if err != nil {
 		return err
 	}

@@ -50,13 +50,16 @@ type carrier interface {
 	// carry sends events, and connects before if there is no connection.
 	carry(ctx context.Context, events []nat.Event) error
 
-	// settle returns for how long the connection has to live on, until what was sent counts as
-	// received.
-	settle() time.Duration
+	// sent returns the number of octets that were sent over the connection.
+	sent() uint64
 
-	// received reports whether the collector's machine has all that was sent, and returns an
+	// received returns the number of octets that the collector's machine has confirmed, and an
 	// error if the connection has ended.
-	received() (bool, error)
+	received() (uint64, error)
+
+	// settle returns for how long the connection has to live on behind the confirmation, until
+	// what was sent counts as received.
+	settle() time.Duration
 
 	close() error
 }
@@ -195,10 +198,14 @@ type delivery struct {
 
 // sentChunks are the chunks up to a number.
 type sentChunks struct {
-	upTo uint64
-	lost uint64 // events among them that could not be read
-	at   time.Time
+	upTo   uint64
+	lost   uint64    // events among them that could not be read
+	octets uint64    // sent over the connection up to their end
+	at     time.Time // when the collector's machine had confirmed them; zero before
 }
+
+// confirmEvery is the interval between looks for confirmations.
+const confirmEvery = 50 * time.Millisecond
 
 const idle = time.Minute // between looks without an Append
 
@@ -221,10 +228,13 @@ func (d *delivery) step(ctx context.Context) (pause time.Duration, err error) {
 		return 0, err
 	}
 	if len(list) == 0 {
-		if len(d.unsettled) > 0 {
-			return min(idle, max(50*time.Millisecond, time.Until(d.unsettled[0].at.Add(d.sink.carrier.settle())))), nil
+		switch {
+		case len(d.unsettled) == 0:
+			return idle, nil
+		case d.unsettled[len(d.unsettled)-1].at.IsZero():
+			return confirmEvery, nil
 		}
-		return idle, nil
+		return max(confirmEvery, time.Until(d.unsettled[0].at.Add(d.sink.carrier.settle()))), nil
 	}
 	var events []nat.Event
 	next := sentChunks{upTo: list[len(list)-1].number}
@@ -240,7 +250,7 @@ func (d *delivery) step(ctx context.Context) (pause time.Duration, err error) {
 			return 0, err
 		}
 	}
-	d.sent, next.at = next.upTo, time.Now()
+	d.sent, next.octets = next.upTo, d.sink.carrier.sent()
 	d.unsettled = append(d.unsettled, next)
 	d.succeed(len(events))
 	return 0, nil
@@ -251,17 +261,20 @@ func (d *delivery) confirm() error {
 	if len(d.unsettled) == 0 {
 		return nil
 	}
-	all, err := d.sink.carrier.received()
+	received, err := d.sink.carrier.received()
 	if err != nil {
 		return err
 	}
-	if !all {
-		return nil
-	}
 	old, lost := 0, uint64(0)
-	for old < len(d.unsettled) && time.Since(d.unsettled[old].at) >= d.sink.carrier.settle() {
-		lost += d.unsettled[old].lost
-		old++
+	for i := range d.unsettled {
+		x := &d.unsettled[i]
+		if x.at.IsZero() && received >= x.octets {
+			x.at = time.Now()
+		}
+		if x.at.IsZero() || time.Since(x.at) < d.sink.carrier.settle() {
+			continue
+		}
+		old, lost = i+1, lost+x.lost
 	}
 	if old == 0 {
 		return nil
@@ -272,6 +285,13 @@ func (d *delivery) confirm() error {
 	}
 	d.confirmed, d.unsettled = upTo, d.unsettled[old:]
 	return nil
+}
+
+// failing reports whether the last attempt failed.
+func (s *Sink) failing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats.LastError != nil
 }
 
 func (d *delivery) succeed(events int) {

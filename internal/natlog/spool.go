@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -51,14 +52,19 @@ func openSpool(path string, most int64) (*spool, error) {
 	if most < leastSpool {
 		return nil, fmt.Errorf("a spool of %d octets is too small; give it at least %d", most, int64(leastSpool))
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: openWithin, FreelistType: bbolt.FreelistMapType})
+	var db *bbolt.DB
+	err := guarded(func() (err error) {
+		db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: openWithin, FreelistType: bbolt.FreelistMapType})
+		return err
+	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("spool %s: another process has it; two sinks or daemons cannot share a spool", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("spool %s: %w (move the file away to begin with an empty one)", path, err)
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
+	s := &spool{db, most}
+	err = s.update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{chunksBucket, positionsBucket, countsBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -69,7 +75,27 @@ func openSpool(path string, most int64) (*spool, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("spool %s: %w", path, err), db.Close())
 	}
-	return &spool{db, most}, nil
+	return s, nil
+}
+
+func (s *spool) update(do func(*bbolt.Tx) error) error {
+	return guarded(func() error { return s.db.Update(do) })
+}
+
+func (s *spool) view(do func(*bbolt.Tx) error) error {
+	return guarded(func() error { return s.db.View(do) })
+}
+
+// guarded turns a panic into an error: bbolt panics where the disk has damaged a file, and a page
+// of memory that cannot be read is a fault. Neither may take NAT and RADIUS with it.
+func guarded(do func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("the spool is damaged: %v; move the file away and start again", cause)
+		}
+	}()
+	return do()
 }
 
 func (s *spool) close() error { return s.db.Close() }
@@ -77,7 +103,7 @@ func (s *spool) close() error { return s.db.Close() }
 // append stores events of a group together with the position behind them. If it returns nil,
 // both are on disk. The oldest chunks make room, if it is needed.
 func (s *spool) append(group, position string, events []nat.Event) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(func(tx *bbolt.Tx) error {
 		chunks, counts := tx.Bucket(chunksBucket), countsOf(tx)
 		chunks.FillPercent = 1 // chunks come in order
 		for len(events) > 0 {
@@ -131,7 +157,7 @@ func makeRoom(chunks *bbolt.Bucket, counts *spoolCounts, most int64) error {
 
 // position returns the position of a group, "" if none was stored.
 func (s *spool) position(group string) (position string, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
 		position = string(tx.Bucket(positionsBucket).Get([]byte(group)))
 		return nil
 	})
@@ -141,7 +167,7 @@ func (s *spool) position(group string) (position string, err error) {
 // read returns chunks behind a number, oldest first, with at most so many events unless the
 // first one alone has more.
 func (s *spool) read(behind uint64, most int) (list []chunk, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(chunksBucket).Cursor()
 		n := 0
 		for key, value := cursor.Seek(chunkKey(behind + 1)); key != nil; key, value = cursor.Next() {
@@ -163,7 +189,7 @@ func (s *spool) read(behind uint64, most int) (list []chunk, err error) {
 
 // remove removes the chunks up to a number, of which so many events are lost.
 func (s *spool) remove(upTo, lost uint64) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.update(func(tx *bbolt.Tx) error {
 		chunks, counts := tx.Bucket(chunksBucket), countsOf(tx)
 		cursor := chunks.Cursor()
 		for key, value := cursor.First(); key != nil && binary.BigEndian.Uint64(key) <= upTo; key, value = cursor.First() {
@@ -179,7 +205,7 @@ func (s *spool) remove(upTo, lost uint64) error {
 }
 
 func (s *spool) counts() (c spoolCounts, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
 		c = countsOf(tx)
 		return nil
 	})

@@ -2,6 +2,7 @@ package natlog
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -147,6 +148,45 @@ func TestDamagedChunkIsCounted(t *testing.T) {
 	list, err := s.read(0, 1<<30)
 	if err != nil || len(list) != 3 || list[1].unread != 10 || list[1].unreadBy == nil || len(list[0].events)+len(list[2].events) != 20 {
 		t.Errorf("the chunks are %+v, %v", list, err)
+	}
+}
+
+// TestDamagedFileIsAnError: whichever page of the file is damaged, reading and writing end with an
+// error or go well, and nothing panics.
+func TestDamagedFileIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "spool")
+	s := openTest(t, path, 1<<30)
+	for i := range 4 {
+		mustAppend(t, s, "1", eventsFrom(i*40, 40))
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, failed := os.Getpagesize(), 0
+	for at := 0; at < len(whole); at += page {
+		damaged := bytes.Clone(whole)
+		copy(damaged[at:], bytes.Repeat([]byte{0xa5}, page))
+		path := filepath.Join(dir, strconv.Itoa(at))
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := openSpool(path, 1<<30)
+		if err == nil {
+			_, reads := s.read(0, 1<<30)
+			err = errors.Join(reads, s.append("default", "2", eventsFrom(0, 10)), s.remove(5, 0))
+			err = errors.Join(err, guarded(s.close))
+		}
+		if err != nil {
+			failed++
+		}
+	}
+	if failed == 0 {
+		t.Errorf("no damage of %d pages was noticed", len(whole)/page)
 	}
 }
 

@@ -33,7 +33,7 @@ type stream struct {
 	text   wire.Syslog
 
 	conn   net.Conn // as written to
-	socket *net.TCPConn
+	socket *countedSocket
 	ended  *atomic.Pointer[error] // set once the peer has ended the connection
 	reads  sync.WaitGroup         // of the connection, which notice its end
 	packer wire.Packer
@@ -68,8 +68,9 @@ func (s *stream) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	socket := conn.(*net.TCPConn)
-	if err := control(socket, func(fd int) error {
+	socket := &countedSocket{TCPConn: conn.(*net.TCPConn)}
+	conn = socket
+	if err := control(socket.TCPConn, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(streamDead.Milliseconds()))
 	}); err != nil {
 		return errors.Join(err, socket.Close())
@@ -101,20 +102,35 @@ func noteEnd(conn net.Conn, ended *atomic.Pointer[error]) {
 	ended.Store(&err)
 }
 
-// received implements carrier: the peer's machine has all octets once the send queue is empty.
-func (s *stream) received() (bool, error) {
+// countedSocket counts the octets that are written, of TLS too.
+type countedSocket struct {
+	*net.TCPConn
+	written uint64 // by one goroutine at a time
+}
+
+// Write implements net.Conn.
+func (c *countedSocket) Write(b []byte) (int, error) {
+	n, err := c.TCPConn.Write(b)
+	c.written += uint64(n)
+	return n, err
+}
+
+func (s *stream) sent() uint64 { return s.socket.written }
+
+// received implements carrier: the send queue has the octets that are not confirmed.
+func (s *stream) received() (uint64, error) {
 	if s.conn == nil {
-		return false, errors.New("there is no connection")
+		return 0, errors.New("there is no connection")
 	}
 	if err := s.ended.Load(); err != nil {
-		return false, *err
+		return 0, *err
 	}
 	left := 0
-	err := control(s.socket, func(fd int) (err error) {
+	err := control(s.socket.TCPConn, func(fd int) (err error) {
 		left, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 		return err
 	})
-	return left == 0, err
+	return s.socket.written - min(s.socket.written, uint64(left)), err
 }
 
 func control(socket *net.TCPConn, do func(fd int) error) error {

@@ -3,6 +3,8 @@ package natlog
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"net"
 	"net/url"
 	"slices"
@@ -33,14 +35,25 @@ var ports = map[Protocol]map[string]string{
 type target struct {
 	scheme, host string
 	address      string // with the port
-	url          string // of HTTP
+	url, shown   string // of HTTP; shown has no query
 }
 
+// String returns the address without a query, which may have a secret.
 func (t *target) String() string {
 	if t.url != "" {
-		return t.url
+		return t.shown
 	}
 	return t.scheme + "://" + t.address
+}
+
+// TargetName returns a name of a valid target, for people: of one with a query, a hash stands for
+// that.
+func TargetName(p Protocol, text string) string {
+	t, err := parseTarget(p, text)
+	if err != nil {
+		return string(p)
+	}
+	return t.String()
 }
 
 // CheckTarget returns an error that says how a target of a protocol is written, if this is none.
@@ -60,17 +73,20 @@ func parseTarget(p Protocol, text string) (*target, error) {
 	}
 	slices.Sort(schemes)
 	u, err := url.Parse(text)
-	if err != nil {
+	if err != nil && !strings.Contains(text, "@") {
 		return nil, fmt.Errorf("the collector %q is no address; write %sHOST:PORT", text, schemes[0])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the collector is no address; write %sHOST:PORT", schemes[0])
 	}
 	port, ok := known[u.Scheme]
 	switch {
+	case u.User != nil:
+		return nil, fmt.Errorf("the collector %q has a user or password in its address, which logs would show; leave it out", u.Redacted())
 	case !ok:
 		return nil, fmt.Errorf("the collector %q of %s begins with none of %s", text, p, strings.Join(schemes, ", "))
 	case u.Hostname() == "":
 		return nil, fmt.Errorf("the collector %q has no host; write %s://HOST:PORT", text, u.Scheme)
-	case u.User != nil:
-		return nil, fmt.Errorf("the collector %q has a password in its address, which logs would show; leave it out", u.Redacted())
 	}
 	if u.Port() != "" {
 		if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
@@ -80,6 +96,12 @@ func parseTarget(p Protocol, text string) (*target, error) {
 	t := &target{scheme: u.Scheme, host: u.Hostname(), address: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))}
 	if p == HTTP {
 		t.url = u.String()
+		if u.RawQuery != "" {
+			h := fnv.New32a()
+			_, _ = io.WriteString(h, u.RawQuery)
+			u.RawQuery = fmt.Sprintf("query-%08x", h.Sum32())
+		}
+		t.shown = u.String()
 		return t, nil
 	}
 	if u.Path != "" || u.RawQuery != "" || u.Fragment != "" {

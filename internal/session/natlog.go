@@ -86,8 +86,10 @@ func (k *natLogKeeper) run(ctx context.Context) error {
 }
 
 // complete compares the log of a group until it agrees, and marks it as whole.
+// Writes that were under way at the begin are waited for: they may be those of a log that has just
+// begun anew.
 func (k *natLogKeeper) complete(ctx context.Context, group string) error {
-	for {
+	for all := true; ; all = false {
 		if !k.serves(group) {
 			return nil
 		}
@@ -101,11 +103,11 @@ func (k *natLogKeeper) complete(ctx context.Context, group string) error {
 		if err != nil {
 			return err
 		}
-		stored, err := k.missing(ctx, group)
+		stored, err := k.missing(ctx, group, all)
 		if err != nil {
 			return err
 		}
-		more, err := k.surplus(ctx, group)
+		more, err := k.surplus(ctx, group, all)
 		if err != nil {
 			return err
 		}
@@ -127,8 +129,8 @@ func (k *natLogKeeper) serves(group string) bool {
 }
 
 // missing stores the bindings again that the log does not have as they are, and returns their
-// places. A binding with a write under way is logged by that.
-func (k *natLogKeeper) missing(ctx context.Context, group string) (stored []nat.Place, err error) {
+// places. A binding with a write under way is logged by that; it is returned with all alone.
+func (k *natLogKeeper) missing(ctx context.Context, group string, all bool) (stored []nat.Place, err error) {
 	var list []nat.Binding
 	for from, more := (netip.Addr{}), true; more; more = from.IsValid() {
 		list = list[:0]
@@ -143,14 +145,14 @@ func (k *natLogKeeper) missing(ctx context.Context, group string) (stored []nat.
 		if err != nil {
 			return nil, err
 		}
-		stored = append(stored, k.storeAgain(group, places)...)
+		stored = append(stored, k.storeAgain(group, places, all)...)
 	}
 	return stored, nil
 }
 
 // surplus stores the bindings again that are in service by the log alone, or removes them, and
 // returns their places.
-func (k *natLogKeeper) surplus(ctx context.Context, group string) (stored []nat.Place, err error) {
+func (k *natLogKeeper) surplus(ctx context.Context, group string, all bool) (stored []nat.Place, err error) {
 	err = k.store.LoggedPlaces(ctx, group, func(places []nat.Place) error {
 		k.mu.RLock()
 		places = slices.DeleteFunc(places, func(p nat.Place) bool {
@@ -158,18 +160,22 @@ func (k *natLogKeeper) surplus(ctx context.Context, group string) (stored []nat.
 			return ok && b.Group == group && b.Place() == p && b.State != nat.Held
 		})
 		k.mu.RUnlock()
-		stored = append(stored, k.storeAgain(group, places)...)
+		stored = append(stored, k.storeAgain(group, places, all)...)
 		return nil
 	})
 	return stored, err
 }
 
-// storeAgain requests writes of the state of places, except those with a write under way.
-func (k *natLogKeeper) storeAgain(group string, places []nat.Place) (stored []nat.Place) {
+// storeAgain requests writes of the state of places, except those with a write under way, and
+// returns the requested ones, or all.
+func (k *natLogKeeper) storeAgain(group string, places []nat.Place, all bool) (stored []nat.Place) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, p := range places {
 		if k.life.Writes().Of(p) > 0 {
+			if all {
+				stored = append(stored, p)
+			}
 			continue
 		}
 		b, ok := k.life.Engine().AtOutside(p.Outside, p.First)

@@ -55,11 +55,11 @@ func AppendJSON(b []byte, e *nat.Event) ([]byte, error) {
 	return append(append(b, line...), '\n'), nil
 }
 
-// ParseJSON is the reverse of AppendJSON for one line, with or without its newline.
+// ParseJSON is the reverse of AppendJSON for one line, with or without its newline. It passes over
+// fields that it does not know: a later version may have written them.
 func ParseJSON(line []byte) (nat.Event, error) {
 	var j jsonEvent
 	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
 	if err := d.Decode(&j); err != nil {
 		return nat.Event{}, fmt.Errorf("read an event: %w", err)
 	}

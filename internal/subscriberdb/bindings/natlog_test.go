@@ -458,7 +458,7 @@ func TestLogIsKeptForReaders(t *testing.T) {
 		ctx := t.Context()
 		w.save()
 		start := w.start()
-		if err := w.JoinLog(ctx, "default", "slow", start); err != nil {
+		if err := w.TellLogPosition(ctx, "default", "slow", start); err != nil {
 			t.Fatal(err)
 		}
 		fill := func(n int) {
@@ -511,7 +511,7 @@ func TestLogIsKeptForReaders(t *testing.T) {
 		if trim(800); w.client.XLen(ctx, codec.NATLogKey("default")).Val() > 2*keptEntries {
 			t.Error("the log is kept for nobody")
 		}
-		if err := w.JoinLog(ctx, "default", "gone", w.end().LogPosition); err != nil {
+		if err := w.TellLogPosition(ctx, "default", "gone", w.end().LogPosition); err != nil {
 			t.Fatal(err)
 		}
 		w.now = w.now.Add(readerLife + time.Second)

@@ -14,7 +14,7 @@ import (
 )
 
 // A NAT log keeps the events that one of its readers has not read. Readers have names, and a
-// reader counts from when it joins until it leaves, or has reported nothing for readerLife.
+// reader counts from when it tells its position until it leaves, or has reported nothing for readerLife.
 // Beyond the bounds the oldest events go nevertheless: they are counted, and the reader finds
 // a gap.
 
@@ -36,24 +36,24 @@ const (
 	logSteps = 20
 )
 
-// JoinLog registers a reader of a group's NAT log at a position, unless it is registered.
-func (s *Store) JoinLog(ctx context.Context, group, reader string, p LogPosition) error {
-	return s.tellLog(ctx, group, reader, p, "HSETNX")
-}
-
-// TellLogPosition stores that a reader needs no event before a position any more. It should be
-// called regularly, also without events.
+// TellLogPosition stores that a reader needs no event before a position any more, and registers it.
+// It should be called regularly, also without events.
 func (s *Store) TellLogPosition(ctx context.Context, group, reader string, p LogPosition) error {
-	return s.tellLog(ctx, group, reader, p, "HSET")
-}
-
-func (s *Store) tellLog(ctx context.Context, group, reader string, p LogPosition, how string) error {
 	text := fmt.Sprintf("%s %d %d", p.Entry, p.Events, s.o.Now().UnixMilli())
-	call := redis.NewCmd(ctx, how, codec.NATLogReadersKey(group), reader, text)
+	call := redis.NewCmd(ctx, "HSET", codec.NATLogReadersKey(group), reader, text)
 	if err := s.client.Exchange(ctx, []redis.Cmder{call}); err != nil {
 		return fmt.Errorf("tell position in the NAT log of group %q: %w", group, err)
 	}
 	return nil
+}
+
+// LogReaders returns the names of the readers of a group's NAT log.
+func (s *Store) LogReaders(ctx context.Context, group string) ([]string, error) {
+	names, err := s.client.HKeys(ctx, codec.NATLogReadersKey(group)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("readers of the NAT log of group %q: %w", group, err)
+	}
+	return names, nil
 }
 
 // LeaveLog forgets a reader: the log keeps nothing for it.
