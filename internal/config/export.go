@@ -24,7 +24,7 @@ func (l *loader) export(v value) {
 		"ipfix": func(v value) {
 			l.collectors(v, natlog.IPFIX, "collector", func(c *Collector) fields {
 				return fields{
-					"observation_domain": func(v value) { v.domain(&c.Domain) },
+					"observation_domain": func(v value) { readNumber(v, &c.Domain) },
 					"template_interval":  func(v value) { v.duration(&c.TemplateInterval, time.Second) },
 					"user_name": func(v value) {
 						var how string
@@ -37,14 +37,14 @@ func (l *loader) export(v value) {
 		"netflow9": func(v value) {
 			l.collectors(v, natlog.NetFlow9, "collector", func(c *Collector) fields {
 				return fields{
-					"source_id":         func(v value) { v.domain(&c.Domain) },
+					"source_id":         func(v value) { readNumber(v, &c.Domain) },
 					"template_interval": func(v value) { v.duration(&c.TemplateInterval, time.Second) },
 				}
 			})
 		},
 		"syslog": func(v value) {
 			l.collectors(v, natlog.Syslog, "collector", func(c *Collector) fields {
-				return fields{"pen": func(v value) { v.domain(&c.PEN) }}
+				return fields{"pen": func(v value) { readNumber(v, &c.PEN) }}
 			})
 		},
 		"http": func(v value) {
@@ -74,7 +74,7 @@ func (l *loader) export(v value) {
 						c.SpoolPath = filepath.Join(l.dir, s)
 					}
 				},
-				"size": func(v value) { v.size(&c.SpoolSize) },
+				"size": func(v value) { readSize(v, &c.SpoolSize) },
 			})
 		},
 	})
@@ -115,8 +115,8 @@ func sameTarget(a, b string) bool {
 	return errX == nil && errY == nil && strings.EqualFold(x.Host, y.Host) && x.Scheme == y.Scheme && x.Path == y.Path && x.RawQuery == y.RawQuery
 }
 
-// domain reads a number of 32 bits.
-func (v value) domain(to *uint32) {
+// readNumber reads a number of 32 bits.
+func readNumber(v value, to *uint32) {
 	s, ok := v.scalar()
 	if !ok {
 		return
@@ -135,8 +135,8 @@ var sizeUnits = []struct {
 	octets int64
 }{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}}
 
-// size reads a number of octets such as 1GiB.
-func (v value) size(to *int64) {
+// readSize reads a number of octets such as 1GiB.
+func readSize(v value, to *int64) {
 	s, ok := v.scalar()
 	if !ok {
 		return

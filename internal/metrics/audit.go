@@ -2,14 +2,17 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// auditCounters are the metrics of the audit trails.
+// auditCounters are the metrics of logs that must have no gap: the audit trails, and that of the
+// NAT.
 type auditCounters struct {
 	unwritten prometheus.Counter
 	lost      *prometheus.CounterVec
+	gaps      *prometheus.CounterVec // of the NAT log
 }
 
 func newAuditCounters() auditCounters {
 	return auditCounters{
+		gaps: newExportGaps(),
 		unwritten: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sessiond_audit_write_failures_total",
 			Help: "Changes that were refused because their audit entry could not be written, and outcomes that are not in the audit trail.",

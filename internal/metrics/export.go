@@ -51,11 +51,11 @@ func newExportGaps() *prometheus.CounterVec {
 }
 
 // ExportGap counts a gap in a group's NAT log, for one collector.
-func (m *Metrics) ExportGap(group string) { m.exportGaps.WithLabelValues(group).Inc() }
+func (m *Metrics) ExportGap(group string) { m.audit.gaps.WithLabelValues(group).Inc() }
 
 // ExpectExport creates the counters of groups, at 0.
 func (m *Metrics) ExpectExport(groups ...string) {
 	for _, group := range groups {
-		m.exportGaps.WithLabelValues(group)
+		m.audit.gaps.WithLabelValues(group)
 	}
 }

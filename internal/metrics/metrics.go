@@ -48,7 +48,6 @@ type Metrics struct {
 	limits         *prometheus.CounterVec
 	calls          *Calls
 	audit          auditCounters
-	exportGaps     *prometheus.CounterVec
 
 	// Caches for the counters that every accounting request and every removal needs.
 	requestsBy *counterCache[Outcome]
@@ -65,10 +64,9 @@ type radsecConnections struct {
 // New returns the metrics of a sessiond of the given version.
 func New(version string) *Metrics {
 	m := &Metrics{
-		registry:   prometheus.NewRegistry(),
-		calls:      newCalls(),
-		audit:      newAuditCounters(),
-		exportGaps: newExportGaps(),
+		registry: prometheus.NewRegistry(),
+		calls:    newCalls(),
+		audit:    newAuditCounters(),
 		radiusRequests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sessiond_radius_requests_total",
 			Help: "RADIUS packets received, by configured client, kind of request and result (RFC 4671).",
@@ -166,7 +164,7 @@ func New(version string) *Metrics {
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.radiusRequests, m.radiusResponse,
 		m.radsec.open, m.radsec.closed, m.radsec.refused, m.removals, m.growths, m.wouldRemove, m.wouldEnd, m.stopToCut, m.stopToReaped,
-		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.garbage, m.limits, m.reloadGood, m.reloadTime, m.audit.unwritten, m.audit.lost, m.exportGaps, build,
+		m.drift, m.looked, m.verdicts, m.refused, m.nasConflicts, m.bounds, m.garbage, m.limits, m.reloadGood, m.reloadTime, m.audit.unwritten, m.audit.lost, m.audit.gaps, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registry.MustRegister(m.calls.all()...)
 	m.requestsBy = newCounterCache(func(client string, o Outcome) prometheus.Counter {

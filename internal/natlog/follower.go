@@ -89,14 +89,14 @@ func (f *Follower) Run(ctx context.Context) error {
 	return nil
 }
 
-// look takes all events that there are, from each group some at a time. A group that fails holds
+// look reads all events that there are, of each group some at a time. A group that fails holds
 // up no other.
 func (f *Follower) look(ctx context.Context) error {
 	var errs []error
 	for waiting := f.o.Groups(); len(waiting) > 0 && ctx.Err() == nil; {
 		var again []string
 		for _, group := range waiting {
-			switch more, err := f.take(ctx, group); {
+			switch more, err := f.readSome(ctx, group); {
 			case errors.Is(err, bindings.ErrLogNotWhole): // of a daemon that starts
 			case err != nil:
 				errs = append(errs, fmt.Errorf("group %q: %w", group, err))
@@ -109,8 +109,8 @@ func (f *Follower) look(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// take takes the next events of a group, and reports whether there may be more.
-func (f *Follower) take(ctx context.Context, group string) (more bool, err error) {
+// readSome reads the next events of a group into the sink, and reports whether there may be more.
+func (f *Follower) readSome(ctx context.Context, group string) (more bool, err error) {
 	g, err := f.progress(group)
 	if err != nil {
 		return false, err
