@@ -622,7 +622,7 @@ func TestProblemsAreNamed(t *testing.T) {
 	form.Set("reason", "first")
 	b.Audits.Err = fmt.Errorf("%w: %w", audit.ErrUnwritten, inspect.ErrUnavailable)
 	a = v.post(end, form)
-	if next := formIn(t, a.body); a.code != http.StatusServiceUnavailable || !strings.Contains(words(t, a.body), "the audit entry cannot be written, so nothing was changed") || next.Get("request_id") != form.Get("request_id") {
+	if next := formIn(t, a.body); a.code != http.StatusServiceUnavailable || !strings.Contains(words(t, a.body), "the audit entry cannot be written, so its change is not made") || next.Get("request_id") != form.Get("request_id") {
 		t.Errorf("without an audit: status %d:\n%s", a.code, words(t, a.body))
 	}
 	b.Audits.Err = nil
@@ -694,6 +694,45 @@ func TestDoubtfulOutcomes(t *testing.T) {
 	calls.err = nil
 	if a := v.post("removals/confirm", form); a.code != http.StatusSeeOther || len(s.backend.Orders) != 1 {
 		t.Errorf("in the end: status %d, %d orders", a.code, len(s.backend.Orders))
+	}
+}
+
+// partFails is a backend that refuses removals in parts, whose last part fails.
+type partFails struct {
+	*controltest.Backend
+	err error
+}
+
+func (b *partFails) RefuseRemovals(ctx context.Context, _ inspect.RemovalFilter) (int, error) {
+	audit.From(ctx).Wrote()
+	return 64, b.err
+}
+
+// TestFailuresOfALaterPart: an order that fails when a part of it is carried out is not said to have
+// changed nothing, whatever it fails by.
+func TestFailuresOfALaterPart(t *testing.T) {
+	t.Parallel()
+	for _, failed := range []error{audit.ErrUnwritten, inspect.ErrFull, fmt.Errorf("%w: %w", inspect.ErrFull, audit.ErrUnwritten)} {
+		b := &partFails{controltest.Scene(), failed}
+		s := siteOf(t, b.Backend, false, func(o *Options) {
+			file := filepath.Join(t.TempDir(), "token")
+			if err := os.WriteFile(file, []byte(tokensOf[access.Admin]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			server := controltest.Serve(t, b.Backend, func(o *control.Options) {
+				o.Removals, o.Grants = b, []control.Grant{{Role: access.Admin, Name: "admin", TokenFile: file}}
+			})
+			o.Tokens, o.Calls = server, server.Within()
+		})
+		v := s.signedIn(access.Admin)
+		form := formIn(t, v.get("removals/refuse?group=default").body)
+		form.Set("reason", "ticket 7")
+		for range 2 { // the next attempt does not know what the first changed
+			a := v.post("removals/refuse", form)
+			if text := words(t, a.body); a.code != http.StatusServiceUnavailable || !strings.Contains(text, "after 64 removals:") || !strings.Contains(text, "A part may be changed") {
+				t.Errorf("%v: status %d:\n%s", failed, a.code, text)
+			}
+		}
 	}
 }
 
