@@ -29,6 +29,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/signin"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -924,6 +925,40 @@ func TestLiveEndsWithTheSession(t *testing.T) {
 	case <-ended:
 	case <-ctx.Done():
 		t.Error("the stream goes on")
+	}
+}
+
+// TestLiveRenewsNoSession: an event stream, its checks and the parts of pages keep nobody signed in, by a
+// browser that does not say for what it asks.
+func TestLiveRenewsNoSession(t *testing.T) {
+	t.Parallel()
+	s := siteOf(t, controltest.Scene(), false, nil)
+	v := s.signedIn(access.Viewer)
+	id := v.cookies()[0]
+	session := s.console.sessions.Find(id, s.clock.time(), false)
+	session.User = nil // for a request without a connection
+	s.clock.pass(signin.IdleTime - time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	resp, err := v.client.Do(v.request("GET", "live", "").WithContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	v.get("assets/console.css")
+	r := v.request("GET", "subscribers", "") // a page, whose stream goes on
+	r.Header.Set("Cookie", "sessiond="+id)
+	r.RemoteAddr = "127.0.0.1:1"
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, s.server.Listener.Addr()))
+	if !s.console.stillSignedIn(r, visitor{session: session}) {
+		t.Fatal("the session is over too early")
+	}
+	s.clock.pass(time.Minute)
+	if s.console.sessions.Find(id, s.clock.time(), false) != nil {
+		t.Error("the session goes on")
 	}
 }
 
