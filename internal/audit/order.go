@@ -9,7 +9,7 @@ import (
 // Errors that callers check for.
 var (
 	// ErrUnwritten: the entry about a change cannot be written, so the change is not made.
-	ErrUnwritten = errors.New("the audit entry cannot be written, so nothing was changed")
+	ErrUnwritten = errors.New("the audit entry cannot be written, so its change is not made")
 	// ErrValidateOnly: a call that only validates came to a change. It is a mistake of
 	// sessiond, and nothing was changed.
 	ErrValidateOnly = errors.New("a call with validate_only must not change anything")

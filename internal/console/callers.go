@@ -28,7 +28,7 @@ func (c *Console) admitted(next http.Handler) http.Handler {
 				return
 			}
 		}
-		next.ServeHTTP(w, withVisitor(r, c.recognize(r)))
+		next.ServeHTTP(w, withVisitor(r, c.recognize(r, byPerson(r))))
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -223,21 +224,25 @@ func (c *Console) askedAgain(r *http.Request, ch offeredChange, in changeInput, 
 
 // changedNothing reports whether an error of the API leaves no doubt about that.
 func changedNothing(err error) bool {
+	info := errorInfo(err)
+	if info.GetMetadata()["begun"] != "" {
+		return false
+	}
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown:
-		return errorReason(err) == "AUDIT_UNAVAILABLE" || errorReason(err) == "NOT_READY"
+		return slices.Contains([]string{"AUDIT_UNAVAILABLE", "NOT_READY", "STOPPING"}, info.GetReason())
 	}
 	return true
 }
 
-// errorReason returns the reason in the ErrorInfo of an error of the API, "" for none.
-func errorReason(err error) string {
+// errorInfo returns the ErrorInfo of an error of the API, nil for none.
+func errorInfo(err error) *errdetails.ErrorInfo {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {
-			return info.GetReason()
+			return info
 		}
 	}
-	return ""
+	return nil
 }
 
 // orderError is the failure of a change that was ordered.

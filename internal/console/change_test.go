@@ -29,6 +29,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
+	"github.com/sessiond/sessiond/internal/signin"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
@@ -622,7 +623,7 @@ func TestProblemsAreNamed(t *testing.T) {
 	form.Set("reason", "first")
 	b.Audits.Err = fmt.Errorf("%w: %w", audit.ErrUnwritten, inspect.ErrUnavailable)
 	a = v.post(end, form)
-	if next := formIn(t, a.body); a.code != http.StatusServiceUnavailable || !strings.Contains(words(t, a.body), "the audit entry cannot be written, so nothing was changed") || next.Get("request_id") != form.Get("request_id") {
+	if next := formIn(t, a.body); a.code != http.StatusServiceUnavailable || !strings.Contains(words(t, a.body), "the audit entry cannot be written, so its change is not made") || next.Get("request_id") != form.Get("request_id") {
 		t.Errorf("without an audit: status %d:\n%s", a.code, words(t, a.body))
 	}
 	b.Audits.Err = nil
@@ -697,6 +698,45 @@ func TestDoubtfulOutcomes(t *testing.T) {
 	}
 }
 
+// partFails is a backend that refuses removals in parts, whose last part fails.
+type partFails struct {
+	*controltest.Backend
+	err error
+}
+
+func (b *partFails) RefuseRemovals(ctx context.Context, _ inspect.RemovalFilter) (int, error) {
+	audit.From(ctx).Wrote()
+	return 64, b.err
+}
+
+// TestFailuresOfALaterPart: an order that fails when a part of it is carried out is not said to have
+// changed nothing, whatever it fails by.
+func TestFailuresOfALaterPart(t *testing.T) {
+	t.Parallel()
+	for _, failed := range []error{audit.ErrUnwritten, inspect.ErrFull, fmt.Errorf("%w: %w", inspect.ErrFull, audit.ErrUnwritten)} {
+		b := &partFails{controltest.Scene(), failed}
+		s := siteOf(t, b.Backend, false, func(o *Options) {
+			file := filepath.Join(t.TempDir(), "token")
+			if err := os.WriteFile(file, []byte(tokensOf[access.Admin]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			server := controltest.Serve(t, b.Backend, func(o *control.Options) {
+				o.Removals, o.Grants = b, []control.Grant{{Role: access.Admin, Name: "admin", TokenFile: file}}
+			})
+			o.Tokens, o.Calls = server, server.Within()
+		})
+		v := s.signedIn(access.Admin)
+		form := formIn(t, v.get("removals/refuse?group=default").body)
+		form.Set("reason", "ticket 7")
+		for range 2 { // the next attempt does not know what the first changed
+			a := v.post("removals/refuse", form)
+			if text := words(t, a.body); a.code != http.StatusServiceUnavailable || !strings.Contains(text, "after 64 removals:") || !strings.Contains(text, "A part may be changed") {
+				t.Errorf("%v: status %d:\n%s", failed, a.code, text)
+			}
+		}
+	}
+}
+
 // TestOnlyTheSeenSessionEnds: a form ends the session that its page showed, and not the one that has
 // the address by the time when it is sent.
 func TestOnlyTheSeenSessionEnds(t *testing.T) {
@@ -714,6 +754,73 @@ func TestOnlyTheSeenSessionEnds(t *testing.T) {
 	}
 	if !strings.Contains(s.backend.State(), "0B07") {
 		t.Error("the next session at the address ended")
+	}
+}
+
+// TestFormsDoNotChangeTheirSubject: the page of a form that failed does not offer to end another session
+// that has the address by then.
+func TestFormsDoNotChangeTheirSubject(t *testing.T) {
+	t.Parallel()
+	const end = "subscribers/100.64.0.7/end"
+	for name, late := range map[string]bool{"without a reason": false, "too old": true} {
+		for field, change := range map[string]func(*inspect.Subscriber){
+			"Acct-Session-Id": func(s *inspect.Subscriber) { s.AcctSessionID = "0B07" },
+			"User-Name":       func(s *inspect.Subscriber) { s.UserName = "carol" },
+			"neither": func(s *inspect.Subscriber) {
+				s.UserName, s.AcctSessionID, s.CallingStationID = "", "", "02:00:00:00:00:01"
+			},
+		} {
+			s := siteOf(t, controltest.Scene(), false, nil)
+			v := s.signedIn(access.Operator)
+			form := formIn(t, v.get(end).body)
+			if late {
+				form.Set("reason", "ticket 7")
+				s.clock.pass(10*time.Minute + time.Second)
+			}
+			next := controltest.Scene().Online[0]
+			change(&next)
+			s.backend.SetOnline(next)
+			a := v.post(end, form)
+			if text := words(t, a.body); !strings.Contains(text, "That session is over") || strings.Contains(text, "ticket 7") || len(formIn(t, a.body)) > 0 {
+				t.Errorf("%s, another %s: status %d:\n%s", name, field, a.code, text)
+			}
+		}
+	}
+}
+
+// TestEndOfANamelessRecord: a record with neither User-Name nor Acct-Session-Id is told from others by
+// its version alone.
+func TestEndOfANamelessRecord(t *testing.T) {
+	t.Parallel()
+	const end = "subscribers/100.64.0.7/end"
+	s := siteOf(t, controltest.Scene(), false, nil)
+	nameless := controltest.Scene().Online[0]
+	nameless.UserName, nameless.AcctSessionID, nameless.CallingStationID, nameless.Version = "", "", "02:00:00:00:00:01", "5-1"
+	s.backend.SetOnline(nameless)
+	before := s.backend.State()
+	v := s.signedIn(access.Operator)
+	form := formIn(t, v.get(end).body)
+	form.Set("reason", "ticket 7")
+	if form.Get("etag") != "5-1" {
+		t.Errorf("the form has the version %q", form.Get("etag"))
+	}
+	forged := formIn(t, v.get(end).body)
+	forged.Set("reason", "ticket 8")
+	forged.Del("etag")
+	if a := v.post(end, forged); a.code != http.StatusBadRequest || s.backend.State() != before {
+		t.Errorf("without a version: status %d:\n%s", a.code, words(t, a.body))
+	}
+	nameless.Version = "6-1"
+	s.backend.SetOnline(nameless)
+	before = s.backend.State()
+	a := v.post(end, form)
+	if text := words(t, a.body); a.code != http.StatusConflict || !strings.Contains(text, "its record has changed") || s.backend.State() != before {
+		t.Errorf("another version: status %d:\n%s", a.code, text)
+	}
+	form = formIn(t, v.get(end).body)
+	form.Set("reason", "ticket 7")
+	if done := v.get(v.post(end, form).location); !strings.Contains(done.body, "1 subscriber ended.") {
+		t.Errorf("the present version: %s", words(t, done.body))
 	}
 }
 
@@ -818,6 +925,40 @@ func TestLiveEndsWithTheSession(t *testing.T) {
 	case <-ended:
 	case <-ctx.Done():
 		t.Error("the stream goes on")
+	}
+}
+
+// TestLiveRenewsNoSession: an event stream, its checks and the parts of pages keep nobody signed in, by a
+// browser that does not say for what it asks.
+func TestLiveRenewsNoSession(t *testing.T) {
+	t.Parallel()
+	s := siteOf(t, controltest.Scene(), false, nil)
+	v := s.signedIn(access.Viewer)
+	id := v.cookies()[0]
+	session := s.console.sessions.Find(id, s.clock.time(), false)
+	session.User = nil // for a request without a connection
+	s.clock.pass(signin.IdleTime - time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	resp, err := v.client.Do(v.request("GET", "live", "").WithContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	v.get("assets/console.css")
+	r := v.request("GET", "subscribers", "") // a page, whose stream goes on
+	r.Header.Set("Cookie", "sessiond="+id)
+	r.RemoteAddr = "127.0.0.1:1"
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, s.server.Listener.Addr()))
+	if !s.console.stillSignedIn(r, visitor{session: session}) {
+		t.Fatal("the session is over too early")
+	}
+	s.clock.pass(time.Minute)
+	if s.console.sessions.Find(id, s.clock.time(), false) != nil {
+		t.Error("the session goes on")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -34,12 +35,18 @@ func counted(n uint32, noun string) string {
 }
 
 // endSubscriber deletes the record of the session that its page was about, and no other that has the
-// address by now. It does not name the record's version, which each Interim changes.
+// address by now. It does not name the record's version, which each Interim changes, unless the record
+// has nothing else that tells it from another one.
 func (c *Console) endSubscriber(ctx context.Context, in changeInput, o changeOrder) (changeText, error) {
 	text := changeText{Title: "End " + in.Address.String(), Button: "End this subscriber", Back: customerPath(in.Address)}
 	q := &pb.DeleteSubscribersRequest{
 		Group: in.Get("group"), Inside: in.Address.String(), UserName: in.Get("user"), AcctSessionId: in.Get("session"),
 		Reason: o.Reason, RequestId: o.RequestID, ValidateOnly: o.ValidateOnly,
+	}
+	if q.GetUserName() == "" && q.GetAcctSessionId() == "" {
+		if q.Etag = in.Get("etag"); q.GetEtag() == "" && !o.ValidateOnly {
+			return text, badInput("this form names no session; open the page of %s again", in.Address)
+		}
 	}
 	if o.ValidateOnly {
 		s, err := c.Subscribers.Subscriber(ctx, subscriber.Key{Inside: in.Address})
@@ -50,9 +57,17 @@ func (c *Console) endSubscriber(ctx context.Context, in changeInput, o changeOrd
 		if err != nil {
 			return text, err
 		}
-		q.Group, q.UserName, q.AcctSessionId = s.Group, rawtext.Of(s.UserName), rawtext.Of(s.AcctSessionID)
-		text.About = []labelledText{{"User", q.UserName}, {"Group", q.Group}, {"NAS", rawtext.Of(s.NAS)}, {"Acct-Session-Id", q.AcctSessionId}}
+		q.Group, q.UserName, q.AcctSessionId, q.Etag = s.Group, rawtext.Of(s.UserName), rawtext.Of(s.AcctSessionID), ""
 		text.Hidden = []formField{{Name: "group", Value: q.Group}, {Name: "user", Value: q.UserName}, {Name: "session", Value: q.AcctSessionId}}
+		if q.UserName == "" && q.AcctSessionId == "" {
+			q.Etag = s.Version
+			text.Hidden = append(text.Hidden, formField{Name: "etag", Value: q.GetEtag()})
+		}
+		if isOfAnother(in, text.Hidden) {
+			text.None, text.Effect = true, "That session is over, or its record has changed. Look at who has the address now."
+			return text, nil
+		}
+		text.About = []labelledText{{"User", q.UserName}, {"Group", q.Group}, {"NAS", rawtext.Of(s.NAS)}, {"Acct-Session-Id", q.AcctSessionId}}
 		if text.Notes, err = c.endNotes(ctx); err != nil {
 			return text, err
 		}
@@ -69,6 +84,12 @@ func (c *Console) endSubscriber(ctx context.Context, in changeInput, o changeOrd
 		text.Effect = "Nobody was ended: the session was over already."
 	}
 	return text, nil
+}
+
+// isOfAnother reports whether a form that was sent has other values than the page would have now, so
+// that it was about something else.
+func isOfAnother(in changeInput, now []formField) bool {
+	return slices.ContainsFunc(now, func(f formField) bool { return in.Has(f.Name) && in.Get(f.Name) != f.Value })
 }
 
 // endNotes say what follows when a record is deleted.

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -46,7 +45,8 @@ func nextPath(text string) string {
 	return text
 }
 
-// signIn begins a session for the holder of a token.
+// signIn begins a session for the holder of a token. Wrong tokens of a source are bounded; a right one is
+// taken in any case, so that nobody keeps others out who come from the same address.
 func (c *Console) signIn(w http.ResponseWriter, r *http.Request) (shownPage, error) {
 	v := visitorOf(r)
 	if !v.private {
@@ -54,24 +54,21 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request) (shownPage, err
 	}
 	now := c.Now()
 	b := signInBody{Next: nextPath(r.PostFormValue("next"))}
-	forgive, wait := c.attempts.Try(sourceOf(r), now)
-	if wait > 0 {
-		w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
-		b.Problem = "There were too many attempts from where you are. Try again in a minute."
-		c.refuseSignIn(r, errors.New("too many attempts"))
-		return signInPage(b, http.StatusTooManyRequests), nil
-	}
 	token, err := access.ParseToken(strings.TrimSpace(r.PostFormValue("token")))
 	var actor access.Actor
 	if err == nil {
 		actor, err = c.Tokens.TokenActor(token, callerOf(r))
 	}
 	if err != nil {
-		c.refuseSignIn(r, access.ErrTokenUnknown)
+		c.refuseSignIn(r, err)
+		if wait := c.attempts.Fail(sourceOf(r), now); wait > 0 {
+			w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
+			b.Problem = "There were too many wrong tokens from where you are. Look at the token, and try again in a minute."
+			return signInPage(b, http.StatusTooManyRequests), nil
+		}
 		b.Problem = "This token is not known. Look into grpc.roles, and whether its file was changed."
 		return signInPage(b, http.StatusForbidden), nil
 	}
-	forgive()
 	if v.session != nil {
 		c.sessions.End(v.id)
 	}

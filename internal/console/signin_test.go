@@ -58,7 +58,7 @@ func TestSignIn(t *testing.T) {
 }
 
 // TestSignInRefused: what is no token of grpc.roles makes no session, all of it is told alike, and after
-// some attempts none is looked at for a while.
+// some attempts with an advice to wait. A right token is taken all the while: others may come from there.
 func TestSignInRefused_I10(t *testing.T) {
 	t.Parallel()
 	s := siteOf(t, controltest.Scene(), false, nil)
@@ -74,12 +74,19 @@ func TestSignInRefused_I10(t *testing.T) {
 	if len(bodies) != 1 {
 		t.Errorf("wrong tokens get %d different answers", len(bodies))
 	}
-	a := v.post("signin", url.Values{"token": {tokensOf[access.Admin]}})
+	wrong := url.Values{"token": {tokensOf[access.Admin] + "x"}}
+	a := v.post("signin", wrong)
 	if a.code != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" || len(v.cookies()) > 0 {
 		t.Errorf("a further attempt: status %d", a.code)
 	}
-	s.clock.pass(11e9)
 	s.signedIn(access.Admin)
+	if a := v.post("signin", wrong); a.code != http.StatusTooManyRequests {
+		t.Errorf("another one, behind the sign-in of somebody else: status %d", a.code)
+	}
+	s.clock.pass(11e9)
+	if a := v.post("signin", wrong); a.code != http.StatusForbidden {
+		t.Errorf("after some time: status %d", a.code)
+	}
 }
 
 // TestSignInNeedsPrivacy: over plain HTTP from another machine there is no sign-in, and a session that

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 
 	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/peercred"
@@ -47,14 +48,14 @@ func withVisitor(r *http.Request, v visitor) *http.Request {
 func (v *visitor) may(method string) bool { return access.Authorize(v.Actor, method, nil) == nil }
 
 // recognize finds out who sends a request: the holder of a token, whose session it is, or else
-// somebody who may read here or not.
-func (c *Console) recognize(r *http.Request) visitor {
+// somebody who may read here or not. The session counts as used where a person asks.
+func (c *Console) recognize(r *http.Request, used bool) visitor {
 	v := visitor{Actor: access.Actor{Name: "anonymous", Role: c.Anonymous, Source: r.RemoteAddr}, private: isPrivate(r)}
 	if !v.private {
 		return v
 	}
 	for _, cookie := range r.CookiesNamed(cookieName(r)) {
-		session := c.sessions.Find(cookie.Value, c.Now(), byPerson(r))
+		session := c.sessions.Find(cookie.Value, c.Now(), used)
 		if session == nil || !sameUser(session.User, r) {
 			continue
 		}
@@ -74,7 +75,7 @@ func (c *Console) stillSignedIn(r *http.Request, v visitor) bool {
 	if v.session == nil {
 		return true
 	}
-	now := c.recognize(r)
+	now := c.recognize(r, false)
 	return now.session == v.session
 }
 
@@ -139,8 +140,12 @@ func peerOf(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// byPerson reports whether a person asks for a page, rather than the script that keeps it current.
+// byPerson reports whether a person asks for a page, rather than the script that keeps it current. Where
+// the browser does not say, no path of the script and of the parts of a page counts.
 func byPerson(r *http.Request) bool {
+	if r.URL.Path == Path+"live" || strings.HasPrefix(r.URL.Path, Path+"assets/") {
+		return false
+	}
 	kind := r.Header.Get("Sec-Fetch-Dest")
 	return kind == "" || kind == "document"
 }

@@ -85,6 +85,13 @@ type resourceError struct {
 func (e *resourceError) Error() string { return e.kind + " " + e.name + ": " + e.err.Error() }
 func (e *resourceError) Unwrap() error { return e.err }
 
+// begunError is the error of an order of which a part was carried out, or may have been by an
+// earlier attempt.
+type begunError struct{ err error }
+
+func (e *begunError) Error() string { return e.err.Error() }
+func (e *begunError) Unwrap() error { return e.err }
+
 // about adds a resource to an error; nil stays nil.
 func about(kind, name string, err error) error {
 	if err == nil {
@@ -137,21 +144,18 @@ func coding(err error) (codes.Code, string) {
 }
 
 func details(err error, code codes.Code, reason string) []protoadapt.MessageV1 {
-	all := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}}
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}
+	all := []protoadapt.MessageV1{info}
 	if e := (*fieldError)(nil); errors.As(err, &e) {
 		all = append(all, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 			{Field: e.field, Description: e.problem},
 		}})
 	}
 	if e := (*access.DeniedError)(nil); errors.As(err, &e) {
-		all[0] = &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: map[string]string{
-			"method": e.Method, "role": e.Actor.Role.String(), "needed": e.Needed.String(),
-		}}
+		info.Metadata = map[string]string{"method": e.Method, "role": e.Actor.Role.String(), "needed": e.Needed.String()}
 	}
 	if e := (*inspect.LiveBindingsError)(nil); errors.As(err, &e) {
-		all[0] = &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: map[string]string{
-			"bindings": strconv.Itoa(e.Bindings), "mappings": strconv.Itoa(e.Mappings),
-		}}
+		info.Metadata = map[string]string{"bindings": strconv.Itoa(e.Bindings), "mappings": strconv.Itoa(e.Mappings)}
 		all = append(all, &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 			{Type: reason, Subject: e.Outside.String(), Description: e.Advice()},
 		}})
@@ -160,6 +164,12 @@ func details(err error, code codes.Code, reason string) []protoadapt.MessageV1 {
 		all = append(all, &errdetails.ResourceInfo{
 			ResourceType: e.kind, ResourceName: e.name, Description: e.err.Error(),
 		})
+	}
+	if errors.As(err, new(*begunError)) {
+		if info.Metadata == nil {
+			info.Metadata = map[string]string{}
+		}
+		info.Metadata["begun"] = "true"
 	}
 	if code == codes.Unavailable {
 		all = append(all, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})

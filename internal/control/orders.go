@@ -55,10 +55,17 @@ func (o *changeOrders) handle(ctx context.Context, method string, req any, handl
 		Method: path.Base(method),
 		Reason: change.GetReason(), RequestID: change.GetRequestId(), ValidateOnly: change.GetValidateOnly(),
 	}
+	var res any
+	var err error
 	if order.RequestID == "" || order.ValidateOnly {
-		return handler(audit.With(ctx, order), req)
+		res, err = handler(audit.With(ctx, order), req)
+	} else {
+		res, err = o.once(ctx, order, change, handler)
 	}
-	return o.once(ctx, order, change, handler)
+	if err != nil && (order.Began() || order.Again) {
+		err = &begunError{err}
+	}
+	return res, err
 }
 
 // checkOrder checks the fields that all changes have.

@@ -133,6 +133,7 @@ type Server struct {
 	stopping context.Context   // ends the streams
 	stop     context.CancelFunc
 	orders   *changeOrders
+	inner    *innerCalls
 	methods  map[string]servedMethod // those that are no streams, by full name
 }
 
@@ -152,7 +153,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		health: health.NewServer(), logger: o.Logger, observer: o.Observer, now: o.Now, limits: o.Limits.withDefaults(),
-		tls: files, local: o.LocalRole, socket: o.Socket, methods: map[string]servedMethod{},
+		tls: files, local: o.LocalRole, socket: o.Socket, inner: newInnerCalls(), methods: map[string]servedMethod{},
 	}
 	s.rights.Store(rights)
 	s.orders = &changeOrders{audits: o.Audits, logger: o.Logger, running: map[requestName]chan struct{}{}}
@@ -264,9 +265,12 @@ func (s *Server) SetReady(ready bool) {
 }
 
 // Run serves until ctx ends, then lets calls in progress finish for a few
-// seconds. Watchers get an error that the daemon stops.
+// seconds, those from within too. Watchers get an error that the daemon stops.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.stop()
+	defer s.inner.calls.Wait()
+	defer s.inner.end()
+	defer s.inner.stop()
 	ctx, cancel := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	beside.Go(func() { s.watchFiles(ctx) })
@@ -284,9 +288,14 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.health.Shutdown()
 	s.stop()
-	force := time.AfterFunc(graceOnStop, s.grpc.Stop)
+	s.inner.stop()
+	force := time.AfterFunc(graceOnStop, func() {
+		s.inner.end()
+		s.grpc.Stop()
+	})
 	defer force.Stop()
 	s.grpc.GracefulStop()
+	s.inner.calls.Wait()
 	for range s.doors {
 		<-served
 	}

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,6 +29,45 @@ func (s *Server) TokenActor(t access.Token, c *access.Caller) (access.Actor, err
 	return s.rights.Load().policy.Load().TokenActor(t, c)
 }
 
+// innerCalls are the calls from within that are under way.
+type innerCalls struct {
+	mu      sync.Mutex
+	stopped bool
+	calls   sync.WaitGroup
+	ended   context.Context // ends the calls
+	end     context.CancelFunc
+}
+
+func newInnerCalls() *innerCalls {
+	c := &innerCalls{}
+	c.ended, c.end = context.WithCancel(context.Background())
+	return c
+}
+
+// enter counts a call until it leaves. At a stop it returns errStopping.
+func (c *innerCalls) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return nil, nil, errStopping
+	}
+	c.calls.Add(1)
+	ctx, cancel := context.WithCancel(ctx)
+	unlink := context.AfterFunc(c.ended, cancel)
+	return ctx, func() {
+		unlink()
+		cancel()
+		c.calls.Done()
+	}, nil
+}
+
+// stop refuses further calls.
+func (c *innerCalls) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+}
+
 // servedMethod is a method that is no stream, with its service.
 type servedMethod struct {
 	service any
@@ -46,6 +86,11 @@ func (w Within) Invoke(ctx context.Context, method string, args, reply any, _ ..
 		return toStatus(invalid("request", "%v", err))
 	}
 	decode := func(request any) error { return proto.Unmarshal(text, request.(proto.Message)) }
+	ctx, leave, err := w.server.inner.enter(ctx)
+	if err != nil {
+		return toStatus(err)
+	}
+	defer leave()
 	answer, err := m.handler(m.service, ctx, decode, w.intercept)
 	if err != nil {
 		return err

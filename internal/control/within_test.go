@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,7 @@ import (
 	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestTokenActor: those who come by another way than gRPC have the same roles, where nobody else can
@@ -92,6 +94,43 @@ func TestCallsFromWithin(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestStopDuringACallFromWithin: a stop waits for a change from within that is under way, as for one over
+// gRPC, and refuses further calls.
+func TestStopDuringACallFromWithin(t *testing.T) {
+	t.Parallel()
+	b := &heldPools{controltest.Scene(), make(chan struct{}, 1), make(chan struct{})}
+	server := controltest.Serve(t, b.Backend, func(o *control.Options) { o.Nat = b })
+	ctx := access.With(t.Context(), access.Actor{Name: "token:x", Role: access.Admin})
+	pools, controls := pb.NewNatServiceClient(server.Within()), pb.NewControlServiceClient(server.Within())
+	changed := make(chan error, 1)
+	go func() {
+		_, err := pools.AddPool(ctx, &pb.AddPoolRequest{OutsidePrefix: "203.0.113.0/28", RequestId: "r1"})
+		changed <- err
+	}()
+	<-b.entered
+	release := sync.OnceFunc(func() { close(b.release) })
+	defer release()
+	stopped := make(chan struct{})
+	go func() {
+		server.Stop(t)
+		close(stopped)
+	}()
+	testenv.Eventually(t, "calls are refused", func() bool {
+		_, err := controls.GetSettings(ctx, &pb.GetSettingsRequest{})
+		return status.Code(err) == codes.Unavailable && reason(err) == "STOPPING"
+	})
+	select {
+	case <-stopped:
+		t.Error("the stop does not wait for the change")
+	default:
+	}
+	release()
+	if err := <-changed; err != nil {
+		t.Errorf("the change that was under way: %v", err)
+	}
+	<-stopped
 }
 
 // TestWithinChecksRequests: what cannot be encoded, and what is no method, is refused.

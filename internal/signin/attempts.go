@@ -17,7 +17,7 @@ const (
 	attemptSources  = 1024 // further sources share one bound
 )
 
-// Attempts bounds the attempts to sign in. Its methods may be called concurrently; the zero value
+// Attempts bounds the attempts to sign in that fail. Its methods may be called concurrently; the zero value
 // is ready.
 type Attempts struct {
 	mu      sync.Mutex
@@ -25,17 +25,16 @@ type Attempts struct {
 	others  *rate.Limiter
 }
 
-// Try counts an attempt of a source. Wait is 0 if it may be made; then forgive takes it out of the
-// count, as is due to one that succeeds.
-func (a *Attempts) Try(source string, now time.Time) (forgive func(), wait time.Duration) {
+// Fail counts an attempt of a source that failed. It returns 0 within the bound, and else the time
+// after which the next one is.
+func (a *Attempts) Fail(source string, now time.Time) (wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	attempt := a.limiterLocked(source, now).ReserveN(now, 1)
 	if wait = attempt.DelayFrom(now); wait > 0 {
 		attempt.CancelAt(now)
-		return nil, wait
 	}
-	return func() { attempt.CancelAt(now) }, 0
+	return wait
 }
 
 func (a *Attempts) limiterLocked(source string, now time.Time) *rate.Limiter {

@@ -67,20 +67,22 @@ type Follower struct {
 
 // place is the last entry of a trail that was written.
 type place struct {
-	id     string
-	number uint64
+	id         string
+	number     uint64 // of the last entry that could be read
+	unreadable uint64 // entries since, which are copied without their numbers
 }
 
 // firstID is before the identifiers of all entries.
 const firstID = "0-0"
 
+// String has no unreadable entries: behind a restart they count as lost.
 func (p place) String() string { return p.id + " " + strconv.FormatUint(p.number, 10) }
 
 // parsePlace is the reverse of String.
 func parsePlace(text string) (p place, ok bool) {
 	id, digits, _ := strings.Cut(text, " ")
 	n, err := strconv.ParseUint(digits, 10, 64)
-	return place{id, n}, err == nil && id != ""
+	return place{id: id, number: n}, err == nil && id != ""
 }
 
 // within reports whether a trail with the given end has the place. One that is behind it is of
@@ -171,10 +173,12 @@ func (f *Follower) copySome(ctx context.Context, trail string) (int, error) {
 	for i, stored := range entries {
 		e, err := audit.ParseEntry(stored.Text)
 		if err == nil {
-			if e.Number > last.number+1 {
-				lost += int(e.Number - last.number - 1)
+			if next := last.number + last.unreadable + 1; e.Number > next {
+				lost += int(e.Number - next)
 			}
-			last.number = e.Number
+			last.number, last.unreadable = e.Number, 0
+		} else {
+			last.unreadable++
 		}
 		last.id = stored.ID
 		lines[i] = Line{e.At, fmt.Sprintf(`{"hash":%q,"entry":%s}`, stored.Hash, oneLine(stored.Text, err))}
@@ -208,7 +212,7 @@ func (f *Follower) settle(ctx context.Context, trail string) error {
 		}
 		stored, ok := parsePlace(text)
 		if now = stored; !ok || !stored.within(&end) {
-			now = place{firstID, end.Removed}
+			now = place{id: firstID, number: end.Removed}
 		}
 		if known || ok && now != stored {
 			f.o.Logger.Warn("an audit trail ends before the last entry that was copied, as after a loss of Redis's data; it is copied from an earlier place", "sink", f.o.Name, "trail", trail)
@@ -216,7 +220,7 @@ func (f *Follower) settle(ctx context.Context, trail string) error {
 		was = stored
 	}
 	if now.number > end.Number {
-		now.number = end.Removed
+		now.number, now.unreadable = end.Removed, 0
 	}
 	f.places[trail] = now
 	if now == was {

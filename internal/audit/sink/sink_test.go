@@ -289,6 +289,36 @@ func TestLossesOfASinkThatNeverWrote(t *testing.T) {
 	}
 }
 
+// TestUnreadableEntriesAreNotLost: entries that cannot be read are copied as they are, and only those
+// that are missing count as lost, whether they come at once or one by one.
+func TestUnreadableEntriesAreNotLost(t *testing.T) {
+	t.Parallel()
+	for _, atOnce := range []bool{true, false} {
+		s, lost := &source{}, 0
+		path := filepath.Join(t.TempDir(), "audit.json")
+		f := newFollower(s, NewFile(path), &lost)
+		for _, step := range []struct {
+			number   uint64
+			readable bool
+		}{{1, true}, {2, false}, {3, false}, {4, true}, {5, false}, {8, true}} { // 6 and 7 are missing
+			s.add(t, step.number)
+			if !step.readable {
+				s.entries[len(s.entries)-1].Text = "{"
+			}
+			if atOnce && step.number < 8 {
+				continue
+			}
+			if err := f.copyAll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text, err := os.ReadFile(path)
+		if n := strings.Count(string(text), "\n"); err != nil || n != 6 || lost != 2 {
+			t.Errorf("at once %v: %d lines, %d lost, want 6 and 2; %v", atOnce, n, lost, err)
+		}
+	}
+}
+
 // TestPlaceBehindTheEnd: after Redis lost its data, or came back from a backup, a place that the
 // trail does not reach is not believed, and all entries of the new trail are copied.
 func TestPlaceBehindTheEnd(t *testing.T) {

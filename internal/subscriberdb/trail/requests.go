@@ -67,6 +67,9 @@ func (s *Store) ForgetRequest(ctx context.Context, r audit.Request) error {
 	return nil
 }
 
+// zeroTime is time.Time{} in milliseconds.
+const zeroTime = "-62135596800000"
+
 // beginScript remembers a request, unless it is remembered. On a Redis without free memory it
 // remembers no new one.
 //
@@ -74,10 +77,18 @@ func (s *Store) ForgetRequest(ctx context.Context, r audit.Request) error {
 // both in milliseconds, 4 its time to live in milliseconds. Returns {"new", <begin>, ""},
 // {"other", "", ""} where the identifier belongs to another request, {"again", <begin>, ""}
 // where an attempt has begun, or {"answer", <begin>, <answer>}. begin is the time at which the
-// first attempt began.
+// first attempt began. The version before stored neither begin nor end: such a request is
+// remembered as one that began at the zero time, which is that of its entries.
 var beginScript = redis.NewScript(`
 local known = redis.call('HMGET', KEYS[1], 'digest', 'began', 'until', 'answer')
-if not known[1] or not known[2] or tonumber(ARGV[2]) >= (tonumber(known[3] or '') or 0) then
+if known[1] and not known[3] then
+  known[2], known[3] = '` + zeroTime + `', ARGV[3]
+  if known[1] == ARGV[1] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[4]) -- first, as below
+    redis.call('HSET', KEYS[1], 'began', known[2], 'until', known[3])
+  end
+end
+if not known[1] or not known[2] or tonumber(ARGV[2]) >= (tonumber(known[3]) or 0) then
   redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'began', ARGV[2], 'until', ARGV[3])
   redis.call('HDEL', KEYS[1], 'answer')
   redis.call('PEXPIRE', KEYS[1], ARGV[4])

@@ -357,6 +357,39 @@ func TestRequests(t *testing.T) {
 	})
 }
 
+// TestRequestsOfTheVersionBefore: a request that was remembered without its times is carried out no
+// second time after an upgrade.
+func TestRequestsOfTheVersionBefore(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		for id, fields := range map[string][]any{
+			"begun": {"digest", "d1"}, "answered": {"digest", "d1", "answer", "done"},
+		} {
+			if err := client.HSet(t.Context(), codec.RequestKey("user:0", id), fields...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			r := audit.Request{Actor: "user:0", ID: id, Digest: "d1"}
+			other := audit.Request{Actor: "user:0", ID: id, Digest: "d2"}
+			for range 2 {
+				if got, err := s.BeginRequest(t.Context(), other); err != nil || !got.Other {
+					t.Errorf("%s, for another: %+v, %v", id, got, err)
+				}
+				got, err := s.BeginRequest(t.Context(), r)
+				answered := id == "answered"
+				if err != nil || !got.Began.IsZero() || got.Again == answered || (string(got.Answer) == "done") != answered {
+					t.Errorf("%s: %+v, %v", id, got, err)
+				}
+			}
+			if err := s.EndRequest(t.Context(), r, []byte("later")); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := s.BeginRequest(t.Context(), r); err != nil || string(got.Answer) != "later" {
+				t.Errorf("%s, ended: %+v, %v", id, got, err)
+			}
+		}
+	})
+}
+
 // TestNameOfARequest: a request_id belongs to a request until 15 minutes have passed without an
 // attempt of it, on any daemon, and then to the next one.
 func TestNameOfARequest(t *testing.T) {
