@@ -30,10 +30,10 @@ func TestListsPageThroughEverything(t *testing.T) {
 	}
 	server := controltest.Serve(t, b, nil)
 	for _, line := range []string{"subscriber list", "binding list", "removal list", "nas list"} {
-		b.Pages = 0
+		b.Pages.Store(0)
 		r := ctl(t, server.Address, "", strings.Fields(line)...)
-		if n := strings.Count(r.stdout, "\n"); n != 2346 || b.Pages != 3 {
-			t.Errorf("%s: %d lines in %d pages", line, n, b.Pages)
+		if n := strings.Count(r.stdout, "\n"); n != 2346 || b.Pages.Load() != 3 {
+			t.Errorf("%s: %d lines in %d pages", line, n, b.Pages.Load())
 		}
 	}
 }
@@ -56,10 +56,10 @@ func TestListsGoOnBehindEmptyPages(t *testing.T) {
 	}
 	server := controltest.Serve(t, b, nil)
 	for _, line := range []string{"subscriber list --user alice -o json", "subscriber list --user alice"} {
-		b.Pages = 0
+		b.Pages.Store(0)
 		r := ctl(t, server.Address, "", strings.Fields(line)...)
-		if strings.Count(r.stdout, "alice") != 1 || b.Pages < 10 {
-			t.Errorf("%s: %d pages, %s", line, b.Pages, r.stdout)
+		if strings.Count(r.stdout, "alice") != 1 || b.Pages.Load() < 10 {
+			t.Errorf("%s: %d pages, %s", line, b.Pages.Load(), r.stdout)
 		}
 	}
 }

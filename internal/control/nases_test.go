@@ -98,8 +98,8 @@ func TestNasPages(t *testing.T) {
 			break
 		}
 	}
-	if len(seen) != 250 || b.Pages != 3 {
-		t.Errorf("%d NASes in %d pages", len(seen), b.Pages)
+	if len(seen) != 250 || b.Pages.Load() != 3 {
+		t.Errorf("%d NASes in %d pages", len(seen), b.Pages.Load())
 	}
 }
 

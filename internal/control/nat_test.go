@@ -47,8 +47,8 @@ func TestListBindings(t *testing.T) {
 			t.Fatalf("binding %d of %d begins at %d", i, len(ports), p)
 		}
 	}
-	if len(ports) != 250 || b.Pages != 3 {
-		t.Errorf("%d bindings in %d pages", len(ports), b.Pages)
+	if len(ports) != 250 || b.Pages.Load() != 3 {
+		t.Errorf("%d bindings in %d pages", len(ports), b.Pages.Load())
 	}
 	for name, req := range map[string]*pb.ListBindingsRequest{
 		"state": {State: 99}, "inside": {Inside: "x"}, "outside": {Outside: "x"}, "token": {PageToken: "x"}, "size": {PageSize: -1},

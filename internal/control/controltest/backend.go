@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/audit"
@@ -44,8 +45,8 @@ type Backend struct {
 	Orders  []*audit.Order // of the calls that change something, nil for one without
 	Inside  netip.Prefix   // inside prefix of group "default"; Put elsewhere is ErrNoGroup
 	Err     error
-	Pages   int // number of requested pages
-	Looks   int // number of items that a page examines; 0: all
+	Pages   atomic.Int64 // number of requested pages; a client may fetch one ahead
+	Looks   int          // number of items that a page examines; 0: all
 }
 
 // State describes all that a call can change. It is equal as long as nothing is
@@ -199,7 +200,7 @@ func (b *Backend) Top(_ context.Context, q inspect.TopQuery) ([]inspect.Top, err
 func page[T, K any](b *Backend, items []T, keyOf func(*T) K, compare func(a, b K) int, match func(*T) bool, after K, limit int) (found []T, next K, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.Pages++
+	b.Pages.Add(1)
 	if b.Err != nil {
 		return nil, next, b.Err
 	}
@@ -559,7 +560,7 @@ func (b *Backend) MappingsAt(_ context.Context, outside netip.AddrPort, _ time.T
 func (b *Backend) NASes(_ context.Context, f inspect.NASFilter, after inspect.NASKey, limit int) ([]inspect.NAS, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.Pages++
+	b.Pages.Add(1)
 	var found []inspect.NAS
 	for _, n := range b.Routers {
 		if f.Match(n.NASKey) && n.Compare(after) > 0 {
