@@ -74,7 +74,8 @@ func TestDeletedRecordComesBack_SES18_I4(t *testing.T) {
 	}
 	w := start(t)
 	p := play{w: w}
-	for how, delete := range deletions {
+	for _, how := range []string{"DEL", "sessionctl by address", "sessionctl by user", "expiry"} { // what expires is sent last
+		delete := deletions[how]
 		p.eachClock(how, func(x *scene, nas bng) []step {
 			u := x.session("u", "s", 1)
 			lost, stays := nas.interim(u), []session{u}
