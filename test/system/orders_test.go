@@ -91,7 +91,7 @@ func TestOrdersAreAudited(t *testing.T) {
 	w.redis("RENAME", trail, "kept:{default}")
 	w.redis("SET", trail, "x")
 	out, err := w.Daemon.Ctl(w.ctx, "subscriber", "delete", bob.String(), "--yes")
-	if err == nil || !strings.Contains(err.Error(), trail) || !strings.Contains(err.Error(), "nothing was changed") {
+	if err == nil || !strings.Contains(err.Error(), trail) || !strings.Contains(err.Error(), "its change is not made") {
 		t.Errorf("delete without a trail: %q, %v", out, err)
 	}
 	w.must(w.Report(w.ctx, rfc2866.AcctStatusType_Value_InterimUpdate, sessionOf(bob, "b-1")))
