@@ -11,12 +11,14 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/natlog/wire"
+	"github.com/sessiond/sessiond/internal/sendqueue"
 )
 
 const (
@@ -63,18 +65,16 @@ func (s *stream) connect(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
-	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: streamDead, Interval: streamDead / 3, Count: 3}}
+	dialer := net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: streamDead, Interval: streamDead / 3, Count: 3},
+		Control:         boundSilence,
+	}
 	conn, err := dialer.DialContext(ctx, "tcp", s.target.address)
 	if err != nil {
 		return err
 	}
 	socket := &countedSocket{TCPConn: conn.(*net.TCPConn)}
 	conn = socket
-	if err := control(socket.TCPConn, func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(streamDead.Milliseconds()))
-	}); err != nil {
-		return errors.Join(err, socket.Close())
-	}
 	if s.target.scheme == "tls" {
 		config := s.o.TLS.Clone()
 		if config.ServerName == "" {
@@ -91,6 +91,15 @@ func (s *stream) connect(ctx context.Context) error {
 	ended := s.ended
 	s.reads.Go(func() { noteEnd(conn, ended) })
 	return nil
+}
+
+// boundSilence ends a connection whose peer has confirmed nothing for streamDead.
+func boundSilence(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(streamDead.Milliseconds()))
+	})
+	return errors.Join(err, failed)
 }
 
 // noteEnd reads until the peer ends the connection, which no write notices in time.
@@ -125,24 +134,8 @@ func (s *stream) received() (uint64, error) {
 	if err := s.ended.Load(); err != nil {
 		return 0, *err
 	}
-	left := 0
-	err := control(s.socket.TCPConn, func(fd int) (err error) {
-		left, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-		return err
-	})
+	left, err := sendqueue.Unconfirmed(s.socket)
 	return s.socket.written - min(s.socket.written, uint64(left)), err
-}
-
-func control(socket *net.TCPConn, do func(fd int) error) error {
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = do(int(fd)) }); err != nil {
-		return err
-	}
-	return failed
 }
 
 func (s *stream) carry(ctx context.Context, events []nat.Event) error {

@@ -13,9 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sessiond/sessiond/internal/clock"
+	"github.com/sessiond/sessiond/internal/sendqueue"
 )
 
 const (
@@ -153,22 +152,8 @@ func (w *syslog) dial(ctx context.Context) error {
 func acknowledged(ctx context.Context, stream net.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, syslogWithin)
 	defer cancel()
-	raw, err := stream.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return err
-	}
 	for {
-		left, failed := 0, error(nil)
-		err := raw.Control(func(fd uintptr) {
-			var code int
-			if left, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); failed != nil {
-				return
-			}
-			if code, failed = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); failed == nil && code != 0 {
-				failed = syscall.Errno(code)
-			}
-		})
-		if err := errors.Join(err, failed); err != nil || left == 0 {
+		if left, err := sendqueue.Unconfirmed(stream.(syscall.Conn)); err != nil || left == 0 {
 			return err
 		}
 		if err := clock.Sleep(ctx, 5*time.Millisecond); err != nil {
