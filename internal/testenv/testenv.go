@@ -102,7 +102,14 @@ func Require(t testing.TB, needs Need) {
 	if len(missing) == 0 {
 		return
 	}
-	reason := "this machine lacks " + strings.Join(missing, ", ")
+	Lacks(t, strings.Join(missing, ", "))
+}
+
+// Lacks skips the test, or with CI set fails it, because the machine lacks a thing that the test
+// itself has looked for.
+func Lacks(t testing.TB, thing string) {
+	t.Helper()
+	reason := "this machine lacks " + thing
 	if os.Getenv("CI") != "" {
 		t.Fatal(reason + ", and a skip is a failure when CI is set")
 	}
