@@ -110,12 +110,12 @@ install_packages() {
 }
 
 # disable_services keeps what has just been installed from starting with the
-# machine. A package of commands only has no service, and that is fine.
+# machine. A package of commands only has no service, and that is fine; some have several.
 disable_services() {
 	command -v systemctl >/dev/null || return 0
-	local package
-	for package in "$@"; do
-		systemctl disable "$package.service" >/dev/null 2>&1 || true
+	local unit
+	for unit in $(dpkg -L "$@" | grep -E '^(/usr)?/lib/systemd/system/[^/@]+\.service$'); do
+		systemctl disable "$(basename "$unit")" >/dev/null 2>&1 || true
 	done
 }
 
