@@ -19,6 +19,20 @@ import (
 	"github.com/sessiond/sessiond/internal/testenv"
 )
 
+// runWeb runs a server until the test ends.
+func runWeb(t *testing.T, w *web) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestIdleCallersOfMetricsAreBounded_I10: a peer with idle connections is
 // bounded in their number, and another peer is served.
 func TestIdleCallersOfMetricsAreBounded_I10(t *testing.T) {
@@ -30,15 +44,7 @@ func TestIdleCallersOfMetricsAreBounded_I10(t *testing.T) {
 	if s := w.server; s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 {
 		t.Errorf("a time is unbounded: %+v", s)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- w.run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	runWeb(t, w)
 	open := 0
 	for range 2 * webConnectionsPerPeer {
 		c := connectFrom(t, "127.0.0.1", l.Addr().String())
@@ -136,15 +142,7 @@ func TestWebOverTLS(t *testing.T) {
 	}
 	ok := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
 	w := newWeb(l, certificate, ok, ok, func() error { return nil }, slog.New(slog.DiscardHandler))
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- w.run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	runWeb(t, w)
 	ca, err := os.ReadFile(certs.CA)
 	if err != nil {
 		t.Fatal(err)
