@@ -53,11 +53,11 @@ func (d *daemon) openExports(context.Context) error {
 			continue
 		}
 		s.Sink, s.follower = sink, natlog.NewFollower(natlog.FollowerOptions{
-			Name: d.readerName(s.name), Log: d.db, Sink: sink, Groups: d.groupNames, Interim: c.Interim,
+			Name: d.readerName(s.name), Log: d.db, Sink: sink, Groups: d.db.GroupNames, Interim: c.Interim,
 			Gap: d.metrics.ExportGap, Now: time.Now, Logger: d.log,
 		})
 	}
-	d.metrics.ExpectExport(d.groupNames()...)
+	d.metrics.ExpectExport(d.db.GroupNames()...)
 	d.metrics.WatchExports(d.exports)
 	return nil
 }
@@ -72,7 +72,7 @@ func (d *daemon) leaveFormer(ctx context.Context) error {
 	for _, s := range d.exports.sinks {
 		now[d.readerName(s.name)] = true
 	}
-	for _, group := range d.groupNames() {
+	for _, group := range d.db.GroupNames() {
 		readers, err := d.db.LogReaders(ctx, group)
 		for _, name := range readers {
 			if strings.HasPrefix(name, "export ") && strings.HasSuffix(name, " "+d.config.Node) && !now[name] {
@@ -84,16 +84,6 @@ func (d *daemon) leaveFormer(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// groupNames returns the names of the groups in force.
-func (d *daemon) groupNames() []string {
-	groups := d.db.Groups()
-	names := make([]string, len(groups))
-	for i := range groups {
-		names[i] = groups[i].Name
-	}
-	return names
 }
 
 // spoolName returns the file name of a spool: readable, and unique by a hash.

@@ -185,7 +185,7 @@ func assemble(o *Options) *DB {
 	feed.probe = probe
 	reader := &recordReader{common, clients, &reports.reporters}
 	orders := &callerOrders{trail.New(trail.Options{
-		Client: common.client, Node: o.Node, Trails: common.names, Failed: o.Unwritten, Logger: logger, Now: o.Now,
+		Client: common.client, Node: o.Node, Trails: common.GroupNames, Failed: o.Unwritten, Logger: logger, Now: o.Now,
 	})}
 	writer := &recordWriter{common, txns, feed, orders}
 	guards := &restartGuards{}
@@ -196,11 +196,11 @@ func assemble(o *Options) *DB {
 		recordReader: reader, recordWriter: writer, absences: &absences{common, feed, txns, o.TombstoneTTL},
 		suspensions: &suspensions{common, reader, writer, guards},
 		removalWatcher: removals.New(removals.Options{
-			Client: common.client, Groups: common.names, Gone: reader.Gone, Severity: probe.severity, Logger: logger,
+			Client: common.client, Groups: common.GroupNames, Gone: reader.Gone, Severity: probe.severity, Logger: logger,
 		}),
 		restartSweeper: &restartSweeper{common, known, reader, writer, probe, guards, make(chan struct{}, 1)},
 		bindingStore: bindings.New(bindings.Options{
-			Client: common.client, Groups: common.names, Log: o.LogNAT, Logger: logger, Now: o.Now,
+			Client: common.client, Groups: common.GroupNames, Log: o.LogNAT, Logger: logger, Now: o.Now,
 		}),
 		txns: txns, nases: known, reports: reports, onVerdict: o.OnVerdict,
 	}

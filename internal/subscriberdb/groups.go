@@ -110,8 +110,8 @@ type groupSet struct {
 
 func (s *groupSet) inForce() *groupTable { return s.table.Load() }
 
-// names returns the names of the groups in force.
-func (s *groupSet) names() []string {
+// GroupNames returns the names of the groups in force.
+func (s *groupSet) GroupNames() []string {
 	groups := s.inForce().groups
 	names := make([]string, len(groups))
 	for i := range groups {
