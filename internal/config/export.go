@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,9 +11,8 @@ import (
 
 // Bounds of export.
 const (
-	leastSpoolSize = 1 << 20
-	mostSpoolSize  = 1 << 40
-	mostBatch      = 10_000
+	mostSpoolSize = 1 << 40
+	mostBatch     = 10_000
 )
 
 // export reads the collectors of the NAT log.
@@ -98,7 +96,7 @@ func (l *loader) collectors(v value, p natlog.Protocol, address string, more fun
 		}
 		v.require(v.mapping(known), address)
 		for _, x := range l.config.Export.Collectors {
-			if x.Protocol == p && sameTarget(x.Target, c.Target) {
+			if x.Protocol == p && natlog.TargetName(p, x.Target) == natlog.TargetName(p, c.Target) {
 				v.child(address).errorf("%s is there twice; keep one", c.Target)
 			}
 		}
@@ -106,13 +104,6 @@ func (l *loader) collectors(v value, p natlog.Protocol, address string, more fun
 			l.config.Export.Collectors = append(l.config.Export.Collectors, c)
 		}
 	}
-}
-
-// sameTarget reports whether two addresses are one but for letters' case.
-func sameTarget(a, b string) bool {
-	x, errX := url.Parse(a)
-	y, errY := url.Parse(b)
-	return errX == nil && errY == nil && strings.EqualFold(x.Host, y.Host) && x.Scheme == y.Scheme && x.Path == y.Path && x.RawQuery == y.RawQuery
 }
 
 // readNumber reads a number of 32 bits.
@@ -151,7 +142,7 @@ func readSize(v value, to *int64) {
 	switch {
 	case err != nil || n < 0 || n > mostSpoolSize/unit:
 		v.errorf("%q is not a size up to 1TiB; write a number with its unit, such as 512MiB or 1GiB", s)
-	case n*unit < leastSpoolSize:
+	case n*unit < natlog.LeastSpool:
 		v.errorf("%s is too small; write at least 1MiB", s)
 	default:
 		*to = n * unit

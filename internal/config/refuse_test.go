@@ -125,6 +125,7 @@ func TestRefused_NAT41_ACCT04_SES22(t *testing.T) {
 		{"no collector", "", "export: {syslog: [{pen: 7}]}\n", ":14: export.syslog[0].collector: is missing; it has no default"},
 		{"no collectors", "", "export: {http: []}\n", ":14: export.http: is an empty list; write at least one element"},
 		{"collector twice", "", "export: {syslog: [{collector: 'udp://c'}, {collector: 'udp://C'}]}\n", ":14: export.syslog[1].collector: udp://C is there twice; keep one"},
+		{"collector twice, once by its usual port", "", "export: {syslog: [{collector: 'udp://c'}, {collector: 'udp://c:514'}]}\n", ":14: export.syslog[1].collector: udp://c:514 is there twice; keep one"},
 		{"observation domain", "", "export: {ipfix: [{collector: 'udp://c', observation_domain: -1}]}\n", `:14: export.ipfix[0].observation_domain: "-1" is not a number from 0 to 4294967295`},
 		{"user name", "", "export: {ipfix: [{collector: 'udp://c', user_name: none}]}\n", `:14: export.ipfix[0].user_name: "none" is not known; write one of: variable, fixed`},
 		{"batch", "", "export: {http: [{url: 'http://c', batch: 10001}]}\n", ":14: export.http[0].batch: 10001 is too large; write at most 10000"},

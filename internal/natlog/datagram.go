@@ -117,12 +117,7 @@ func (d *datagrams) carry(ctx context.Context, events []nat.Event) error {
 	if err := d.connect(ctx); err != nil {
 		return err
 	}
-	for first := true; len(events) > 0; first = false {
-		if !first {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-		}
+	for len(events) > 0 {
 		packed := 1
 		if d.packer == nil {
 			d.buffer = d.text.Append(d.buffer[:0], &events[0])

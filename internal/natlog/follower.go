@@ -130,7 +130,7 @@ func (f *Follower) readSome(ctx context.Context, group string) (more bool, err e
 		if err := f.o.Sink.Append(group, next.String(), events); err != nil {
 			return false, err
 		}
-		g.at = next
+		g.at, more = next, true
 		err = f.tell(ctx, group, g)
 	case f.o.Now().Sub(g.told) >= tellEvery:
 		err = f.tell(ctx, group, g)
@@ -138,7 +138,7 @@ func (f *Follower) readSome(ctx context.Context, group string) (more bool, err e
 	if err == nil && f.interimIsDue(g) {
 		err = f.tellLive(ctx, group, g, nat.Interim)
 	}
-	return next != g.at || len(events) > 0, err
+	return more, err
 }
 
 // interimIsDue reports whether the blocks in service are to be told again. While the collector is

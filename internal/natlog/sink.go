@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/natlog/wire"
 )
 
 // Options are those of a Sink.
@@ -38,7 +38,6 @@ const (
 	defaultTemplateInterval = time.Minute
 	defaultTemplateMessages = 20
 	defaultBatch            = 500
-	examplePEN              = 32473
 
 	leastWait = 500 * time.Millisecond // before the first attempt after a failure
 	mostWait  = 30 * time.Second       // before an attempt, after many
@@ -98,7 +97,7 @@ func Open(o Options) (*Sink, error) {
 	}
 	o.TemplateInterval = cmp.Or(o.TemplateInterval, defaultTemplateInterval)
 	o.TemplateMessages = cmp.Or(o.TemplateMessages, defaultTemplateMessages)
-	o.PEN = cmp.Or(o.PEN, examplePEN)
+	o.PEN = cmp.Or(o.PEN, wire.ExamplePEN)
 	o.Batch = cmp.Or(o.Batch, defaultBatch)
 	s := &Sink{target: t, log: o.Log.With("collector", t.String(), "protocol", string(o.Protocol)), wake: make(chan struct{}, 1)}
 	s.carrier = newCarrier(t, &o)
@@ -310,7 +309,7 @@ func (d *delivery) succeed(events int) {
 // pause before the next attempt.
 func (d *delivery) fail(err error) time.Duration {
 	s := d.sink
-	err = errors.Join(err, ignoreClosed(s.carrier.close()))
+	err = errors.Join(err, s.carrier.close())
 	s.mu.Lock()
 	s.stats.Failures++
 	s.stats.LastError = err
@@ -322,11 +321,4 @@ func (d *delivery) fail(err error) time.Duration {
 	pause := d.wait
 	d.wait = min(2*d.wait, mostWait)
 	return pause
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
 }

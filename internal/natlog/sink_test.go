@@ -444,14 +444,14 @@ func TestAbsentCollectorHoldsNobodyUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	w := newSinkTest(t, Options{Protocol: Syslog, Target: "tcp://" + l.Addr().String(), SpoolSize: leastSpool})
+	w := newSinkTest(t, Options{Protocol: Syslog, Target: "tcp://" + l.Addr().String(), SpoolSize: LeastSpool})
 	w.boot()
 	const n = 20_000
 	for i := range n / 1000 {
 		w.append(1000*i, 1000)
 	}
 	stats, err := w.sink.Stats()
-	if err != nil || stats.Dropped+stats.SpoolEvents != n || stats.Dropped == 0 || stats.SpoolOctets > leastSpool {
+	if err != nil || stats.Dropped+stats.SpoolEvents != n || stats.Dropped == 0 || stats.SpoolOctets > LeastSpool {
 		t.Errorf("the figures are %+v, %v", stats, err)
 	}
 	if position, err := w.sink.Position("default"); position != strconv.Itoa(n) || err != nil {

@@ -17,8 +17,10 @@ import (
 const (
 	chunkEvents = 512              // events of one chunk at most: what is sent and removed together
 	openWithin  = 10 * time.Second // bounds the wait for another process that has the spool
-	leastSpool  = 1 << 20          // octets of the smallest spool
 )
+
+// LeastSpool is the size of the smallest spool, in octets.
+const LeastSpool = 1 << 20
 
 // The buckets of the file, and the keys of bucket "counts".
 var (
@@ -49,8 +51,8 @@ type chunk struct {
 type spoolCounts struct{ size, events, dropped uint64 }
 
 func openSpool(path string, most int64) (*spool, error) {
-	if most < leastSpool {
-		return nil, fmt.Errorf("a spool of %d octets is too small; give it at least %d", most, int64(leastSpool))
+	if most < LeastSpool {
+		return nil, fmt.Errorf("a spool of %d octets is too small; give it at least %d", most, int64(LeastSpool))
 	}
 	var db *bbolt.DB
 	err := guarded(func() (err error) {

@@ -112,13 +112,13 @@ func TestSpoolKeepsOrderAndPositions(t *testing.T) {
 
 func TestSpoolIsBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "spool")
-	s := openTest(t, path, leastSpool)
+	s := openTest(t, path, LeastSpool)
 	const rounds = 40
 	for i := range rounds {
 		mustAppend(t, s, strconv.Itoa(i), eventsFrom(i*chunkEvents, chunkEvents))
 	}
 	c, err := s.counts()
-	if err != nil || c.size > leastSpool || c.size < leastSpool/2 {
+	if err != nil || c.size > LeastSpool || c.size < LeastSpool/2 {
 		t.Fatalf("%d octets, %v", c.size, err)
 	}
 	got := all(t, s)
@@ -129,7 +129,7 @@ func TestSpoolIsBounded(t *testing.T) {
 		t.Error("the oldest did not make room")
 	}
 	file, err := os.Stat(path)
-	if err != nil || file.Size() > 4*leastSpool {
+	if err != nil || file.Size() > 4*LeastSpool {
 		t.Errorf("the file has %d octets, %v", file.Size(), err)
 	}
 }

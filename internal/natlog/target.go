@@ -73,6 +73,9 @@ func parseTarget(p Protocol, text string) (*target, error) {
 	}
 	slices.Sort(schemes)
 	u, err := url.Parse(text)
+	if err == nil {
+		u.Host = strings.ToLower(u.Host)
+	}
 	if err != nil && !strings.Contains(text, "@") {
 		return nil, fmt.Errorf("the collector %q is no address; write %sHOST:PORT", text, schemes[0])
 	}
