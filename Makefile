@@ -54,7 +54,7 @@ bench: setup
 conformance: setup
 	$(GO) run ./test/conformance/report -o docs/conformance.md
 
-## e2e: the main job across containers
+## e2e: the scenarios of e2e/scenarios across containers
 e2e: setup build
 	e2e/run.sh
 

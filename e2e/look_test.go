@@ -3,14 +3,17 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
-	"testing"
 	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sessiond/sessiond/internal/netlab"
 )
@@ -32,143 +35,92 @@ func (b binding) holds(a netip.AddrPort) bool {
 
 func (b binding) is(state string) bool { return strings.HasSuffix(b.State, state) }
 
-// ctl runs sessionctl in the daemon's namespace.
-func (s *stack) ctl(t *testing.T, args ...string) []byte {
-	t.Helper()
-	out, err := s.sessiond.ns.Output(testContext(t), s.sessionctl, args...)
+// ctl runs sessionctl where the operators sit.
+func ctl(args ...string) (string, error) {
+	id, err := containerOf("noc")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
-	return out
+	return docker(append([]string{"exec", id, "sessionctl"}, args...)...)
 }
 
 // bindings returns the bindings of an inside address, the held ones too.
-func (s *stack) bindings(t *testing.T, inside netip.Addr) []binding {
-	t.Helper()
-	out := s.ctl(t, "-o", "json", "binding", "list", "--inside", inside.String())
+func (s *stack) bindings(inside netip.Addr) ([]binding, error) {
+	out, err := ctl("-o", "json", "binding", "list", "--inside", inside.String())
+	if err != nil {
+		return nil, err
+	}
 	var all []binding
-	for line := range bytes.Lines(out) {
+	for line := range strings.Lines(out) {
 		var b binding
-		if err := json.Unmarshal(line, &b); err != nil {
-			t.Fatalf("binding list: %v: %s", err, line)
+		if err := json.Unmarshal([]byte(line), &b); err != nil {
+			return nil, fmt.Errorf("binding list: %w: %s", err, line)
 		}
 		all = append(all, b)
 	}
-	return all
-}
-
-// awaitState waits until the address has one binding in the state, and returns
-// it.
-func (s *stack) awaitState(t *testing.T, inside netip.Addr, state string, within time.Duration) binding {
-	t.Helper()
-	var found binding
-	eventually(t, within, func() error {
-		all := s.bindings(t, inside)
-		if len(all) != 1 || !all[0].is(state) {
-			return fmt.Errorf("bindings of %v are %+v, not one %s", inside, all, state)
-		}
-		found = all[0]
-		return nil
-	})
-	return found
-}
-
-// awaitFree waits until the address has no binding any more.
-func (s *stack) awaitFree(t *testing.T, inside netip.Addr, within time.Duration) {
-	t.Helper()
-	eventually(t, within, func() error {
-		if all := s.bindings(t, inside); len(all) > 0 {
-			return fmt.Errorf("bindings of %v: %+v", inside, all)
-		}
-		return nil
-	})
+	return all, nil
 }
 
 // traces returns the state in the daemon's kernel of an inside address: conntrack entries
 // that have it in either tuple, and nftables elements that name it.
-func (s *stack) traces(t *testing.T, inside netip.Addr) []string {
-	t.Helper()
-	found, err := s.sessiond.ns.Conntrack(testContext(t), inside)
+func (s *stack) traces(inside netip.Addr) ([]string, error) {
+	ctx, cancel := aMinute()
+	defer cancel()
+	found, err := s.cgn.ns.Conntrack(ctx, inside)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	ruleset, err := s.sessiond.ns.NftJSON(testContext(t))
+	ruleset, err := s.cgn.ns.NftJSON(ctx)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if strings.Contains(string(ruleset), `"`+inside.String()+`"`) {
 		found = append(found, "an nftables element")
 	}
-	return found
+	return found, nil
 }
 
-// awaitNoTrace waits until the kernel has no state of the address.
-func (s *stack) awaitNoTrace(t *testing.T, inside netip.Addr, within time.Duration) {
-	t.Helper()
-	eventually(t, within, func() error {
-		if found := s.traces(t, inside); len(found) > 0 {
-			return fmt.Errorf("of %v there is %q", inside, found)
-		}
-		return nil
-	})
-}
-
-func (s *stack) recordKey(inside netip.Addr) string {
-	return "sessiond:{default}:sub:" + inside.String()
-}
-
-// redisCLI runs redis-cli in the namespace of Redis.
-func (s *stack) redisCLI(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := s.redis.ns.Output(testContext(t), "redis-cli", args...)
+// redisCLI runs redis-cli in the container of Redis.
+func redisCLI(args ...string) (string, error) {
+	id, err := containerOf("redis")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
-	return strings.TrimSpace(string(out))
+	return docker(append([]string{"exec", id, "redis-cli"}, args...)...)
 }
 
-// capture starts to capture the packets that reach the internet host.
-func (s *stack) capture(t *testing.T) *netlab.Capture {
-	t.Helper()
+// A capture is the packets that reach the internet host.
+type capture struct{ *netlab.Capture }
+
+// startCapture ends the script if there can be none.
+func (s *stack) startCapture(ts *testscript.TestScript) *capture {
 	c, err := s.internet.ns.Capture("eth0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return c
+	ts.Check(err)
+	return &capture{c}
 }
 
-// checkCaptured fails the test if an unwanted packet was captured, once all packets in
-// flight have been.
-func (s *stack) checkCaptured(t *testing.T, c *netlab.Capture, what string, unwanted func(netlab.Packet) bool) {
-	t.Helper()
-	if err := c.Settle(testContext(t), s.sessiond.ns, s.remote); err != nil {
-		t.Fatal(err)
+// check fails if an unwanted packet was captured, once all packets in flight have been.
+func (c *capture) check(s *scenario, what string, unwanted func(netlab.Packet) bool) error {
+	ctx, cancel := aMinute()
+	defer cancel()
+	if err := c.Settle(ctx, s.cgn.ns, s.echo.Addr()); err != nil {
+		return err
 	}
 	if dropped, err := c.Dropped(); dropped > 0 || err != nil {
-		t.Errorf("capture is incomplete: %d dropped, %v", dropped, err)
+		return fmt.Errorf("the capture is incomplete: %d dropped, %w", dropped, err)
 	}
-	if leaks := c.Matching(unwanted); len(leaks) > 0 {
-		t.Errorf("%s: %d packets, the first %+v", what, len(leaks), leaks[0])
+	if found := c.Matching(unwanted); len(found) > 0 {
+		return fmt.Errorf("%s: %d packets, the first %+v", what, len(found), found[0])
 	}
-}
-
-// countFlows returns the number of flows that the internet host has seen so far.
-func (s *stack) countFlows(t *testing.T) int {
-	t.Helper()
-	all, err := s.internet.Flows(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(all)
+	return nil
 }
 
 // pingSeen returns the ping with the payload as the internet host saw it.
-func (s *stack) pingSeen(t *testing.T, payload string) netip.AddrPort {
-	t.Helper()
-	var source netip.AddrPort
-	eventually(t, 5*time.Second, func() error {
-		seen, err := s.internet.Seen(testContext(t))
+func (s *stack) pingSeen(payload string) (source netip.AddrPort, err error) {
+	ctx, cancel := aMinute()
+	defer cancel()
+	err = eventually(5*time.Second, func() error {
+		seen, err := s.internet.Seen(ctx)
 		if err != nil {
 			return err
 		}
@@ -179,5 +131,81 @@ func (s *stack) pingSeen(t *testing.T, payload string) netip.AddrPort {
 		source = netip.AddrPortFrom(seen.Pings[i].Source, seen.Pings[i].ID)
 		return nil
 	})
-	return source
+	return source, err
+}
+
+// metric waits until Prometheus has the value for an expression that yields one.
+//
+//	metric EXPRESSION VALUE [WITHIN]
+func (s *scenario) metric(args []string) error {
+	if err := usage(args, "metric EXPRESSION VALUE [WITHIN]", 2, 3); err != nil {
+		return err
+	}
+	limit, err := within(args, 2, 30*time.Second)
+	if err != nil {
+		return err
+	}
+	return eventually(limit, func() error {
+		got, err := query(s.prometheus, args[0])
+		if err == nil && got != args[1] {
+			err = fmt.Errorf("%s is %s, want %s; alerts:%s", args[0], got, args[1], firing(s.prometheus))
+		}
+		return err
+	})
+}
+
+// firing returns the names of the alerts that fire.
+func firing(at netip.AddrPort) string {
+	got, err := http.Get("http://" + at.String() + "/api/v1/alerts")
+	if err != nil {
+		return " " + err.Error()
+	}
+	defer got.Body.Close()
+	var answer struct {
+		Data struct {
+			Alerts []struct {
+				State  string
+				Labels struct{ Alertname string }
+			}
+		}
+	}
+	if err := json.NewDecoder(got.Body).Decode(&answer); err != nil {
+		return " " + err.Error()
+	}
+	var names strings.Builder
+	for _, a := range answer.Data.Alerts {
+		if a.State == "firing" {
+			names.WriteString(" " + a.Labels.Alertname)
+		}
+	}
+	return names.String()
+}
+
+// query returns the value of an expression, as Prometheus writes it.
+func query(at netip.AddrPort, expression string) (string, error) {
+	ctx, cancel := aMinute()
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+at.String()+"/api/v1/query", nil)
+	if err != nil {
+		return "", err
+	}
+	r.URL.RawQuery = url.Values{"query": {expression}}.Encode()
+	got, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer got.Body.Close()
+	text, err := io.ReadAll(got.Body)
+	if err != nil {
+		return "", err
+	}
+	var answer struct {
+		Data struct {
+			Result []struct{ Value [2]any }
+		}
+	}
+	if err := json.Unmarshal(text, &answer); err != nil || len(answer.Data.Result) != 1 {
+		return "", fmt.Errorf("%s: not one value: %s", expression, text)
+	}
+	return fmt.Sprint(answer.Data.Result[0].Value[1]), nil
 }

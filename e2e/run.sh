@@ -1,7 +1,7 @@
 #!/bin/bash
-# The main job across containers: builds the images, starts docker-compose.yml
-# with e2e/compose.yml under a project name of its own, runs the Go tests of
-# this directory against it, and takes everything down again.
+# The scenarios across containers: starts the lab of deploy/lab under a project name of its
+# own, runs the Go tests of this directory against it, and takes everything down again, also
+# where this script is killed.
 #
 #	e2e/run.sh [go test flags]        needs root, a Docker engine and bin/*
 #
@@ -22,11 +22,11 @@ for program in bin/sessiond bin/sessionctl bin/labhost; do
 done
 
 if [ -n "${COMPOSE:-}" ]; then
-	read -ra compose <<<"$COMPOSE"
+	compose=$COMPOSE
 elif docker compose version >/dev/null 2>&1; then
-	compose=(docker compose)
+	compose="docker compose"
 elif command -v docker-compose >/dev/null; then
-	compose=(docker-compose)
+	compose=docker-compose
 else
 	fail "neither docker compose nor docker-compose is here"
 fi
@@ -36,7 +36,7 @@ free_slot() {
 	local subnets slot
 	subnets=$(docker network ls -q | xargs docker network inspect -f '{{range .IPAM.Config}}{{.Subnet}} {{end}}')
 	for slot in $(seq $(($$ % 256)) 255) $(seq 0 255); do
-		if ! grep -qE "(100\.64|198\.18)\.$slot\.0/" <<<"$subnets"; then
+		if ! grep -qE "(100\.64|198\.18|10\.91|10\.92)\.$slot\.0/" <<<"$subnets"; then
 			echo "$slot"
 			return
 		fi
@@ -44,63 +44,59 @@ free_slot() {
 	fail "every subnet is taken; remove networks of earlier runs"
 }
 
-export E2E_PROJECT=sessiond-e2e-$$
-images=("$E2E_PROJECT-labhost" "$E2E_PROJECT-sessiond") # named so in compose.yml
-E2E_SLOT=$(free_slot)
-export E2E_SLOT
-export SESSIOND_RADIUS_LISTEN=127.0.0.1:0 # any port: the BNG comes by the network
+export E2E_PROJECT=sessiond-e2e-$$ E2E_COMPOSE_COMMAND=$compose
+export E2E_COMPOSE="$compose -p $E2E_PROJECT -f deploy/lab/compose.yaml"
+export LAB_NAME=$E2E_PROJECT # of the images
+LAB=$(free_slot)
+mkdir -p e2e/.work
+work=$(mktemp -d "$PWD/e2e/.work/run.XXXXXX")
+export LAB LAB_CONFIG=$work/config # the folder of sessiond's configuration, which a scenario edits
+export SESSIOND_RADIUS_LISTEN=127.0.0.1:0
 export DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-0} COMPOSE_DOCKER_CLI_BUILD=${COMPOSE_DOCKER_CLI_BUILD:-0}
+mkdir "$LAB_CONFIG"
+cp deploy/lab/sessiond.yaml "$LAB_CONFIG"
 
-in_project() {
-	"${compose[@]}" -p "$E2E_PROJECT" -f docker-compose.yml -f e2e/compose.yml "$@"
-}
+# The keeper outlives this script, whatever ends it, and takes everything down. It has the reading
+# end of a pipe whose writing end nobody but this script has.
+mkfifo "$work/alive"
+setsid bash e2e/take-down.sh "$work" <"$work/alive" >/dev/null 2>&1 &
+keeper=$!
+exec 9>"$work/alive"
 
-tests=
-take_down() {
+finish() {
 	local status=$?
 	trap - EXIT
-	if [ -n "$tests" ]; then
-		kill -- "-$tests" 2>/dev/null || true
-	fi
 	if [ "$status" != 0 ]; then
-		in_project ps -a >&2 || true
-		in_project logs --no-color --tail 200 >&2 || true
+		$E2E_COMPOSE ps -a >&2 9>&- || true
+		$E2E_COMPOSE logs --no-color --tail 200 >&2 9>&- || true
 	fi
 	if [ "${KEEP:-}" = 1 ]; then
-		echo "e2e: left standing: project $E2E_PROJECT, E2E_SLOT=$E2E_SLOT" >&2
-	else
-		{ in_project down --volumes --remove-orphans --timeout 5 && docker rmi "${images[@]}"; } >"$log" 2>&1 || {
-			echo "e2e: could not take down project $E2E_PROJECT:" >&2
-			cat "$log" >&2
-		}
+		echo keep >&9
+		echo "e2e: left standing: LAB=$LAB LAB_NAME=$LAB_NAME $E2E_COMPOSE" >&2
 	fi
-	rm -f "$log"
-	if [ "${KEEP:-}" != 1 ]; then
-		rm -rf "$E2E_CONFIG"
-		rmdir --ignore-fail-on-non-empty e2e/.work
-	fi
+	exec 9>&-
+	wait "$keeper" || {
+		echo "e2e: could not take down project $E2E_PROJECT" >&2
+		status=1
+	}
 	exit "$status"
 }
-log=$(mktemp)
-mkdir -p e2e/.work
-E2E_CONFIG=$(mktemp -d "$PWD/e2e/.work/config.XXXXXX") # the folder of sessiond's configuration, which a test edits
-export E2E_CONFIG
-trap take_down EXIT
+trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-cp e2e/sessiond.yaml "$E2E_CONFIG"
 
-scripts/redis-image.sh redis:7
-echo "e2e: ${compose[*]} up, project $E2E_PROJECT"
-if ! { docker build -t "${images[0]}" -f e2e/Dockerfile . && in_project up -d --build; } >"$log" 2>&1; then
-	cat "$log" >&2
+scripts/local-image.sh redis:7 prom/prometheus:v2.42.0 9>&-
+echo "e2e: $compose up, project $E2E_PROJECT"
+if ! $E2E_COMPOSE up -d --build >"$work/log" 2>&1 9>&-; then
+	cat "$work/log" >&2
 	fail "the containers did not start"
 fi
 
-# In the background, and a process group of its own: so that a signal takes
-# everything down at once.
+# In the background, and a process group of its own: so that a signal takes everything down at
+# once.
 set -m
-CGO_ENABLED=0 go test -trimpath -tags e2e -count 1 -timeout 10m -v "$@" ./e2e &
+CGO_ENABLED=0 go test -trimpath -tags e2e -count 1 -parallel 1 -timeout 10m -v "$@" ./e2e 9>&- &
 tests=$!
 set +m
+echo "$tests" >&9
 wait "$tests"

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -24,50 +25,60 @@ type host struct {
 	ns *netlab.Namespace
 }
 
-// A stack is the set of containers that run.sh has started.
-type stack struct {
-	redis, sessiond, bng, subscriber, internet host
+// A subscriber is a host behind the CGN.
+type subscriber struct {
+	host
+	inside netip.Addr
+}
 
-	alice, bob netip.Addr     // inside addresses of the subscriber's host
-	remote     netip.Addr     // the internet host's
-	echo       netip.AddrPort // its echo servers
-	flows      netip.AddrPort // address that takes flows
+// A stack is the set of containers of a lab that run.sh has started. Containers that scripts
+// replace (sessiond, Redis) are not kept here, but looked up.
+type stack struct {
+	cgn, bng, internet host
+	subscribers        map[string]subscriber // by service, which is the User-Name too
+
+	echo       netip.AddrPort // the internet host's echo servers
+	flowsAt    netip.AddrPort // its address that takes flows
+	slot       string         // the third octet of the lab's subnets
+	prometheus netip.AddrPort
 	pool       netip.Prefix
 	blockSize  uint16
-	sessionctl string
 }
 
 func newStack(t *testing.T) *stack {
 	t.Helper()
-	slot := os.Getenv("E2E_SLOT")
-	if slot == "" {
-		t.Fatal("no E2E_SLOT: run these tests by e2e/run.sh")
+	slot := os.Getenv("LAB")
+	if slot == "" || os.Getenv("E2E_PROJECT") == "" {
+		t.Fatal("no LAB: run these tests by e2e/run.sh")
 	}
+	remote := netip.MustParseAddr("198.18." + slot + ".10")
 	s := &stack{
-		alice:      netip.MustParseAddr("100.64." + slot + ".10"),
-		bob:        netip.MustParseAddr("100.64." + slot + ".11"),
-		remote:     netip.MustParseAddr("198.18." + slot + ".10"),
-		pool:       netip.MustParsePrefix("198.51.100.0/28"),
-		blockSize:  512,
-		sessionctl: "../bin/sessionctl",
+		echo: netip.AddrPortFrom(remote, 7007), flowsAt: netip.AddrPortFrom(remote, 7000),
+		prometheus: netip.MustParseAddrPort("10.91." + slot + ".40:9090"),
+		slot:       slot, pool: netip.MustParsePrefix("198.51.100.0/28"), blockSize: 512,
+		subscribers: map[string]subscriber{},
 	}
-	s.echo, s.flows = netip.AddrPortFrom(s.remote, 7007), netip.AddrPortFrom(s.remote, 7000)
-	for service, h := range map[string]*host{
-		"redis": &s.redis, "sessiond": &s.sessiond, "bng": &s.bng,
-		"subscriber": &s.subscriber, "internet": &s.internet,
-	} {
+	for service, h := range map[string]*host{"cgn": &s.cgn, "bng": &s.bng, "internet": &s.internet} {
 		*h = newHost(t, service)
+	}
+	for service, address := range map[string]string{"alice": ".10", "bob": ".11"} {
+		s.subscribers[service] = subscriber{newHost(t, service), netip.MustParseAddr("100.64." + slot + address)}
+	}
+	if err := s.awaitHealthy("sessiond", time.Minute); err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
 
 func newHost(t *testing.T, service string) host {
 	t.Helper()
-	var pid int
-	eventually(t, 60*time.Second, func() (err error) {
-		pid, err = running(service)
-		return err
-	})
+	if err := (*stack)(nil).awaitHealthy(service, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := pidOf(service)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ns, err := netlab.OfProcess(pid)
 	if err != nil {
 		t.Fatal(err)
@@ -80,27 +91,50 @@ func newHost(t *testing.T, service string) host {
 	return host{Client: c, ns: ns}
 }
 
-// running returns the pid of a service's container once it runs and, if it has
-// a health check, is healthy.
-func running(service string) (int, error) {
-	id, err := container(service)
+// user returns a subscriber by User-Name.
+func (s *stack) user(name string) (subscriber, error) {
+	h, ok := s.subscribers[name]
+	if !ok {
+		return subscriber{}, usageError(fmt.Sprintf("%q is no subscriber of the lab", name))
+	}
+	return h, nil
+}
+
+// awaitHealthy waits until a service's container runs and, if it has a health check, is
+// healthy.
+func (*stack) awaitHealthy(service string, within time.Duration) error {
+	return eventually(within, func() error {
+		health, err := healthOf(service)
+		if err == nil && health != "healthy" {
+			err = fmt.Errorf("%s is %s", service, health)
+		}
+		return err
+	})
+}
+
+// healthOf returns what the engine says about the health of a service's container.
+func healthOf(service string) (string, error) {
+	id, err := containerOf(service)
+	if err != nil {
+		return "", err
+	}
+	return docker("inspect", "-f", "{{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}}", id)
+}
+
+func pidOf(service string) (int, error) {
+	id, err := containerOf(service)
 	if err != nil {
 		return 0, err
 	}
-	state, err := docker("inspect", "-f",
-		"{{.State.Pid}} {{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}}", id)
+	pid, err := docker("inspect", "-f", "{{.State.Pid}}", id)
 	if err != nil {
 		return 0, err
-	}
-	pid, health, _ := strings.Cut(state, " ")
-	if health != "healthy" {
-		return 0, fmt.Errorf("%s is %s", service, health)
 	}
 	return strconv.Atoi(pid)
 }
 
-// container returns the id of a service's container.
-func container(service string) (string, error) {
+// containerOf returns the id of a service's container that runs.
+func containerOf(service string) (string, error) {
 	id, err := docker("ps", "-q",
 		"--filter", "label=com.docker.compose.project="+os.Getenv("E2E_PROJECT"),
 		"--filter", "label=com.docker.compose.service="+service)
@@ -113,31 +147,26 @@ func container(service string) (string, error) {
 func docker(args ...string) (string, error) {
 	out, err := exec.Command("docker", args...).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("docker %s: %w: %s", args[0], err, out)
+		return "", fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return strings.TrimSpace(string(out)), nil
 }
 
-// eventually calls try until it returns nil, and fails the test after the given time.
-func eventually(t *testing.T, within time.Duration, try func() error) {
-	t.Helper()
-	deadline := time.After(within)
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("not within %v: %v", within, err)
-		case <-time.After(50 * time.Millisecond):
-		}
+// compose runs the compose command of run.sh, with its project and files.
+func compose(args ...string) error {
+	words := strings.Fields(os.Getenv("E2E_COMPOSE"))
+	if len(words) == 0 {
+		return errors.New("no E2E_COMPOSE: run these tests by e2e/run.sh")
 	}
+	cmd := exec.Command(words[0], append(words[1:], args...)...)
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("compose %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
 }
 
-// testContext is valid in cleanups too, unlike that of the test.
-func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
+// aMinute returns a context for one step.
+func aMinute() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), time.Minute)
 }

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net/http"
+	"os"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,11 +17,11 @@ import (
 )
 
 // bng is an access router that reports the begin and end of its subscribers'
-// sessions.
+// sessions, to all of its accounting servers.
 type bng struct {
 	network network
 	control string
-	server  string
+	servers []string
 	secret  string
 	nas     string
 	timeout time.Duration
@@ -33,8 +38,9 @@ func newBNG() *cobra.Command {
 	}
 	h.network.flags(cmd.Flags())
 	fs := cmd.PersistentFlags()
-	fs.StringVar(&h.server, "server", "127.0.0.1:1813", "send accounting to `HOST:PORT`")
-	fs.StringVar(&h.secret, "secret", "", "shared `SECRET`")
+	fs.StringSliceVar(&h.servers, "server", strings.Split(cmp.Or(os.Getenv("LABHOST_SERVERS"), "127.0.0.1:1813"), ","),
+		"send accounting to `HOST:PORT`; may be repeated (LABHOST_SERVERS, by commas)")
+	fs.StringVar(&h.secret, "secret", os.Getenv("LABHOST_SECRET"), "shared `SECRET` (LABHOST_SECRET)")
 	fs.StringVar(&h.nas, "nas", "bng1", "send this `NAS-IDENTIFIER`")
 	fs.DurationVar(&h.timeout, "timeout", 3*time.Second, "retransmit after this `time` without a reply")
 	fs.IntVar(&h.tries, "tries", 3, "send a request at most `N` times")
@@ -75,23 +81,41 @@ func (h *bng) run(ctx context.Context) error {
 	return serve(ctx, h.control, mux)
 }
 
-// report sends one request from a new socket, like a BNG that restarts between
-// any two.
+// report sends one request to each server. It fails if none acknowledges it.
 func (h *bng) report(ctx context.Context, _ *http.Request, a labapi.Account) (labapi.Reported, error) {
 	request, err := requestOf(a, h.nas)
 	if err != nil {
 		return labapi.Reported{}, err
 	}
-	client, err := acctclient.Dial(ctx, h.server, "", acctclient.Options{
+	began := time.Now()
+	failures := make([]error, len(h.servers))
+	var all sync.WaitGroup
+	for i, server := range h.servers {
+		all.Go(func() { failures[i] = h.send(ctx, server, request) })
+	}
+	all.Wait()
+	reported := labapi.Reported{Milliseconds: float64(time.Since(began)) / float64(time.Millisecond)}
+	for _, err := range failures {
+		if err == nil {
+			reported.Acknowledged++
+		}
+	}
+	if reported.Acknowledged == 0 {
+		return reported, errors.Join(failures...)
+	}
+	return reported, nil
+}
+
+// send sends one request from a new socket, like a BNG that restarts between any two.
+func (h *bng) send(ctx context.Context, server string, request acctclient.Request) error {
+	client, err := acctclient.Dial(ctx, server, "", acctclient.Options{
 		Secret:        []byte(h.secret),
 		Timeout:       h.timeout,
 		Transmissions: h.tries,
 	})
 	if err != nil {
-		return labapi.Reported{}, err
+		return err
 	}
 	defer client.Close()
-	began := time.Now()
-	err = client.Account(ctx, request)
-	return labapi.Reported{Milliseconds: float64(time.Since(began)) / float64(time.Millisecond)}, err
+	return client.Account(ctx, request)
 }

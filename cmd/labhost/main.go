@@ -27,7 +27,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newBNG(), newInternet(), newSubscriber(), newRoute())
+	root.AddCommand(newBNG(), newInternet(), newSubscriber(), newRoute(), newStay(), newAsk())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	return root.ExecuteContext(ctx)

@@ -42,6 +42,25 @@ func newRoute() *cobra.Command {
 	return cmd
 }
 
+// newStay returns the command of a host that does nothing by itself.
+func newStay() *cobra.Command {
+	var n network
+	cmd := &cobra.Command{
+		Use:   "stay",
+		Short: "Set up addresses, routes and interface names, then stay until a signal",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := n.setUp(cmd.Context()); err != nil {
+				return err
+			}
+			<-cmd.Context().Done()
+			return nil
+		},
+	}
+	n.flags(cmd.Flags())
+	return cmd
+}
+
 // setUp applies the flags to the namespace of the process.
 func (n *network) setUp(ctx context.Context) error {
 	here := netlab.Current()

@@ -32,6 +32,30 @@ func newSubscriber() *cobra.Command {
 	return cmd
 }
 
+// newAsk returns the command with which a person sees what the internet sees.
+func newAsk() *cobra.Command {
+	p := labapi.Probe{Milliseconds: 3000}
+	cmd := &cobra.Command{
+		Use:   "ask ADDRESS:PORT",
+		Short: "Ask an echo server for the address and port that it sees, and print them",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if p.To, err = netip.ParseAddrPort(args[0]); err != nil {
+				return err
+			}
+			p.From = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+			answer, err := ask(cmd.Context(), nil, p)
+			if err != nil {
+				return fmt.Errorf("no answer from %v: %w", p.To, err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), answer.Seen)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&p.Network, "network", "tcp4", "`NETWORK`: tcp4 or udp4")
+	return cmd
+}
+
 func (h *subscriber) run(ctx context.Context) error {
 	if err := h.network.setUp(ctx); err != nil {
 		return err

@@ -66,7 +66,8 @@ type Account struct {
 	NAS            string     `json:"nas"` // instead of the BNG's own name
 }
 
-// Reported is the time until the acknowledgment.
+// Reported is the time until the acknowledgments, and how many servers sent one.
 type Reported struct {
 	Milliseconds float64 `json:"milliseconds"`
+	Acknowledged int     `json:"acknowledged"`
 }
