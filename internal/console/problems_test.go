@@ -136,7 +136,7 @@ type partFails struct {
 	err error
 }
 
-func (b *partFails) RefuseRemovals(ctx context.Context, _ inspect.RemovalFilter) (int, error) {
+func (b *partFails) RefuseRemovals(ctx context.Context, _ inspect.RemovalFilter, _ string) (int, error) {
 	audit.From(ctx).Wrote()
 	return 64, b.err
 }

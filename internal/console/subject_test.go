@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/sessiond/sessiond/internal/access"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
@@ -95,5 +98,48 @@ func TestEndOfANamelessRecord(t *testing.T) {
 	form.Set("reason", "ticket 7")
 	if done := v.get(v.post(end, form).location); !strings.Contains(done.body, "1 subscriber ended.") {
 		t.Errorf("the present version: %s", words(t, done.body))
+	}
+}
+
+// TestDecisionsAreAboutTheirPage: a form decides about the removals that its page counted. When others are
+// held by then it changes nothing, and its page comes again with the present ones; the form of a change of
+// which a part may be made stays as it is.
+func TestDecisionsAreAboutTheirPage(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"removals/confirm", "removals/refuse"} {
+		b := controltest.Scene()
+		var calls failingCalls
+		s := siteOf(t, b, false, func(o *Options) {
+			calls.ClientConnInterface = o.Calls
+			o.Calls = &calls
+		})
+		v := s.signedIn(access.Operator)
+		form := formIn(t, v.get(path+"?inside=0.0.0.0%2F0").body)
+		form.Set("reason", "ticket 7")
+		forged := with2(formIn(t, v.get(path+"?inside=0.0.0.0%2F0").body), "reason", "ticket 8", "etag", "")
+		if a := v.post(path, forged); a.code != http.StatusBadRequest || len(b.Orders) > 0 {
+			t.Errorf("%s without an etag: status %d:\n%s", path, a.code, words(t, a.body))
+		}
+		more := b.Waiting[0]
+		more.Kind, more.Record.Inside = inspect.RemovalHeld, more.Record.Inside.Next()
+		b.Waiting = append(b.Waiting, more)
+		before := b.State()
+		a := v.post(path, form)
+		text, next := words(t, a.body), formIn(t, a.body)
+		if a.code != http.StatusConflict || !strings.Contains(text, "2 subscribers would") || !strings.Contains(text, "Other removals are held than before") ||
+			b.State() != before || len(b.Orders) > 0 || next.Get("etag") == form.Get("etag") {
+			t.Errorf("%s with another removal: status %d, %d orders:\n%s", path, a.code, len(b.Orders), text)
+		}
+		next.Set("reason", "ticket 7")
+		calls.err = status.Error(codes.Unavailable, "after 1 removals: the database is away")
+		b.Waiting = b.Waiting[:len(b.Waiting)-1] // one is decided
+		if a := v.post(path, next); formIn(t, a.body).Get("etag") != next.Get("etag") || !strings.Contains(words(t, a.body), "1 subscriber would") {
+			t.Errorf("%s made in part: status %d:\n%s", path, a.code, words(t, a.body))
+		}
+		calls.err = nil
+		b.Waiting = append(b.Waiting, more)
+		if a := v.post(path, next); a.code != http.StatusSeeOther || len(b.Orders) != 1 {
+			t.Errorf("%s of the present ones: status %d, %d orders:\n%s", path, a.code, len(b.Orders), words(t, a.body))
+		}
 	}
 }
