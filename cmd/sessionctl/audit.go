@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,6 +26,8 @@ func (a auditCommands) listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the changes that callers ordered, newest first",
+		Long: "List the changes that callers ordered, newest first. Where a part of a Redis Cluster is away,\n" +
+			"the others are listed, and the trails that are missing are named: then the exit code is 3.",
 		Example: "  sessionctl audit list --from -1h\n" +
 			"  sessionctl audit list --from 14:00 --to 15:30\n" +
 			"  sessionctl audit list --method DeleteSubscribers -o json",
@@ -66,17 +70,31 @@ func (a auditCommands) list(ctx context.Context, req *pb.ListAuditRequest) error
 	}
 	out := newList(&a.printer, auditHeader, a.auditRow)
 	out.nobody = "no such change"
-	err = eachPage(ctx, func(ctx context.Context, token string) ([]*pb.AuditEntry, string, error) {
+	unread := map[string]string{}
+	err = eachPage(ctx, func(ctx context.Context, token string) (*pb.ListAuditResponse, string, error) {
 		ctx, cancel := a.bounded(ctx)
 		defer cancel()
 		req.PageToken = token
 		page, err := client.ListAudit(ctx, req)
-		return page.GetEntries(), page.GetNextPageToken(), err
-	}, out.addAll)
+		return page, page.GetNextPageToken(), err
+	}, func(page *pb.ListAuditResponse) error {
+		for _, u := range page.GetUnread() {
+			unread[u.GetTrail()] = unreadText(u.GetTrail(), u.GetProblem())
+		}
+		return out.addAll(page.GetEntries())
+	})
 	if err != nil {
 		return err
 	}
-	return out.end()
+	if err := out.end(); err != nil || len(unread) == 0 {
+		return err
+	}
+	return unreadError{"entries are missing: " + strings.Join(slices.Sorted(maps.Values(unread)), "; "), "the list has those of the other trails"}
+}
+
+// unreadText says that a trail cannot be read.
+func unreadText(trail, problem string) string {
+	return fmt.Sprintf("%s cannot be read: %s", trailName(trail), problem)
 }
 
 var auditHeader = []string{"AT", "ID", "ACTOR", "METHOD", "GROUP", "COUNT", "OUTCOME", "REASON", "OF"}
@@ -149,7 +167,7 @@ func verdict(trails []*pb.TrailCheck) error {
 	for _, t := range trails {
 		switch {
 		case t.GetUnread() != "":
-			unread = append(unread, fmt.Sprintf("%s cannot be read: %s", trailName(t), t.GetUnread()))
+			unread = append(unread, unreadText(t.GetTrail(), t.GetUnread()))
 		case t.GetFlaw() != pb.AuditFlaw_AUDIT_FLAW_UNSPECIFIED:
 			flaws = append(flaws, fmt.Sprintf("entry %s of the audit trail is not as it was written: %s", t.GetFlawId(), flaw(t)))
 		}
@@ -158,17 +176,17 @@ func verdict(trails []*pb.TrailCheck) error {
 		return errors.New(strings.Join(append(flaws, unread...), "; "))
 	}
 	if len(unread) > 0 {
-		return unreadError{strings.Join(unread, "; ")}
+		return unreadError{strings.Join(unread, "; "), "the other trails are as they were written"}
 	}
 	return nil
 }
 
 // trailName names a trail, or the names of those that are not known.
-func trailName(t *pb.TrailCheck) string {
-	if t.GetTrail() == "" {
+func trailName(trail string) string {
+	if trail == "" {
 		return "the list of trails of groups that are not configured"
 	}
-	return "trail " + t.GetTrail()
+	return "trail " + trail
 }
 
 func checkRow(t *pb.TrailCheck) []string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -37,6 +38,19 @@ func TestVerifyNamesTheUnread(t *testing.T) {
 	r = ctl(t, address, "", "audit", "verify")
 	if r.code != exitRefused || !strings.Contains(r.stderr, "entry default/1 of") || !strings.Contains(r.stderr, "trail east cannot be read") {
 		t.Errorf("with a flaw: code %d, %s", r.code, r.stderr)
+	}
+}
+
+// TestListNamesTheUnread: entries of trails that can be read are listed, and the others are an error.
+func TestListNamesTheUnread(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Audits.Unread = []audit.Unread{{Trail: "east", Err: errors.New("connection refused")}, {Err: errors.New("i/o timeout")}}
+	r := ctl(t, controltest.Serve(t, b, nil).Address, "", "audit", "list")
+	want := "entries are missing: the list of trails of groups that are not configured cannot be read: i/o timeout; trail east cannot be read: connection refused\n" +
+		"  the list has those of the other trails; repeat the command once Redis answers for all"
+	if r.code != exitUnreachable || !strings.Contains(r.stderr, want) || !strings.Contains(r.stdout, "default/1") {
+		t.Errorf("code %d, %s\n%s", r.code, r.stderr, r.stdout)
 	}
 }
 

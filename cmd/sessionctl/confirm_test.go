@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 func TestDeleteAsks(t *testing.T) {
@@ -34,7 +37,7 @@ func TestQuestionsCount(t *testing.T) {
 		"subscriber delete --nas bng1.example": "Delete 2 subscribers and end their NAT sessions? [y/N] ",
 		"session kill --inside 100.64.0.7":     "End 2 NAT sessions? [y/N] ",
 		"session kill --protocol icmp":         "End 1 NAT session? [y/N] ",
-		"removal confirm --group default":      "Carry out 1 held removal and end the NAT sessions? [y/N] ",
+		"removal confirm --group default":      "Carry out 1 held removal and end 2 NAT sessions? [y/N] ",
 		"removal refuse --nas bng1.example":    "Drop 1 held removal and keep the subscribers online? [y/N] ",
 		"removal refuse --group other":         "sessionctl: no such removal is held",
 		"subscriber delete --user nobody":      "sessionctl: no such subscriber is online",
@@ -44,6 +47,29 @@ func TestQuestionsCount(t *testing.T) {
 		if r.code != exitRefused || !strings.HasPrefix(r.stderr, want) {
 			t.Errorf("%s: exit %d, stderr %q", line, r.code, r.stderr)
 		}
+	}
+}
+
+// askedRemovals notes the etags of decisions.
+type askedRemovals struct {
+	*controltest.Backend
+	etags []string
+}
+
+func (b *askedRemovals) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter, etag string) (int, error) {
+	b.etags = append(b.etags, etag)
+	return b.Backend.ConfirmRemovals(ctx, f, etag)
+}
+
+// TestDecisionIsAboutTheCounted: the removals that the question counted are those that are carried out.
+func TestDecisionIsAboutTheCounted(t *testing.T) {
+	t.Parallel()
+	b := &askedRemovals{Backend: controltest.Scene()}
+	address := controltest.Serve(t, b.Backend, func(o *control.Options) { o.Removals = b }).Address
+	r := ctl(t, address, "y\n", "removal", "confirm", "--group", "default")
+	key := controltest.Scene().Waiting[0].Record.Key
+	if want := inspect.RemovalsEtag([]subscriber.Key{key}); r.code != exitDone || len(b.etags) != 1 || b.etags[0] != want {
+		t.Errorf("code %d, etags %q, want %s: %s", r.code, b.etags, want, r.stderr)
 	}
 }
 

@@ -27,7 +27,7 @@ func (e notReadyError) Error() string {
 }
 
 // unreadError is the daemon's report that it could not read a part of its database.
-type unreadError struct{ why string }
+type unreadError struct{ why, hint string }
 
 func (e unreadError) Error() string { return e.why }
 
@@ -97,7 +97,7 @@ func (a *app) explain(err error) (code int, message, hint string) {
 	}
 	var unread unreadError
 	if errors.As(err, &unread) {
-		return exitUnreachable, err.Error(), "the other trails are as they were written; repeat the command once Redis answers for all"
+		return exitUnreachable, err.Error(), unread.hint + "; repeat the command once Redis answers for all"
 	}
 	var answer interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &answer) {

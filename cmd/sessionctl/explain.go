@@ -65,7 +65,7 @@ func (a deskCommands) explanation(i int, e *pb.Explanation) error {
 		fmt.Fprintln(a.stdout)
 	}
 	for _, line := range e.GetAdvice() {
-		fmt.Fprintln(a.stdout, "* "+line)
+		fmt.Fprintln(a.stdout, "* "+a.broken(line, 2))
 	}
 	fmt.Fprintln(a.stdout)
 	if err := a.fields(a.explained(e)); err != nil {

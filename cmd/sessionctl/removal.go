@@ -142,7 +142,7 @@ func (a removalCommands) confirmCommand() *cobra.Command {
 		Short: "Carry out held removals: ends the subscribers' NAT sessions and frees their ports",
 		Example: "  sessionctl removal confirm --reason expired\n" +
 			"  sessionctl removal confirm --inside 0.0.0.0/0 --yes",
-	}, "Carry out %s and end the NAT sessions?", a.confirmHeld)
+	}, "Carry out %[1]s and end %[2]s?", a.confirmHeld)
 }
 
 func (a removalCommands) refuseCommand() *cobra.Command {
@@ -151,11 +151,11 @@ func (a removalCommands) refuseCommand() *cobra.Command {
 		Short: "Drop held removals: the subscribers stay online for another record_ttl",
 		Example: "  sessionctl removal refuse --nas bng1.example\n" +
 			"  sessionctl removal refuse --inside 0.0.0.0/0 --yes",
-	}, "Drop %s and keep the subscribers online?", a.refuseHeld)
+	}, "Drop %[1]s and keep the subscribers online?", a.refuseHeld)
 }
 
 // decisionCommand completes a command that decides about held removals.
-func (a removalCommands) decisionCommand(c *cobra.Command, question string, decide func(context.Context, *pb.RemovalFilter, orderFlags) error) *cobra.Command {
+func (a removalCommands) decisionCommand(c *cobra.Command, question string, decide func(context.Context, heldPick, orderFlags) error) *cobra.Command {
 	var pick removalFlags
 	var yes bool
 	var order orderFlags
@@ -165,11 +165,15 @@ func (a removalCommands) decisionCommand(c *cobra.Command, question string, deci
 		if err != nil {
 			return err
 		}
-		err = a.confirm(yes || order.validateOnly, func() (string, error) { return a.decisionQuestion(c.Context(), filter, question) })
+		held := heldPick{filter: filter}
+		err = a.confirm(yes || order.validateOnly, func() (text string, err error) {
+			text, held.etag, err = a.decisionQuestion(c.Context(), filter, question)
+			return text, err
+		})
 		if err != nil {
 			return err
 		}
-		return decide(c.Context(), filter, order)
+		return decide(c.Context(), held, order)
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	pick.register(a.completer, c)
@@ -177,21 +181,35 @@ func (a removalCommands) decisionCommand(c *cobra.Command, question string, deci
 	return c
 }
 
-func (a removalCommands) decisionQuestion(ctx context.Context, f *pb.RemovalFilter, question string) (string, error) {
-	n := 0
-	err := a.each(ctx, f, pb.RemovalKind_REMOVAL_KIND_HELD, func(page []*pb.Removal) error { n += len(page); return nil })
+// heldPick are the held removals that a decision is about. With the etag they are those that a
+// person was asked about.
+type heldPick struct {
+	filter *pb.RemovalFilter
+	etag   string
+}
+
+// decisionQuestion asks about the removals that are held now, and returns their etag.
+func (a removalCommands) decisionQuestion(ctx context.Context, f *pb.RemovalFilter, question string) (text, etag string, err error) {
+	client, err := a.removals()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	if n == 0 {
-		return "", errNoneHeld
+	ctx, cancel := a.bounded(ctx)
+	defer cancel()
+	res, err := client.ConfirmRemovals(ctx, &pb.ConfirmRemovalsRequest{Filter: f, ValidateOnly: true})
+	if err != nil {
+		return "", "", err
 	}
-	return fmt.Sprintf(question, plural(uint32(n), "held removal")), nil
+	if res.GetConfirmed() == 0 {
+		return "", "", errNoneHeld
+	}
+	text = fmt.Sprintf(question, plural(res.GetConfirmed(), "held removal"), plural(res.GetSessionsEnded(), "NAT session"))
+	return text, res.GetEtag(), nil
 }
 
 var errNoneHeld = errors.New("no such removal is held; see `sessionctl removal list`")
 
-func (a removalCommands) confirmHeld(ctx context.Context, f *pb.RemovalFilter, order orderFlags) error {
+func (a removalCommands) confirmHeld(ctx context.Context, held heldPick, order orderFlags) error {
 	client, err := a.removals()
 	if err != nil {
 		return err
@@ -199,7 +217,7 @@ func (a removalCommands) confirmHeld(ctx context.Context, f *pb.RemovalFilter, o
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	res, err := client.ConfirmRemovals(ctx, &pb.ConfirmRemovalsRequest{
-		Filter: f, Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
+		Filter: held.filter, Etag: held.etag, Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
 	})
 	if err != nil {
 		return err
@@ -217,7 +235,7 @@ func (a removalCommands) confirmHeld(ctx context.Context, f *pb.RemovalFilter, o
 	return err
 }
 
-func (a removalCommands) refuseHeld(ctx context.Context, f *pb.RemovalFilter, order orderFlags) error {
+func (a removalCommands) refuseHeld(ctx context.Context, held heldPick, order orderFlags) error {
 	client, err := a.removals()
 	if err != nil {
 		return err
@@ -225,7 +243,7 @@ func (a removalCommands) refuseHeld(ctx context.Context, f *pb.RemovalFilter, or
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	res, err := client.RefuseRemovals(ctx, &pb.RefuseRemovalsRequest{
-		Filter: f, Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
+		Filter: held.filter, Etag: held.etag, Reason: order.reason, RequestId: order.requestID, ValidateOnly: order.validateOnly,
 	})
 	if err != nil {
 		return err

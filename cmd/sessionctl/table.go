@@ -234,6 +234,16 @@ func (t *table) appendLast(to []byte, cell string, style textStyle, place int) [
 	return to
 }
 
+// broken breaks a text between words, at a terminal. It begins at a place in its line, and so do the
+// further lines.
+func (p *printer) broken(text string, place int) string {
+	room := p.stdout.columns() - place
+	if room < textColumn {
+		return text
+	}
+	return strings.Join(brokenLines(text, room), "\n"+strings.Repeat(" ", place))
+}
+
 // brokenLines breaks a text between words into lines of a width. A longer word has a line of its
 // own.
 func brokenLines(text string, room int) []string {

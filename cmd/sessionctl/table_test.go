@@ -132,6 +132,26 @@ func TestFittingColumns(t *testing.T) {
 	}
 }
 
+// TestAdviceFits: the advice of explain is broken between words at a terminal, and stays whole in a pipe.
+func TestAdviceFits(t *testing.T) {
+	t.Parallel()
+	server := controltest.Serve(t, controltest.Scene(), nil)
+	narrow, whole := ctlAt(t, server.Address, 30, 24, false, "explain", "alice"), ctl(t, server.Address, "", "explain", "alice")
+	advice, _, _ := strings.Cut(whole.stdout, "\n\n")
+	if narrow.code != exitDone || strings.Contains(narrow.stdout, advice) {
+		t.Errorf("code %d:\n%s", narrow.code, narrow.stdout)
+	}
+	broken, _, _ := strings.Cut(narrow.stdout, "\n\n")
+	if strings.ReplaceAll(broken, "\n  ", " ") != advice {
+		t.Errorf("%q became %q", advice, broken)
+	}
+	for line := range strings.Lines(broken) {
+		if len(line) > 31 && strings.Contains(strings.TrimPrefix(line, "  "), " ") {
+			t.Errorf("%q does not fit", line)
+		}
+	}
+}
+
 func TestBrokenLines(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -38,7 +38,8 @@ func (a deskCommands) topCommand() *cobra.Command {
 		Use:   "top",
 		Short: "Show the busiest subscribers",
 		Example: "  sessionctl top --by rate\n" +
-			"  sessionctl top --by ports --outside 198.51.100.0/28",
+			"  sessionctl top --by ports --outside 198.51.100.0/28\n" +
+			"  sessionctl top --watch",
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var known bool
@@ -61,13 +62,16 @@ func (a deskCommands) topCommand() *cobra.Command {
 	flags := c.Flags()
 	flags.StringVar(&by, "by", "sessions", "the `measure`: sessions (now), rate (new sessions a second), ports (in use), octets (of the accounting session), blocks (where several)")
 	flags.Int32VarP(&req.PageSize, "number", "n", 20, "show so `many`")
+	flags.Int32Var(&req.PageSize, "limit", 20, "as --number, as in lists: show so `many`")
 	flags.StringVar(&req.Group, "group", "", "only this `group`")
 	flags.StringVar(&req.Outside, "outside", "", "only those of this outside `address` or prefix")
 	flags.DurationVar(&window, "window", 2*time.Second, "measure --by rate for this `time`")
 	a.completePicks(c)
 	complete(c, "by", "sessions", "rate", "ports", "octets", "blocks")
 	complete(c, "number")
+	complete(c, "limit")
 	complete(c, "window")
+	a.watchFlag(c)
 	return c
 }
 

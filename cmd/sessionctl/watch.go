@@ -121,7 +121,7 @@ func (w *follower) stream(ctx context.Context) (served bool, err error) {
 	stream, err := client.WatchSubscribers(ctx, &pb.WatchSubscribersRequest{
 		Group: w.pick.group, Nas: w.pick.nas, UserName: w.pick.user, Inside: w.pick.inside,
 		UserNamePrefix: w.pick.userPrefix, CallingStationId: w.pick.station, AcctSessionId: w.pick.session,
-		ResumeToken: w.token, TellGaps: true, List: w.list, ProgressInterval: durationpb.New(watchProgress),
+		ResumeToken: w.token, TellGaps: true, List: w.list, Batch: true, ProgressInterval: durationpb.New(watchProgress),
 	})
 	if err != nil {
 		return false, err
@@ -175,11 +175,20 @@ func (w *follower) showProgress(res *pb.WatchSubscribersResponse) {
 // show prints one message, and keeps its token.
 func (w *follower) show(res *pb.WatchSubscribersResponse) error {
 	w.showProgress(res)
-	if e := res.GetEvent(); e != nil {
+	events := res.GetEvents()
+	if e := res.GetEvent(); e != nil { // of a daemon that sends one at a time
+		events = append(events, e)
+	}
+	for _, e := range events {
 		if e.GetResumeToken() != "" {
 			w.token = e.GetResumeToken()
 		}
-		return w.out.add(e)
+		if err := w.out.add(e); err != nil {
+			return err
+		}
+	}
+	if len(events) > 0 {
+		return nil
 	}
 	if res.GetResumeToken() != "" {
 		w.token = res.GetResumeToken()

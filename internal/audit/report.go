@@ -15,6 +15,19 @@ type Stored struct {
 	Text, Hash string
 }
 
+// Page is a part of the entries of all trails.
+type Page struct {
+	Entries []Entry  // newest first
+	Next    Place    // to continue after; zero at the end
+	Unread  []Unread // trails whose entries are missing, by name
+}
+
+// Unread is a trail that cannot be read.
+type Unread struct {
+	Trail string // "" for those of groups that are not in force: their names cannot be read
+	Err   error
+}
+
 // End is the end of a trail in Redis.
 type End struct {
 	ID      string // of the newest entry; "" for none

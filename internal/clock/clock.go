@@ -6,6 +6,15 @@ import (
 	"time"
 )
 
+// Share returns a context that ends when one of so many parts of the time is over that ctx has.
+func Share(ctx context.Context, parts int) (context.Context, context.CancelFunc) {
+	end, bounded := ctx.Deadline()
+	if !bounded {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(end)/time.Duration(parts))
+}
+
 // Sleep returns after d, or at once if d is not positive. If the context ends
 // first, it returns the context's error.
 func Sleep(ctx context.Context, d time.Duration) error {

@@ -43,6 +43,10 @@ type changeOrder struct {
 	Reason       string
 	RequestID    string
 	ValidateOnly bool
+
+	// Begun, of one that only validates, says that a part of the change may be made. Its form goes on
+	// with it, so it stays as it is.
+	Begun bool
 }
 
 // changeInput is what a change is about: the address in its path, and the fields of its query, or
@@ -100,6 +104,7 @@ type changeBody struct {
 	Reason  string
 	Problem string // of the last attempt
 	Field   string // that the problem is about, "" for none
+	Begun   bool   // a part may be made, with which the form goes on
 }
 
 // previewPage shows what a change would do, and asks for it.
@@ -144,7 +149,7 @@ func inputOf(r *http.Request) (changeInput, error) {
 // asked returns the page that asks for a change, with its effect as of now.
 func (c *Console) asked(r *http.Request, ch offeredChange, in changeInput, b changeBody, code int) (shownPage, error) {
 	var err error
-	if b.changeText, err = ch.call(r.Context(), in, changeOrder{ValidateOnly: true}); err != nil {
+	if b.changeText, err = ch.call(r.Context(), in, changeOrder{ValidateOnly: true, Begun: b.Begun}); err != nil {
 		return shownPage{}, err
 	}
 	return shownPage{template: "change.html", Title: b.Title, Section: sectionOf(ch.path), Body: b, code: code}, nil
@@ -207,7 +212,7 @@ func (c *Console) askedAgain(r *http.Request, ch offeredChange, in changeInput, 
 		return shownPage{}, &orderError{b.RequestID, failed}
 	}
 	b.Problem, b.Field = status.Convert(failed).Message(), fieldOf(failed)
-	if !changedNothing(failed) {
+	if b.Begun = !changedNothing(failed); b.Begun {
 		b.Problem += ". A part may be changed; if the form is sent again, that goes on with the same change"
 	}
 	if b.Field == "request_id" { // used for another request: the next sending is one of its own

@@ -178,39 +178,58 @@ var modeTexts = map[inspect.RemovalMode]string{
 // that of the decision.
 var removalFields = []struct{ name, label string }{{"group", "Group"}, {"nas", "NAS"}, {"inside", "Inside address"}, {"cause", "Reason"}}
 
-// removalsIn reads which suspended removals a decision is about.
-func removalsIn(in changeInput) (*pb.RemovalFilter, changeText, error) {
-	f := &pb.RemovalFilter{Group: in.Get("group"), Nas: in.Get("nas"), Inside: in.Get("inside")}
+// removalsIn reads which suspended removals a decision is about. Its form decides about those that the
+// page counted, and no others: the etag names them.
+func removalsIn(in changeInput, o changeOrder) (f *pb.RemovalFilter, etag string, text changeText, err error) {
+	f = &pb.RemovalFilter{Group: in.Get("group"), Nas: in.Get("nas"), Inside: in.Get("inside")}
 	if name := in.Get("cause"); name != "" {
 		number, ok := pb.Reason_value["REASON_"+name]
 		if !ok {
-			return nil, changeText{}, badInput("cause: %.100q is not known; write one such as EXPIRED", name)
+			return nil, "", text, badInput("cause: %.100q is not known; write one such as EXPIRED", name)
 		}
 		f.Reason = pb.Reason(number)
 	}
-	text := changeText{Back: Path + "removals"}
+	if !o.ValidateOnly {
+		if etag = in.Get("etag"); etag == "" {
+			return nil, "", text, badInput("this form does not say which removals its page counted; open the page again")
+		}
+	}
+	text.Back = Path + "removals"
 	for _, field := range removalFields {
 		if value := rawtext.Of(rawtext.Octets(in.Get(field.name))); value != "" {
 			text.About = append(text.About, labelledText{field.label, value})
 			text.Hidden = append(text.Hidden, formField{Name: field.name, Value: value})
 		}
 	}
-	return f, text, nil
+	return f, etag, text, nil
+}
+
+// bindTo names the removals that a page counts in its form.
+func (text *changeText) bindTo(in changeInput, o changeOrder, counted string) {
+	etag := in.Get("etag")
+	if !o.Begun {
+		if o.ValidateOnly && etag != "" && etag != counted {
+			text.Notes = append(text.Notes, "Other removals are held than before; these are the present ones.")
+		}
+		etag = counted
+	}
+	text.Hidden = append(text.Hidden, formField{Name: "etag", Value: etag})
 }
 
 // confirmRemovals carries out suspended removals.
 func (c *Console) confirmRemovals(ctx context.Context, in changeInput, o changeOrder) (changeText, error) {
-	f, text, err := removalsIn(in)
+	f, etag, text, err := removalsIn(in, o)
 	if err != nil {
 		return text, err
 	}
 	text.Title, text.Button = "Carry out held removals", "End these subscribers"
 	res, err := c.calls.removals.ConfirmRemovals(ctx, &pb.ConfirmRemovalsRequest{
-		Filter: f, Reason: o.Reason, RequestId: o.RequestID, ValidateOnly: o.ValidateOnly,
+		Filter: f, Etag: etag, Reason: o.Reason, RequestId: o.RequestID, ValidateOnly: o.ValidateOnly,
 	})
 	if err != nil {
 		return text, err
 	}
+	text.bindTo(in, o, res.GetEtag())
 	text.Effect = effect(o, "%s would end.", "%s ended.", counted(res.GetConfirmed(), "subscriber"))
 	if o.ValidateOnly && res.GetConfirmed() > 0 {
 		text.Effect = fmt.Sprintf("%s would end, with %s.", counted(res.GetConfirmed(), "subscriber"), counted(res.GetSessionsEnded(), "session"))
@@ -221,18 +240,19 @@ func (c *Console) confirmRemovals(ctx context.Context, in changeInput, o changeO
 
 // refuseRemovals drops suspended removals.
 func (c *Console) refuseRemovals(ctx context.Context, in changeInput, o changeOrder) (changeText, error) {
-	f, text, err := removalsIn(in)
+	f, etag, text, err := removalsIn(in, o)
 	if err != nil {
 		return text, err
 	}
 	text.Title, text.Button = "Refuse held removals", "Keep these subscribers online"
 	text.Notes = []string{"Their records stand for another record_ttl."}
 	res, err := c.calls.removals.RefuseRemovals(ctx, &pb.RefuseRemovalsRequest{
-		Filter: f, Reason: o.Reason, RequestId: o.RequestID, ValidateOnly: o.ValidateOnly,
+		Filter: f, Etag: etag, Reason: o.Reason, RequestId: o.RequestID, ValidateOnly: o.ValidateOnly,
 	})
 	if err != nil {
 		return text, err
 	}
+	text.bindTo(in, o, res.GetEtag())
 	text.Effect = effect(o, "%s would stay online.", "%s kept online.", counted(res.GetRefused(), "subscriber"))
 	text.None = o.ValidateOnly && res.GetRefused() == 0
 	return text, nil

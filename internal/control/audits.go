@@ -30,16 +30,19 @@ func (s *auditService) ListAudit(ctx context.Context, req *pb.ListAuditRequest) 
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := s.backend.ListAudit(ctx, filter, after, size)
+	page, err := s.backend.ListAudit(ctx, filter, after, size)
 	if err != nil {
 		return nil, err
 	}
 	res := &pb.ListAuditResponse{}
-	if next != (audit.Place{}) {
-		res.NextPageToken = auditToken(filter, next)
+	if page.Next != (audit.Place{}) {
+		res.NextPageToken = auditToken(filter, page.Next)
 	}
-	for i := range page {
-		res.Entries = append(res.Entries, toAuditEntry(&page[i]))
+	for i := range page.Entries {
+		res.Entries = append(res.Entries, toAuditEntry(&page.Entries[i]))
+	}
+	for _, u := range page.Unread {
+		res.Unread = append(res.Unread, &pb.UnreadTrail{Trail: u.Trail, Problem: u.Err.Error()})
 	}
 	return res, nil
 }

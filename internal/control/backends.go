@@ -150,12 +150,13 @@ type Removals interface {
 	Removals(ctx context.Context, f inspect.RemovalFilter, after inspect.RemovalKey, limit int) (page []inspect.Removal, next inspect.RemovalKey, err error)
 
 	// ConfirmRemovals executes the suspended removals that match, and returns their
-	// number. ErrUnavailable, possibly after some were executed.
-	ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error)
+	// number. With the etag of PreviewRemovals it is about those that had it: ErrConflict if
+	// others match by now. ErrUnavailable, possibly after some were executed.
+	ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter, etag string) (int, error)
 
 	// RefuseRemovals drops the suspended removals that match, and returns their
-	// number. ErrUnavailable, possibly after some were dropped.
-	RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error)
+	// number. An etag is as in ConfirmRemovals. ErrUnavailable, possibly after some were dropped.
+	RefuseRemovals(ctx context.Context, f inspect.RemovalFilter, etag string) (int, error)
 }
 
 // Mappings is the backend of MappingService: the mappings that outlive their sessions. All
@@ -207,8 +208,9 @@ type Desk interface {
 // Audits is the backend of AuditService, and remembers the requests of callers.
 type Audits interface {
 	// ListAudit returns up to limit entries that match, newest first, after a place (zero:
-	// from the newest). Next is as in Subscribers. ErrUnavailable.
-	ListAudit(ctx context.Context, f audit.Filter, after audit.Place, limit int) (page []audit.Entry, next audit.Place, err error)
+	// from the newest), and names the trails that it cannot read. ErrUnavailable if it can
+	// read none.
+	ListAudit(ctx context.Context, f audit.Filter, after audit.Place, limit int) (audit.Page, error)
 
 	// VerifyAudit checks one trail, or with an empty name all. ErrNotFound, ErrUnavailable.
 	VerifyAudit(ctx context.Context, trail string) ([]audit.Verified, error)
@@ -236,9 +238,9 @@ type Previews interface {
 	// conntrack entries.
 	PreviewDelete(ctx context.Context, f inspect.SubscriberFilter, most int) (records []subscriber.Record, all, sessions int, err error)
 
-	// PreviewRemovals returns the number of suspended removals that a decision is about, and
-	// of the conntrack entries of their subscribers.
-	PreviewRemovals(ctx context.Context, f inspect.RemovalFilter) (removals, sessions int, err error)
+	// PreviewRemovals returns the number of suspended removals that a decision is about, that of
+	// the conntrack entries of their subscribers, and the etag of the removals.
+	PreviewRemovals(ctx context.Context, f inspect.RemovalFilter) (removals, sessions int, etag string, err error)
 
 	// PreviewSettings returns the settings after UpdateSettings, and the number of draining
 	// bindings that would be cut, with their conntrack entries.

@@ -18,6 +18,10 @@ import (
 // streams at once, which share its octets.
 type encodedMessage []byte
 
+// pooledMessage is a message in encoded form that is sent on one stream. Its octets return to their
+// pool then.
+type pooledMessage struct{ mem.Buffer }
+
 // messageCodec is the codec "proto", extended for encodedMessage.
 // grpc.PreparedMsg is not suitable: a message above 1 kB returns to a pool
 // after the first stream has sent it (grpc 1.85).
@@ -87,8 +91,11 @@ func answerFaults(method grpc.MethodHandler) grpc.MethodHandler {
 
 // Marshal implements encoding.CodecV2.
 func (c messageCodec) Marshal(v any) (mem.BufferSlice, error) {
-	if m, ok := v.(encodedMessage); ok {
+	switch m := v.(type) {
+	case encodedMessage:
 		return mem.BufferSlice{mem.SliceBuffer(m)}, nil
+	case pooledMessage:
+		return mem.BufferSlice{m.Buffer}, nil
 	}
 	return c.CodecV2.Marshal(v)
 }
@@ -98,4 +105,37 @@ func encodeNotice(n *inspect.Notice) ([]byte, error) {
 	e := toEvent(&n.Event)
 	e.ResumeToken = resumeToken(n.Position())
 	return proto.Marshal(&pb.WatchSubscribersResponse{Event: e})
+}
+
+// togetherOctets bounds a message with several events.
+const togetherOctets = 32 << 10
+
+// eventsTag begins a message in the field "events" of WatchSubscribersResponse: field number and
+// wire type (Protocol Buffers, "Encoding", "Message Structure"). "event" has as many octets.
+const eventsTag = 2<<3 | 2
+
+// encodeTogether returns a message with the first of the notices in "events", and how many it has. It
+// is made of their messages, each of which is the field "event" alone.
+func encodeTogether(notices []*inspect.Notice) (message pooledMessage, n int, err error) {
+	size := 0
+	for ; n < len(notices); n++ {
+		octets, err := notices[n].Encoded(encodeNotice)
+		if err != nil {
+			return message, 0, err
+		}
+		if n > 0 && size+len(octets) > togetherOctets {
+			break
+		}
+		size += len(octets)
+	}
+	pool := mem.DefaultBufferPool()
+	buffer := pool.Get(size)
+	rest := *buffer
+	for _, notice := range notices[:n] {
+		octets, _ := notice.Encoded(encodeNotice) // as before
+		copy(rest, octets)
+		rest[0] = eventsTag
+		rest = rest[len(octets):]
+	}
+	return pooledMessage{mem.NewBuffer(buffer, pool)}, n, nil
 }

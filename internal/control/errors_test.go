@@ -1,9 +1,12 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -93,4 +96,39 @@ func TestMethodWithoutRole(t *testing.T) {
 	if err := checkRoles(info("GetNas")); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestReasonsAreDocumented: the table of errors in the reference has each code and reason, and "begun".
+func TestReasonsAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../api/proto/sessiond/v1/subscriber.proto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][2]string{
+		{"INVALID_ARGUMENT", "INVALID_FIELD"}, {"UNAUTHENTICATED", "TOKEN_REFUSED"}, {"RESOURCE_EXHAUSTED", "LIMIT_REACHED"},
+		{"FAILED_PRECONDITION", "LIVE_BINDINGS"}, {"RESOURCE_EXHAUSTED", "AUDIT_UNAVAILABLE"}, {"INTERNAL", "INTERNAL"},
+	}
+	for _, c := range codings {
+		want = append(want, [2]string{codeName(c.code), c.reason})
+	}
+	for _, reason := range denialReasons {
+		want = append(want, [2]string{"PERMISSION_DENIED", reason})
+	}
+	for _, w := range want {
+		if !regexp.MustCompile(`(?m)^//     ` + w[0] + ` +` + w[1] + ` `).Match(text) {
+			t.Errorf("the table has no %s %s", w[0], w[1])
+		}
+	}
+	if !bytes.Contains(text, []byte(`"begun": "true"`)) {
+		t.Error("begun is not explained")
+	}
+}
+
+// codeName returns the name of a code as in google.rpc.Code.
+func codeName(c codes.Code) string {
+	if c == codes.Canceled {
+		return "CANCELED"
+	}
+	return strings.ToUpper(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(c.String(), "${1}_$2"))
 }

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -368,6 +369,11 @@ func TestListAudit(t *testing.T) {
 	}
 	if _, err := c.ListAudit(t.Context(), &pb.ListAuditRequest{PageToken: "x"}); violation(err) != "page_token" {
 		t.Errorf("forged token: %v", err)
+	}
+	b.Audits.Unread = []audit.Unread{{Trail: "east", Err: errors.New("connection refused")}}
+	page, err = c.ListAudit(t.Context(), &pb.ListAuditRequest{})
+	if err != nil || len(page.GetEntries()) != 3 || len(page.GetUnread()) != 1 || page.GetUnread()[0].GetTrail() != "east" || page.GetUnread()[0].GetProblem() != "connection refused" {
+		t.Errorf("with a trail that cannot be read: %v, %v", page, err)
 	}
 	checked, err := c.VerifyAudit(t.Context(), &pb.VerifyAuditRequest{})
 	if err != nil || len(checked.GetTrails()) != 2 || checked.GetTrails()[0].GetLastId() != "_/2" {

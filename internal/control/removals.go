@@ -50,13 +50,13 @@ func (s *removalService) ConfirmRemovals(ctx context.Context, req *pb.ConfirmRem
 		return nil, err
 	}
 	if req.GetValidateOnly() {
-		n, sessions, err := s.previews.PreviewRemovals(ctx, filter)
+		n, sessions, etag, err := s.previews.PreviewRemovals(ctx, filter)
 		if err != nil {
 			return nil, err
 		}
-		return &pb.ConfirmRemovalsResponse{Confirmed: count(n), SessionsEnded: count(sessions)}, nil
+		return &pb.ConfirmRemovalsResponse{Confirmed: count(n), SessionsEnded: count(sessions), Etag: etag}, nil
 	}
-	n, err := s.backend.ConfirmRemovals(ctx, filter)
+	n, err := s.backend.ConfirmRemovals(ctx, filter, req.GetEtag())
 	if err != nil {
 		return nil, fmt.Errorf("after %d removals: %w", n, err)
 	}
@@ -69,13 +69,13 @@ func (s *removalService) RefuseRemovals(ctx context.Context, req *pb.RefuseRemov
 		return nil, err
 	}
 	if req.GetValidateOnly() {
-		n, _, err := s.previews.PreviewRemovals(ctx, filter)
+		n, _, etag, err := s.previews.PreviewRemovals(ctx, filter)
 		if err != nil {
 			return nil, err
 		}
-		return &pb.RefuseRemovalsResponse{Refused: count(n)}, nil
+		return &pb.RefuseRemovalsResponse{Refused: count(n), Etag: etag}, nil
 	}
-	n, err := s.backend.RefuseRemovals(ctx, filter)
+	n, err := s.backend.RefuseRemovals(ctx, filter, req.GetEtag())
 	if err != nil {
 		return nil, fmt.Errorf("after %d removals: %w", n, err)
 	}

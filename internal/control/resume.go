@@ -15,13 +15,13 @@ import (
 // damaged one. In octets: the checksum (4) of all that follows; the version (1); the run (8);
 // the number of the event; the place in a list; and for each group its name, the checksum of the
 // epoch (8), the feed entry and the number of its changes. The place in a list is a 0 for none; or
-// a 1, the checksum of the filter (4), its group, and the group and the address (0, 4 or 16) that
-// was listed last. Names, addresses and entries have their length before them; numbers without a
+// a 1, the checksum of the filter (4), its group, the group and the address (0, 4 or 16) that was
+// listed last, and how many were listed. Names, addresses and entries have their length before them; numbers without a
 // size are of variable length.
 
 // tokenVersion is the version of resume tokens. A daemon reads those of its version alone: any
 // other is a position that cannot be gone on from.
-const tokenVersion = 2
+const tokenVersion = 3
 
 // resumeToken returns the token of a position behind which nothing has to be listed.
 func resumeToken(p inspect.Position) string { return watchToken(p, nil) }
@@ -48,7 +48,8 @@ func (p *listPlace) append(raw []byte) []byte {
 	}
 	raw = binary.BigEndian.AppendUint32(append(raw, 1), p.filter)
 	raw = appendText(appendText(raw, p.group), p.after.Group)
-	return appendText(raw, string(p.after.Inside.AsSlice()))
+	raw = appendText(raw, string(p.after.Inside.AsSlice()))
+	return binary.AppendUvarint(raw, uint64(p.listed))
 }
 
 // withSum returns the text of a token with a checksum before it.
@@ -122,6 +123,7 @@ func (r *tokenReader) place() *listPlace {
 	p := listPlace{filter: binary.BigEndian.Uint32(sum[:])}
 	p.group, p.after.Group = r.text(), r.text()
 	p.after.Inside, _ = netip.AddrFromSlice([]byte(r.text()))
+	p.listed = int(min(r.number(), math.MaxInt32))
 	return &p
 }
 

@@ -18,7 +18,7 @@ var somePosition = inspect.Position{Run: math.MaxUint64, Seq: 300, Feeds: []insp
 	{Group: "east", Epoch: math.MaxUint64, Entry: subscriber.ParseVersion("0-0")},
 }}
 
-var someList = &listPlace{filter: math.MaxUint32, listPart: listPart{
+var someList = &listPlace{filter: math.MaxUint32, listed: 300, listPart: listPart{
 	group: "east", after: subscriber.Key{Group: "east", Inside: netip.MustParseAddr("100.64.0.7")},
 }}
 

@@ -22,7 +22,7 @@ func (s *subscriberService) WatchSubscribers(req *pb.WatchSubscribersRequest, st
 	if err != nil {
 		return err
 	}
-	w := eventStream{service: s, stream: stream, filter: watch.Filter, lists: req.GetList(), list: list}
+	w := eventStream{service: s, stream: stream, filter: watch.Filter, lists: req.GetList(), list: list, batch: watch.Together}
 	watch.Busy = w.list.more
 	ctx := stream.Context()
 	messages, err := s.backend.Watch(ctx, watch)
@@ -53,6 +53,7 @@ type eventStream struct {
 	filter  inspect.SubscriberFilter
 	lists   bool // at the begin, and after gaps
 	list    watchList
+	batch   bool // several events in a message
 }
 
 // token returns the resume token of a position, at which the list may not have come to its end.
@@ -63,10 +64,12 @@ func (w *eventStream) token(at inspect.Position) string {
 // send sends one message, or in place of one without an event the next page of the list.
 func (w *eventStream) send(m *inspect.Message) error {
 	switch {
+	case m.Notice != nil && w.batch: // of a feed
+		return w.sendTogether([]*inspect.Notice{m.Notice})
+	case len(m.Together) > 0:
+		return w.sendTogether(m.Together)
 	case m.Notice != nil && w.list.more():
-		e := toEvent(&m.Notice.Event)
-		e.ResumeToken = w.token(m.Notice.Position())
-		return w.stream.Send(&pb.WatchSubscribersResponse{Event: e})
+		return w.stream.Send(&pb.WatchSubscribersResponse{Event: w.eventBesideList(m.Notice)})
 	case m.Notice != nil:
 		message, err := m.Notice.Encoded(encodeNotice)
 		if err != nil {
@@ -82,6 +85,37 @@ func (w *eventStream) send(m *inspect.Message) error {
 		return w.page(m.Position)
 	}
 	return w.stream.Send(&pb.WatchSubscribersResponse{ResumeToken: w.token(m.Position)})
+}
+
+// eventBesideList returns an event whose token tells where the list is.
+func (w *eventStream) eventBesideList(n *inspect.Notice) *pb.SubscriberEvent {
+	e := toEvent(&n.Event)
+	e.ResumeToken = w.token(n.Position())
+	return e
+}
+
+// sendTogether sends events in as few messages as hold them, and clears the slice.
+func (w *eventStream) sendTogether(notices []*inspect.Notice) error {
+	if w.list.more() {
+		res := &pb.WatchSubscribersResponse{}
+		for _, n := range notices {
+			res.Events = append(res.Events, w.eventBesideList(n))
+		}
+		clear(notices)
+		return w.stream.Send(res)
+	}
+	for len(notices) > 0 {
+		message, n, err := encodeTogether(notices)
+		if err != nil {
+			return err
+		}
+		clear(notices[:n])
+		notices = notices[n:]
+		if err := w.stream.SendMsg(message); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gapGroup returns the group to list after a gap: of a watch of one group "", for all of its own.
@@ -118,7 +152,7 @@ func fromWatchRequest(req *pb.WatchSubscribersRequest) (w inspect.Watch, list wa
 			return w, list, invalid("progress_interval", "must be %v to %v", minProgress, maxProgress)
 		}
 	}
-	w.Gaps = req.GetTellGaps() || req.GetList()
+	w.Gaps, w.Together = req.GetTellGaps() || req.GetList(), req.GetBatch()
 	return w, list, nil
 }
 

@@ -2,11 +2,13 @@ package control_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
@@ -254,5 +256,97 @@ func TestWatchRequestsAreChecked(t *testing.T) {
 		if status.Code(err) != codes.InvalidArgument || reason(err) != "INVALID_FIELD" {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestWatchTogether: a watch with several events in a message has the same events as one without, in
+// the same order, with the same tokens, and gaps between them; a token from the middle of a message
+// goes on there.
+func TestWatchTogether(t *testing.T) {
+	t.Parallel()
+	const many = 2000
+	b := controltest.Scene()
+	b.Broadcaster = inspect.NewBroadcaster(inspect.BroadcasterOptions{Run: 1, Octets: 32 << 20})
+	c := serve(t, b)
+	each := watching(t, c, &pb.WatchSubscribersRequest{TellGaps: true})
+	together := watching(t, c, &pb.WatchSubscribersRequest{TellGaps: true, Batch: true})
+	for i := range many {
+		e := inspect.Event{At: controltest.Now, Kind: inspect.EventUpdated, Subscriber: b.Online[i%2], SessionsEnded: i + 1}
+		if i%100 == 0 {
+			e.Subscriber.Class = strings.Repeat("x", 4000*(i%3))
+		}
+		b.Publish(e)
+		if i%500 == 250 {
+			b.Lose(inspect.Gap{Cause: inspect.GapFeed, Group: "default", ListAgain: true}, inspect.FeedPositions{})
+		}
+	}
+	read := func(stream pb.SubscriberService_WatchSubscribersClient) (all []proto.Message, most, octets int) {
+		t.Helper()
+		for last := uint32(0); last < many; {
+			res := receive(t, stream)
+			if g := res.GetGap(); g != nil {
+				all = append(all, g)
+			}
+			events := res.GetEvents()
+			if res.GetEvent() != nil {
+				events = append(events, res.GetEvent())
+			}
+			for _, e := range events {
+				all = append(all, e)
+				last = e.GetSessionsEnded()
+			}
+			if most = max(most, len(events)); len(events) > 1 {
+				octets = max(octets, proto.Size(res))
+			}
+		}
+		return all, most, octets
+	}
+	want, single, _ := read(each)
+	got, most, octets := read(together)
+	if single != 1 || most < 2 || most > 32 || octets > 32<<10 || len(got) != len(want) || len(want) < many+1 {
+		t.Fatalf("%d messages have up to %d events in %d octets, %d have up to %d", len(got), most, octets, len(want), single)
+	}
+	for i := range want {
+		if !proto.Equal(got[i], want[i]) {
+			t.Fatalf("message %d is %v, want %v", i, got[i], want[i])
+		}
+	}
+	middle := want[many/2].(*pb.SubscriberEvent)
+	rest, _, _ := read(watching(t, c, &pb.WatchSubscribersRequest{ResumeToken: middle.GetResumeToken(), TellGaps: true, Batch: true}))
+	if next := rest[0].(*pb.SubscriberEvent); next.GetSessionsEnded() != middle.GetSessionsEnded()+1 {
+		t.Errorf("behind event %d comes %d", middle.GetSessionsEnded(), next.GetSessionsEnded())
+	}
+}
+
+// TestListTogether: a list with several subscribers in a message has all of them, and the events between.
+func TestListTogether(t *testing.T) {
+	t.Parallel()
+	b := newCrowd(1000, 4000)
+	stream, err := serveCrowd(t, b).WatchSubscribers(t.Context(), &pb.WatchSubscribersRequest{List: true, Batch: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, messages := mirror{online: map[string]string{}, listing: true}, 0
+	for m.listing {
+		res := receive(t, stream)
+		for _, e := range res.GetEvents() {
+			m.take(&pb.WatchSubscribersResponse{Event: e})
+		}
+		m.take(res)
+		messages++
+		b.change(1)
+	}
+	b.change(1)
+	b.mu.Lock()
+	last := uint32(b.told)
+	b.mu.Unlock()
+	for len(m.numbers) == 0 || m.numbers[len(m.numbers)-1] < last {
+		for _, e := range receive(t, stream).GetEvents() {
+			m.take(&pb.WatchSubscribersResponse{Event: e})
+		}
+	}
+	m.check(t, b)
+	if messages > 300 || m.rows < 900 {
+		t.Errorf("%d rows in %d messages", m.rows, messages)
 	}
 }

@@ -69,7 +69,7 @@ func (l *watchList) place(f inspect.SubscriberFilter) *listPlace {
 	case 0:
 		return nil
 	case 1:
-		return &listPlace{filter: filterSum(f), listPart: l.parts[0]}
+		return &listPlace{filter: filterSum(f), listed: l.count, listPart: l.parts[0]}
 	}
 	return &listPlace{filter: filterSum(f)}
 }
@@ -77,6 +77,7 @@ func (l *watchList) place(f inspect.SubscriberFilter) *listPlace {
 // listPlace is a place in the list of a watch that has not come to its end.
 type listPlace struct {
 	filter uint32 // checksum of the filter of the list
+	listed int    // subscribers before it
 	listPart
 }
 
@@ -86,11 +87,19 @@ func (p *listPlace) resumed(f inspect.SubscriberFilter) watchList {
 	if p.filter != filterSum(f) {
 		return watchList{parts: []listPart{{}}}
 	}
-	return watchList{parts: []listPart{p.listPart}}
+	return watchList{parts: []listPart{p.listPart}, count: p.listed}
 }
 
 func filterSum(f inspect.SubscriberFilter) uint32 {
 	return crc32.ChecksumIEEE([]byte(scopeOf("watch", f)))
+}
+
+// listedAtOnce returns the number of subscribers that a message lists.
+func (w *eventStream) listedAtOnce() int {
+	if w.batch {
+		return 32
+	}
+	return 1
 }
 
 // page sends the next subscribers of the list, and then how far it has come. behind is the
@@ -107,11 +116,17 @@ func (w *eventStream) page(behind inspect.Position) error {
 		return err
 	}
 	now := timestamp(w.service.now())
-	for i := range page {
-		err := w.stream.Send(&pb.WatchSubscribersResponse{Event: &pb.SubscriberEvent{
-			At: now, Kind: pb.EventKind_EVENT_KIND_LISTED, Subscriber: toSubscriber(&page[i]),
-		}})
-		if err != nil {
+	for part := range slices.Chunk(page, w.listedAtOnce()) {
+		res := &pb.WatchSubscribersResponse{}
+		for i := range part {
+			e := &pb.SubscriberEvent{At: now, Kind: pb.EventKind_EVENT_KIND_LISTED, Subscriber: toSubscriber(&part[i])}
+			if w.batch {
+				res.Events = append(res.Events, e)
+			} else {
+				res.Event = e
+			}
+		}
+		if err := w.stream.Send(res); err != nil {
 			return err
 		}
 	}

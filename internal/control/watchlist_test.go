@@ -339,3 +339,25 @@ func TestListProgress(t *testing.T) {
 		}
 	}
 }
+
+// TestResumedListCountsOn: the progress of a list that goes on has those that were listed before.
+func TestResumedListCountsOn(t *testing.T) {
+	t.Parallel()
+	b := controltest.Scene()
+	b.Looks = 1
+	c := serve(t, b)
+	req := &pb.WatchSubscribersRequest{List: true}
+	for _, want := range []uint32{1, 2} {
+		stream := watching(t, c, req)
+		for {
+			res := receive(t, stream)
+			if p := res.GetListProgress(); p != nil {
+				if p.GetListed() != want {
+					t.Errorf("%d are listed, want %d", p.GetListed(), want)
+				}
+				req.ResumeToken = res.GetResumeToken()
+				break
+			}
+		}
+	}
+}

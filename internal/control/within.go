@@ -12,12 +12,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sessiond/sessiond/internal/access"
+	"github.com/sessiond/sessiond/internal/quota"
 )
 
 // Within makes calls from within the program, as the console does for its users. Each call is of
 // the actor in its context (access.With), without which it has no role, and passes what one over gRPC
-// passes: the check of the role, orders with their audit entries, repeated requests, the bound on
-// time, the log. It implements grpc.ClientConnInterface.
+// passes: the check of the role, orders with their audit entries, repeated requests, the bounds on
+// time and on calls at once, the log. It implements grpc.ClientConnInterface.
 type Within struct{ server *Server }
 
 // Within returns the way to make calls from within the program.
@@ -29,8 +30,16 @@ func (s *Server) TokenActor(t access.Token, c *access.Caller) (access.Actor, err
 	return s.rights.Load().policy.Load().TokenActor(t, c)
 }
 
+// Bounds of calls from within that are under way, in all and of one actor. A person waits for one
+// before the next; the end of a million subscribers takes a minute.
+const (
+	maxInnerCalls         = 64
+	maxInnerCallsPerActor = 16
+)
+
 // innerCalls are the calls from within that are under way.
 type innerCalls struct {
+	quota   *quota.Quota
 	mu      sync.Mutex
 	stopped bool
 	calls   sync.WaitGroup
@@ -39,17 +48,21 @@ type innerCalls struct {
 }
 
 func newInnerCalls() *innerCalls {
-	c := &innerCalls{}
+	c := &innerCalls{quota: quota.New(maxInnerCalls, maxInnerCallsPerActor)}
 	c.ended, c.end = context.WithCancel(context.Background())
 	return c
 }
 
-// enter counts a call until it leaves. At a stop it returns errStopping.
-func (c *innerCalls) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
+// enter counts a call of an actor until it leaves. Beyond a bound it returns a *limitError, and at a
+// stop errStopping.
+func (c *innerCalls) enter(ctx context.Context, actor string) (_ context.Context, leave func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped {
 		return nil, nil, errStopping
+	}
+	if cause := c.quota.Enter(actor); cause != "" {
+		return nil, nil, &limitError{cause, "too many changes and previews are under way; wait for their outcome, then try again"}
 	}
 	c.calls.Add(1)
 	ctx, cancel := context.WithCancel(ctx)
@@ -57,6 +70,7 @@ func (c *innerCalls) enter(ctx context.Context) (_ context.Context, leave func()
 	return ctx, func() {
 		unlink()
 		cancel()
+		c.quota.Leave(actor)
 		c.calls.Done()
 	}, nil
 }
@@ -86,7 +100,8 @@ func (w Within) Invoke(ctx context.Context, method string, args, reply any, _ ..
 		return toStatus(invalid("request", "%v", err))
 	}
 	decode := func(request any) error { return proto.Unmarshal(text, request.(proto.Message)) }
-	ctx, leave, err := w.server.inner.enter(ctx)
+	actor, _ := access.From(ctx)
+	ctx, leave, err := w.server.inner.enter(ctx, actor.Name)
 	if err != nil {
 		return toStatus(err)
 	}

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -147,5 +148,47 @@ func TestWithinChecksRequests(t *testing.T) {
 	}
 	if _, err := pb.NewSubscriberServiceClient(conn).WatchSubscribers(ctx, &pb.WatchSubscribersRequest{}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("a stream: %v", err)
+	}
+}
+
+// TestCallsFromWithinAreBounded_I10: of the calls of one actor some are under way at once, and others
+// still have theirs.
+func TestCallsFromWithinAreBounded_I10(t *testing.T) {
+	t.Parallel()
+	const many = 100
+	b := &heldPools{controltest.Scene(), make(chan struct{}, many+1), make(chan struct{})}
+	server := controltest.Serve(t, b.Backend, func(o *control.Options) { o.Nat = b })
+	release := sync.OnceFunc(func() { close(b.release) })
+	defer release()
+	pools := pb.NewNatServiceClient(server.Within())
+	call := func(actor, id string) error {
+		ctx := access.With(t.Context(), access.Actor{Name: actor, Role: access.Admin})
+		_, err := pools.AddPool(ctx, &pb.AddPoolRequest{OutsidePrefix: "203.0.113.0/28", RequestId: id})
+		return err
+	}
+	ended := make(chan error, many+1)
+	for i := range many {
+		go func() { ended <- call("token:x", fmt.Sprint(i)) }()
+	}
+	testenv.Eventually(t, "all calls are made or refused", func() bool { return len(ended)+len(b.entered) == many })
+	refused := len(ended)
+	for range refused {
+		if err := <-ended; status.Code(err) != codes.ResourceExhausted || reason(err) != "LIMIT_REACHED" {
+			t.Fatalf("a call beyond the bound: %v", err)
+		}
+	}
+	if made := many - refused; made < 8 || made > 32 {
+		t.Errorf("%d calls are under way", made)
+	}
+	go func() { ended <- call("token:y", "1") }()
+	testenv.Eventually(t, "another actor's call is made", func() bool { return len(b.entered) == many-refused+1 })
+	release()
+	for range many - refused + 1 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := call("token:x", "later"); err != nil {
+		t.Errorf("behind them: %v", err)
 	}
 }

@@ -2,6 +2,8 @@ package inspect
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"time"
 
@@ -59,4 +61,17 @@ func (f *RemovalFilter) Match(r *Removal) bool {
 		matches(f.Reason, r.Reason) &&
 		matches(f.Kind, r.Kind) &&
 		within(f.Inside, r.Record.Inside)
+}
+
+// RemovalsEtag names the suspended removals of these addresses, which are in order: other addresses
+// have another etag.
+func RemovalsEtag(keys []subscriber.Key) string {
+	sum := sha256.New()
+	var text []byte
+	for _, k := range keys {
+		text = append(append(text[:0], k.Group...), 0)
+		text = append(k.Inside.AppendTo(text), 0)
+		_, _ = sum.Write(text) // cannot fail
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:16])
 }

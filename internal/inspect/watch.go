@@ -12,6 +12,7 @@ type Watch struct {
 	After    *Position     // go on behind it; nil: from now on
 	Gaps     bool          // tell of lost events by messages, instead of ending the watch
 	Progress time.Duration // a message with a position after this long without a message; 0: none
+	Together bool          // a message may have several events
 
 	// Busy reports whether the reader has work of its own to do between the events. Then a
 	// message with a position comes as soon as there is no event, instead of a wait. Optional.
@@ -20,8 +21,13 @@ type Watch struct {
 
 // Message is one message of a watch: an event, or a gap, or, with neither, progress.
 type Message struct {
-	Notice   *Notice  // the event
-	Gap      *Gap     // events that the watch did not get
+	Notice *Notice // the event
+	Gap    *Gap    // events that the watch did not get
+
+	// Together are events of a watch that takes several, instead of Notice. They are the reader's
+	// until the next message: one that clears them keeps none while it waits.
+	Together []*Notice
+
 	Position Position // of gaps and progress; an event has its own
 }
 

@@ -62,6 +62,10 @@ func (w *watcher) wants(n *Notice) bool {
 // costs less than handling the events.
 const fewNotices = 64
 
+// togetherMost is the most events of a message that has several: in the usual size they fill a
+// frame of HTTP/2 or two, and a stalled reader keeps no more.
+const togetherMost = 32
+
 // read yields the watcher's messages until its watch is over.
 func (b *Broadcaster) read(ctx context.Context, w *watcher, yield func(Message, error) bool) {
 	told := time.Now() // time of the last message
@@ -73,7 +77,11 @@ func (b *Broadcaster) read(ctx context.Context, w *watcher, yield func(Message, 
 	if (w.Gaps || w.Progress > 0) && !tell(Message{Position: w.begin}, nil) {
 		return
 	}
-	var room [fewNotices]*Notice
+	var space [fewNotices]*Notice
+	room := space[:]
+	if w.Together {
+		room = space[:togetherMost:togetherMost]
+	}
 	for ctx.Err() == nil {
 		t := b.drain(w, room[:0])
 		switch {
@@ -86,14 +94,12 @@ func (b *Broadcaster) read(ctx context.Context, w *watcher, yield func(Message, 
 		case t.over:
 			return
 		}
-		for i, n := range t.notices {
-			room[i] = nil // a stalled reader keeps none but the one that it has
-			if !w.wants(n) || n.gap != nil && !b.news(w, n) {
-				continue
-			}
-			if ctx.Err() != nil || !tell(w.message(n)) {
+		if w.Together {
+			if !b.tellTogether(ctx, w, t.notices, tell) {
 				return
 			}
+		} else if !b.tellEach(ctx, w, t.notices, tell) {
+			return
 		}
 		busy, rests := w.Busy != nil && w.Busy(), len(t.notices) == 0
 		if busy && rests || w.Progress > 0 && time.Since(told) >= w.Progress {
@@ -105,10 +111,48 @@ func (b *Broadcaster) read(ctx context.Context, w *watcher, yield func(Message, 
 		case busy:
 		case rests:
 			w.await(ctx, told)
-		case len(t.notices) < fewNotices:
+		case len(t.notices) < cap(room):
 			b.pause(ctx)
 		}
 	}
+}
+
+// tellEach tells notices in a message each. It returns false when the watch is over.
+func (b *Broadcaster) tellEach(ctx context.Context, w *watcher, notices []*Notice, tell func(Message, error) bool) bool {
+	for i, n := range notices {
+		notices[i] = nil // a stalled reader keeps none but the one that it has
+		if !w.wants(n) || n.gap != nil && !b.news(w, n) {
+			continue
+		}
+		if ctx.Err() != nil || !tell(w.message(n)) {
+			return false
+		}
+	}
+	return true
+}
+
+// tellTogether tells notices in one message, or in several around gaps. It returns false when the
+// watch is over.
+func (b *Broadcaster) tellTogether(ctx context.Context, w *watcher, notices []*Notice, tell func(Message, error) bool) bool {
+	wanted := notices[:0] // in the place of those before
+	flush := func() bool {
+		some := wanted
+		wanted = wanted[:0]
+		return len(some) == 0 || ctx.Err() == nil && tell(Message{Together: some}, nil)
+	}
+	for i, n := range notices {
+		notices[i] = nil
+		switch {
+		case !w.wants(n):
+		case n.gap == nil:
+			wanted = append(wanted, n)
+		case b.news(w, n):
+			if !flush() || !tell(w.message(n)) {
+				return false
+			}
+		}
+	}
+	return flush()
 }
 
 // news reports whether a gap is news for the watcher, which is told of it then.

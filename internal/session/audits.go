@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/lifecycle"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -22,13 +22,14 @@ type Audits struct{ trails *trail.Store }
 // Audits returns the audit trails of the Manager's database.
 func (m *Manager) Audits() *Audits { return &Audits{m.backend.store.Audit()} }
 
-// ListAudit returns up to limit entries that match, newest first, after a place.
-func (a *Audits) ListAudit(ctx context.Context, f audit.Filter, after audit.Place, limit int) ([]audit.Entry, audit.Place, error) {
-	page, next, err := a.trails.List(ctx, f, after, limit)
+// ListAudit returns up to limit entries that match, newest first, after a place: of the trails that
+// can be read. It fails if none can.
+func (a *Audits) ListAudit(ctx context.Context, f audit.Filter, after audit.Place, limit int) (audit.Page, error) {
+	page, err := a.trails.List(ctx, f, after, limit)
 	if err != nil {
-		return nil, audit.Place{}, unavailable(err)
+		return audit.Page{}, unavailable(err)
 	}
-	return page, next, nil
+	return page, nil
 }
 
 // verifyAtOnce is the number of trails that are checked at once: one whose server is away must
@@ -42,10 +43,10 @@ func (a *Audits) VerifyAudit(ctx context.Context, name string) ([]audit.Verified
 		v, err := a.verifyOne(ctx, name)
 		return []audit.Verified{v}, err
 	}
-	short, cancel := shareOf(ctx, 4)
+	short, cancel := clock.Share(ctx, 4)
 	names, unnamed := a.trails.Trails(short)
 	cancel()
-	short, cancel = shareOf(ctx, 2)
+	short, cancel = clock.Share(ctx, 2)
 	defer cancel()
 	all, errs := make([]audit.Verified, len(names)), make([]error, len(names))
 	var workers errgroup.Group
@@ -83,15 +84,6 @@ func (a *Audits) verifyOne(ctx context.Context, trail string) (audit.Verified, e
 		return v, unavailable(err)
 	}
 	return v, nil
-}
-
-// shareOf returns a context that ends when one part of the time is over that the given one has.
-func shareOf(ctx context.Context, parts int) (context.Context, context.CancelFunc) {
-	end, bounded := ctx.Deadline()
-	if !bounded {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, time.Until(end)/time.Duration(parts))
 }
 
 // BeginRequest remembers a request, and returns the knowledge from before.
@@ -195,14 +187,14 @@ func (p *Previews) PreviewDelete(_ context.Context, f inspect.SubscriberFilter, 
 	return records, all, sessions, nil
 }
 
-// PreviewRemovals returns the number of suspended removals that a decision would be about, and
-// of the conntrack entries of their subscribers.
-func (p *Previews) PreviewRemovals(_ context.Context, f inspect.RemovalFilter) (removals, sessions int, err error) {
+// PreviewRemovals returns the number of suspended removals that a decision would be about, that of
+// the conntrack entries of their subscribers, and the etag of the removals.
+func (p *Previews) PreviewRemovals(_ context.Context, f inspect.RemovalFilter) (removals, sessions int, etag string, err error) {
 	keys, err := p.of.heldKeys(f)
 	for _, key := range keys {
 		sessions += p.of.kernel.SessionCount(key.Inside)
 	}
-	return len(keys), sessions, err
+	return len(keys), sessions, inspect.RemovalsEtag(keys), err
 }
 
 // PreviewSettings returns the settings after a change, and how many bindings it would cut,

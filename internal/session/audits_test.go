@@ -50,12 +50,12 @@ func (w *world) entries(method string) []audit.Entry {
 			w.t.Errorf("trail %s: %+v", v.Trail, *v.Flaw)
 		}
 	}
-	list, next, err := w.Manager.Audits().ListAudit(w.t.Context(), audit.Filter{Method: method}, audit.Place{}, 1000)
-	if err != nil || next != (audit.Place{}) {
-		w.t.Fatal(next, err)
+	page, err := w.Manager.Audits().ListAudit(w.t.Context(), audit.Filter{Method: method}, audit.Place{}, 1000)
+	if err != nil || page.Next != (audit.Place{}) || page.Unread != nil {
+		w.t.Fatal(page.Next, page.Unread, err)
 	}
-	slices.Reverse(list)
-	return list
+	slices.Reverse(page.Entries)
+	return page.Entries
 }
 
 // hold makes subscribers whose removal is suspended, each with one session.
@@ -134,7 +134,7 @@ func TestPreviewsChangeNothing(t *testing.T) {
 	if m, n, err := p.PreviewMappingEnd(ctx, "", made.Outside); err != nil || m.Outside != made.Outside || n != 1 {
 		t.Errorf("end a mapping: %+v, %d sessions, %v", m, n, err)
 	}
-	if n, sessions, err := p.PreviewRemovals(ctx, inspect.RemovalFilter{}); err != nil || n != 0 || sessions != 0 {
+	if n, sessions, _, err := p.PreviewRemovals(ctx, inspect.RemovalFilter{}); err != nil || n != 0 || sessions != 0 {
 		t.Errorf("removals: %d, %d, %v", n, sessions, err)
 	}
 	w.hold(carol, dave)
@@ -146,7 +146,7 @@ func TestPreviewsChangeNothing(t *testing.T) {
 		{inspect.RemovalFilter{}, 2, 3}, {one(carol), 1, 1}, {one(dave), 1, 2}, {one(alice), 0, 0},
 		{inspect.RemovalFilter{Reason: subscriber.ReasonRemovedInDatabase}, 2, 3}, {inspect.RemovalFilter{Reason: subscriber.ReasonExpired}, 0, 0},
 	} {
-		if n, sessions, err := p.PreviewRemovals(ctx, c.f); err != nil || n != c.n || sessions != c.sessions {
+		if n, sessions, _, err := p.PreviewRemovals(ctx, c.f); err != nil || n != c.n || sessions != c.sessions {
 			t.Errorf("removals %+v: %d, %d sessions, %v; want %d and %d", c.f, n, sessions, err, c.n, c.sessions)
 		}
 	}
@@ -177,8 +177,8 @@ func TestEveryOrderIsInTheTrail(t *testing.T) {
 	w.awaitState(alice, nat.Active)
 	w.flow(alice, 4000)
 	w.hold(carol, dave)
-	removals := func(ctx context.Context, decide func(context.Context, inspect.RemovalFilter) (int, error), inside netip.Addr) error {
-		n, err := decide(ctx, one(inside))
+	removals := func(ctx context.Context, decide func(context.Context, inspect.RemovalFilter, string) (int, error), inside netip.Addr) error {
+		n, err := decide(ctx, one(inside), "")
 		if n != 1 {
 			t.Errorf("%d removals are decided", n)
 		}
@@ -312,9 +312,9 @@ func (a *awayServer) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.P
 	}
 }
 
-// TestVerifyWithoutAServer: where the trails of one server cannot be read, the others are
-// verified, and those that cannot are named.
-func TestVerifyWithoutAServer(t *testing.T) {
+// TestAuditWithoutAServer: where the trails of one server cannot be read, the others are
+// verified and listed, and those that cannot are named.
+func TestAuditWithoutAServer(t *testing.T) {
 	t.Parallel()
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: testenv.StartRedis(t).Socket})
 	t.Cleanup(func() { _ = client.Close() })
@@ -358,6 +358,9 @@ func TestVerifyWithoutAServer(t *testing.T) {
 		if got := strings.Join(told, " "); err != nil || got != c.want {
 			t.Errorf("%v away: %s, %v, want %s", c.away, got, err, c.want)
 		}
+		if got := listed(t, a); got != c.want {
+			t.Errorf("%v away: listed %s, want %s", c.away, got, c.want)
+		}
 		for _, name := range []string{"default", "removed"} {
 			reads := !slices.Contains(c.away, "{"+name+"}") && (name == "default" || !slices.Contains(c.away, "{sessiond:settings}"))
 			if _, err := a.VerifyAudit(t.Context(), name); (err == nil) != reads || err != nil && !errors.Is(err, inspect.ErrUnavailable) {
@@ -366,8 +369,76 @@ func TestVerifyWithoutAServer(t *testing.T) {
 		}
 	}
 	away.set("sessiond:")
+	if page, err := a.ListAudit(t.Context(), audit.Filter{}, audit.Place{}, 1); !errors.Is(err, inspect.ErrUnavailable) {
+		t.Errorf("listed without Redis: %+v, %v", page, err)
+	}
 	if all, err := a.VerifyAudit(t.Context(), ""); !errors.Is(err, inspect.ErrUnavailable) {
 		t.Errorf("without Redis: %+v, %v", all, err)
+	}
+}
+
+// listed returns the number of entries of each trail, by pages of one.
+func listed(t *testing.T, a *Audits) string {
+	t.Helper()
+	told := map[string]string{}
+	for after := (audit.Place{}); ; {
+		page, err := a.ListAudit(t.Context(), audit.Filter{}, after, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page.Entries {
+			told[e.Trail] += "1"
+		}
+		for _, u := range page.Unread {
+			if told[u.Trail] = "unread"; !errors.Is(u.Err, syscall.ECONNREFUSED) {
+				t.Errorf("trail %q: %v", u.Trail, u.Err)
+			}
+		}
+		if after = page.Next; after == (audit.Place{}) {
+			break
+		}
+	}
+	var all []string
+	for _, name := range []string{audit.DaemonTrail, "default", "east", "removed", ""} {
+		if told[name] != "" {
+			all = append(all, name+":"+told[name])
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+// TestDecisionIsAboutTheSeen: a decision with an etag is about the removals that had it, or about none;
+// an attempt behind a crash is about the same ones.
+func TestDecisionIsAboutTheSeen(t *testing.T) {
+	w := newWorld(t, mappedGroup())
+	all := inspect.RemovalFilter{Group: "default"}
+	w.hold(carol)
+	_, _, one, err := w.Previews().PreviewRemovals(t.Context(), all)
+	w.must(err)
+	w.hold(dave)
+	_, _, two, err := w.Previews().PreviewRemovals(t.Context(), all)
+	w.must(err)
+	decide := map[string]func(context.Context, inspect.RemovalFilter, string) (int, error){"ConfirmRemovals": w.ConfirmRemovals, "RefuseRemovals": w.RefuseRemovals}
+	for method, decided := range decide {
+		if n, err := decided(ordering(method, ""), all, one); n != 0 || !errors.Is(err, inspect.ErrConflict) {
+			t.Errorf("%s of others: %d, %v", method, n, err)
+		}
+	}
+	if held := w.removals(all); len(held) != 2 || len(w.entries("")) != 0 {
+		t.Errorf("%d removals are held", len(held))
+	}
+	// The first attempt came to carol alone.
+	if n, err := w.ConfirmRemovals(ordering("ConfirmRemovals", "r1"), inspect.RemovalFilter{Inside: netip.PrefixFrom(carol, 32)}, one); n != 1 || err != nil {
+		t.Errorf("the first: %d, %v", n, err)
+	}
+	if n, err := w.ConfirmRemovals(again("ConfirmRemovals", "r1"), all, one); n != 0 || !errors.Is(err, inspect.ErrConflict) {
+		t.Errorf("the next attempt, with more: %d, %v", n, err)
+	}
+	if n, err := w.ConfirmRemovals(again("ConfirmRemovals", "r1"), all, two); n != 2 || err != nil {
+		t.Errorf("the next attempt: %d, %v", n, err)
+	}
+	if held := w.removals(all); len(held) != 0 {
+		t.Errorf("still held: %+v", held)
 	}
 }
 

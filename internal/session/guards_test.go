@@ -155,14 +155,14 @@ func TestMassDeletion_DEL13(t *testing.T) {
 	w.member(subscriber.EventStop, int(stopped.As4()[3]))
 	w.nothingLeft(stopped)
 	w.awaitRemoved(1, subscriber.ReasonStop)
-	if n, err := w.ConfirmRemovals(t.Context(), one(confirmed)); n != 1 || err != nil {
+	if n, err := w.ConfirmRemovals(t.Context(), one(confirmed), ""); n != 1 || err != nil {
 		t.Fatalf("confirmed %d, %v", n, err)
 	}
 	w.nothingLeft(confirmed)
 	w.awaitRemoved(1, subscriber.ReasonRemovedInDatabase)
 
 	events := w.events(inspect.Watch{})
-	if n, err := w.RefuseRemovals(t.Context(), inspect.RemovalFilter{NAS: "bng-1"}); n != len(refused) || err != nil {
+	if n, err := w.RefuseRemovals(t.Context(), inspect.RemovalFilter{NAS: "bng-1"}, ""); n != len(refused) || err != nil {
 		t.Fatalf("refused %d, %v, want %d", n, err, len(refused))
 	}
 	told := 0
@@ -198,7 +198,7 @@ func TestDecisionEndsTheWave_DEL13(t *testing.T) {
 			}
 		}
 	}
-	if n, err := w.RefuseRemovals(t.Context(), inspect.RemovalFilter{Reason: subscriber.ReasonRemovedInDatabase}); n != len(held) || err != nil {
+	if n, err := w.RefuseRemovals(t.Context(), inspect.RemovalFilter{Reason: subscriber.ReasonRemovedInDatabase}, ""); n != len(held) || err != nil {
 		t.Fatalf("refused %d, %v", n, err)
 	}
 	w.awaitHeld(0, subscriber.ReasonNone)
@@ -370,7 +370,7 @@ func TestNASRestartHeld_DEL13_SES16(t *testing.T) {
 	w.restartNAS()
 	held := w.awaitHeld(crowd, subscriber.ReasonNASRestart)
 	w.served(held...)
-	if n, err := w.RefuseRemovals(t.Context(), inspect.RemovalFilter{Group: "default"}); n != crowd || err != nil {
+	if n, err := w.RefuseRemovals(t.Context(), inspect.RemovalFilter{Group: "default"}, ""); n != crowd || err != nil {
 		t.Fatalf("refused %d, %v", n, err)
 	}
 	w.awaitHeld(0, subscriber.ReasonNone)
@@ -385,7 +385,7 @@ func TestNASRestartHeld_DEL13_SES16(t *testing.T) {
 	})
 	w.restartNAS()
 	w.awaitHeld(crowd, subscriber.ReasonNASRestart)
-	if n, err := w.ConfirmRemovals(t.Context(), inspect.RemovalFilter{Reason: subscriber.ReasonNASRestart}); n != crowd || err != nil {
+	if n, err := w.ConfirmRemovals(t.Context(), inspect.RemovalFilter{Reason: subscriber.ReasonNASRestart}, ""); n != crowd || err != nil {
 		t.Fatalf("confirmed %d, %v", n, err)
 	}
 	w.awaitRemoved(crowd, subscriber.ReasonNASRestart)

@@ -327,7 +327,7 @@ func walkAtRandom(t *testing.T, limits guard.Limits) {
 func (w *world) confirmAll() {
 	w.t.Helper()
 	everybody := inspect.RemovalFilter{Inside: netip.MustParsePrefix("0.0.0.0/0")}
-	if _, err := w.ConfirmRemovals(context.Background(), everybody); err != nil {
+	if _, err := w.ConfirmRemovals(context.Background(), everybody, ""); err != nil {
 		w.t.Fatal(err)
 	}
 }

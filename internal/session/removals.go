@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 
@@ -170,14 +171,27 @@ func (v *Backend) heldKeys(f inspect.RemovalFilter) ([]subscriber.Key, error) {
 	return keys, nil
 }
 
+// toDecide returns the subscribers whose suspended removals a decision is about, and those about
+// which an earlier attempt has decided. With an etag both together must be those that it names.
+func toDecide(ctx context.Context, v *Backend, f inspect.RemovalFilter, etag string) (keys, earlier []subscriber.Key, err error) {
+	if keys, err = v.heldKeys(f); err != nil {
+		return nil, nil, err
+	}
+	if earlier, err = v.earlier(ctx); err != nil || etag == "" {
+		return keys, earlier, err
+	}
+	both := slices.Concat(keys, earlier)
+	slices.SortFunc(both, inspect.CompareKeys)
+	if inspect.RemovalsEtag(slices.Compact(both)) != etag {
+		return nil, nil, fmt.Errorf("%d removals are held now, and they are not those of the etag; look at them again: %w", len(keys), inspect.ErrConflict)
+	}
+	return keys, earlier, nil
+}
+
 // ConfirmRemovals executes the suspended removals that match, and returns their
 // number once the engine has applied them.
-func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
-	keys, err := v.heldKeys(f)
-	if err != nil {
-		return 0, err
-	}
-	earlier, err := v.earlier(ctx)
+func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter, etag string) (int, error) {
+	keys, earlier, err := toDecide(ctx, v, f, etag)
 	if err != nil {
 		return 0, err
 	}
@@ -192,12 +206,8 @@ func (v *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) 
 
 // RefuseRemovals drops the suspended removals that match, and returns their
 // number once the engine has applied that.
-func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
-	keys, err := v.heldKeys(f)
-	if err != nil {
-		return 0, err
-	}
-	earlier, err := v.earlier(ctx)
+func (v *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter, etag string) (int, error) {
+	keys, earlier, err := toDecide(ctx, v, f, etag)
 	if err != nil {
 		return 0, err
 	}

@@ -56,11 +56,11 @@ func TestNothingToldBeforeRestored_DEL08(t *testing.T) {
 			return err
 		},
 		"ConfirmRemovals": func() error {
-			_, err := m.ConfirmRemovals(ctx, inspect.RemovalFilter{})
+			_, err := m.ConfirmRemovals(ctx, inspect.RemovalFilter{}, "")
 			return err
 		},
 		"RefuseRemovals": func() error {
-			_, err := m.RefuseRemovals(ctx, inspect.RemovalFilter{})
+			_, err := m.RefuseRemovals(ctx, inspect.RemovalFilter{}, "")
 			return err
 		},
 	}

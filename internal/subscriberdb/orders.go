@@ -59,11 +59,14 @@ func (o *callerOrders) EarlierEntries(ctx context.Context) (found []audit.Entry,
 		From: order.RequestAt.Add(-trail.ClockMargin),
 	}
 	for after := (audit.Place{}); ; {
-		page, next, err := o.trails.List(ctx, f, after, earlierPage)
+		page, err := o.trails.List(ctx, f, after, earlierPage)
 		if err != nil {
 			return nil, err
 		}
-		if found, after = append(found, page...), next; next == (audit.Place{}) {
+		if len(page.Unread) > 0 { // it may have some
+			return nil, page.Unread[0].Err
+		}
+		if found, after = append(found, page.Entries...), page.Next; after == (audit.Place{}) {
 			return found, nil
 		}
 	}

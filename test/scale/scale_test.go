@@ -19,7 +19,7 @@ const (
 	usualSizes    = "100000 1000000"
 )
 
-const needs = testenv.Root | testenv.Redis | testenv.Nft | testenv.Conntrack
+const needs = testenv.Root | testenv.Redis | testenv.Nft | testenv.Conntrack | testenv.Browser
 
 var programs *rig.Programs
 

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/acctload"
@@ -19,16 +22,29 @@ import (
 // BenchmarkWatchers measures accounting beside 1,000 watchers, as shares of the same without
 // them: the requests a second at full load, and the time to their replies at half of it. One
 // watcher wants everything and reads nothing, the others want one subscriber each. Beside them
-// one more reads everything, or none: on a machine of few processors the program that reads
-// takes its share of them from sessiond.
+// one more reads everything, or none, or all others do, with each event in a message of its own or
+// with several in one: on a machine of few processors the program that reads takes its share of
+// them from sessiond.
 func BenchmarkWatchers(b *testing.B) {
-	for _, readers := range []int{0, 1} {
-		b.Run(fmt.Sprintf("readers=%d", readers), func(b *testing.B) { benchWatchers(b, readers) })
+	for _, readers := range []int{0, 1, watchers - 1} {
+		for _, batch := range []bool{false, true} {
+			if readers > 0 || !batch {
+				name := map[bool]string{false: "", true: "/batch"}[batch]
+				b.Run(fmt.Sprintf("readers=%d%s", readers, name), func(b *testing.B) { benchWatchers(b, readers, batch) })
+			}
+		}
 	}
 }
 
-func benchWatchers(b *testing.B, readers int) {
-	const watchers, connections = 1000, 20
+const watchers = 1000
+
+// heedless is a client's codec that decodes nothing.
+type heedless struct{ encoding.CodecV2 }
+
+func (heedless) Unmarshal(mem.BufferSlice, any) error { return nil }
+
+func benchWatchers(b *testing.B, readers int, batch bool) {
+	const connections = 20
 	all := 1 + readers
 	testenv.Require(b, testenv.Redis)
 	r, err := rig.Start(within(b, 5*time.Minute), rig.Options{
@@ -80,11 +96,11 @@ func benchWatchers(b *testing.B, readers int) {
 				b.Fatal(err)
 			}
 			for i := c; i < watchers; i += connections {
-				req := &pb.WatchSubscribersRequest{}
+				req := &pb.WatchSubscribersRequest{Batch: batch}
 				if i >= all {
 					req.Inside = netip.AddrFrom4([4]byte{100, 127, byte(i >> 8), byte(i)}).String()
 				}
-				stream, err := pb.NewSubscriberServiceClient(conn).WatchSubscribers(ctx, req)
+				stream, err := pb.NewSubscriberServiceClient(conn).WatchSubscribers(ctx, req, grpc.ForceCodecV2(heedless{encoding.GetCodecV2("proto")}))
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -95,8 +111,8 @@ func benchWatchers(b *testing.B, readers int) {
 					continue // reads nothing
 				}
 				reading.Go(func() error {
-					for {
-						if _, err := stream.Recv(); err != nil {
+					for message := new(pb.WatchSubscribersResponse); ; {
+						if err := stream.RecvMsg(message); err != nil {
 							return err
 						}
 					}

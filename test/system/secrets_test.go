@@ -1,6 +1,8 @@
 package system
 
 import (
+	"crypto/tls"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,17 +13,20 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestSecretsAreNowhere: the shared secret, a token, the password of Redis and the key of the
-// listener are in no log line at any level, no error, no output of --check, no status, no list
-// of settings and no metric: not while all is well, not for calls and files that are wrong, and
-// not while Redis is away or refuses the password.
+// TestSecretsAreNowhere: the shared secret, a token, the password of Redis and the keys of gRPC and
+// RadSec are in no log line at any level, no error, no output of --check, no status, no list of
+// settings, no page, no key of Redis and no metric: not while all is well, not for calls and files
+// that are wrong, and not while Redis is away or refuses the password.
 func TestSecretsAreNowhere(t *testing.T) {
 	const token, password = "planted-token-planted-token", "planted-password"
-	certs := controltest.MakeCerts(t)
-	w := start(t, rig.Options{Memory: true})
+	certs, forRadSec := controltest.MakeCerts(t), controltest.MakeCerts(t)
+	w := start(t, rig.Options{Memory: true, RadSec: fmt.Sprintf("listen: [%q], cert_file: %q, key_file: %q, client_ca_file: %q",
+		"127.0.0.1:0", forRadSec.Server, forRadSec.ServerKey, forRadSec.CA)})
 	key, err := os.ReadFile(certs.ServerKey)
 	w.must(err)
-	planted := []string{rig.Secret, token, password, strings.Split(string(key), "\n")[1]}
+	radsecKey, err := os.ReadFile(forRadSec.ServerKey)
+	w.must(err)
+	planted := []string{rig.Secret, token, password, strings.Split(string(key), "\n")[1], strings.Split(string(radsecKey), "\n")[1]}
 	w.redis("ACL", "SETUSER", "planted", "on", ">"+password, "~*", "&*", "+@all")
 	write := func(file, text string) {
 		t.Helper()
@@ -70,14 +75,24 @@ func TestSecretsAreNowhere(t *testing.T) {
 	show := func() {
 		note(w.Daemon.Ctl(w.ctx, "status", "-o", "json"))
 		note(w.Daemon.Ctl(w.ctx, "settings", "get", "-o", "json"))
-		for _, path := range []string{"/metrics", "/readyz"} {
+		for _, path := range []string{"/metrics", "/readyz", "/console/", "/console/settings", "/console/subscribers/" + alice.String()} {
 			_, body, err := w.Daemon.Get(w.ctx, path)
 			note(body, err)
 		}
 	}
 	show()
 
-	// Files that are wrong.
+	for _, name := range strings.Fields(w.redis("KEYS", "*")) {
+		note(w.redis("DUMP", name), nil)
+	}
+
+	// Files that are wrong. The key of RadSec is read at each handshake.
+	write(forRadSec.ServerKey, string(radsecKey[:len(radsecKey)/2]))
+	if conn, err := tls.Dial("tcp", w.address("radsec"), &tls.Config{InsecureSkipVerify: true}); err == nil {
+		t.Error("a handshake with half of a key succeeds")
+		_ = conn.Close()
+	}
+	write(forRadSec.ServerKey, string(radsecKey))
 	write(tokenFile, token+" "+token)
 	write(keyFile, string(key[:len(key)/2]))
 	w.must(w.Until(w.ctx, "both files to be refused", func() (bool, error) {

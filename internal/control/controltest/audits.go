@@ -18,18 +18,20 @@ type Audits struct {
 	Err      error            // if set, every method that asks returns it
 	Entries  []audit.Entry    // newest first
 	Checks   []audit.Verified // of all trails
+	Unread   []audit.Unread
 	Requests map[audit.Request][]byte
 
 	mu sync.Mutex
 }
 
 // ListAudit implements control.Audits. Places are numbers of entries.
-func (a *Audits) ListAudit(_ context.Context, f audit.Filter, after audit.Place, limit int) (page []audit.Entry, next audit.Place, err error) {
+func (a *Audits) ListAudit(_ context.Context, f audit.Filter, after audit.Place, limit int) (audit.Page, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.Err != nil {
-		return nil, next, a.Err
+		return audit.Page{}, a.Err
 	}
+	page := audit.Page{Unread: a.Unread}
 	past := after == (audit.Place{})
 	for i := range a.Entries {
 		e := &a.Entries[i]
@@ -37,14 +39,15 @@ func (a *Audits) ListAudit(_ context.Context, f audit.Filter, after audit.Place,
 		case !past:
 			past = after.ID == e.At.Format("150405") && after.Trail == e.Trail
 		case !f.Match(e):
-		case len(page) == limit:
-			last := &page[limit-1]
-			return page, audit.Place{ID: last.At.Format("150405"), Trail: last.Trail}, nil
+		case len(page.Entries) == limit:
+			last := &page.Entries[limit-1]
+			page.Next = audit.Place{ID: last.At.Format("150405"), Trail: last.Trail}
+			return page, nil
 		default:
-			page = append(page, *e)
+			page.Entries = append(page.Entries, *e)
 		}
 	}
-	return page, next, nil
+	return page, nil
 }
 
 // VerifyAudit implements control.Audits.
@@ -132,16 +135,11 @@ func (p Previews) PreviewDelete(_ context.Context, f inspect.SubscriberFilter, m
 }
 
 // PreviewRemovals implements control.Previews.
-func (p Previews) PreviewRemovals(_ context.Context, f inspect.RemovalFilter) (removals, sessions int, err error) {
+func (p Previews) PreviewRemovals(_ context.Context, f inspect.RemovalFilter) (removals, sessions int, etag string, err error) {
 	p.Of.mu.Lock()
 	defer p.Of.mu.Unlock()
-	f.Kind = inspect.RemovalHeld
-	for i := range p.Of.Waiting {
-		if f.Match(&p.Of.Waiting[i]) {
-			removals++
-		}
-	}
-	return removals, 2 * removals, p.Of.Err
+	removals, etag = p.Of.heldLocked(f)
+	return removals, 2 * removals, etag, p.Of.Err
 }
 
 // PreviewSettings implements control.Previews.

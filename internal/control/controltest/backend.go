@@ -476,18 +476,33 @@ func (b *Backend) Removals(_ context.Context, f inspect.RemovalFilter, after ins
 }
 
 // ConfirmRemovals implements control.Removals.
-func (b *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
-	return b.decide(ctx, f)
+func (b *Backend) ConfirmRemovals(ctx context.Context, f inspect.RemovalFilter, etag string) (int, error) {
+	return b.decide(ctx, f, etag)
 }
 
 // RefuseRemovals implements control.Removals.
-func (b *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter) (int, error) {
-	return b.decide(ctx, f)
+func (b *Backend) RefuseRemovals(ctx context.Context, f inspect.RemovalFilter, etag string) (int, error) {
+	return b.decide(ctx, f, etag)
 }
 
-func (b *Backend) decide(ctx context.Context, f inspect.RemovalFilter) (int, error) {
+// heldLocked returns the number of suspended removals that match, and their etag.
+func (b *Backend) heldLocked(f inspect.RemovalFilter) (n int, etag string) {
+	f.Kind = inspect.RemovalHeld
+	var keys []subscriber.Key
+	for i := range b.Waiting {
+		if f.Match(&b.Waiting[i]) {
+			keys = append(keys, b.Waiting[i].Record.Key)
+		}
+	}
+	return len(keys), inspect.RemovalsEtag(keys)
+}
+
+func (b *Backend) decide(ctx context.Context, f inspect.RemovalFilter, etag string) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if _, now := b.heldLocked(f); etag != "" && etag != now {
+		return 0, fmt.Errorf("other removals are held now: %w", inspect.ErrConflict)
+	}
 	b.Orders = append(b.Orders, audit.From(ctx))
 	before := len(b.Waiting)
 	f.Kind = inspect.RemovalHeld

@@ -4,13 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
@@ -29,50 +32,96 @@ func compare(p, q audit.Place) int {
 	return cmp.Or(-subscriber.CompareVersions(p.ID, q.ID), strings.Compare(p.Trail, q.Trail))
 }
 
-// List returns up to limit entries that match, newest first, after a place (zero: from the
-// newest). Next is the place to continue after, zero at the end. A page may be shorter, or
-// empty, before the end, as a call examines a bounded number. Entries that cannot be read are
-// left out: Verify names them.
-func (s *Store) List(ctx context.Context, f audit.Filter, after audit.Place, limit int) (page []audit.Entry, next audit.Place, err error) {
-	names, err := s.Trails(ctx)
-	if err != nil {
-		return nil, audit.Place{}, err
-	}
-	var sources []*newestFirst
+// listAtOnce is the number of trails that are read at once: those whose server is away must not use
+// up the time of the others.
+const listAtOnce = 32
+
+// List returns up to limit entries that match, newest first, after a place (zero: from the newest).
+// A page may be shorter, or empty, before the end, as a call examines a bounded number. Entries that
+// cannot be read are left out: Verify names them. So are trails that cannot be read: the page names
+// them. List fails if none can be read.
+func (s *Store) List(ctx context.Context, f audit.Filter, after audit.Place, limit int) (audit.Page, error) {
+	short, cancel := clock.Share(ctx, 4)
+	names, unnamed := s.Trails(short)
+	cancel()
+	l := &listing{ctx: ctx, after: after}
 	for _, trail := range names {
-		sources = append(sources, &newestFirst{store: s, trail: trail, from: startOf(&f, after)})
+		l.sources = append(l.sources, &newestFirst{store: s, trail: trail, from: startOf(&f, after)})
+	}
+	var page audit.Page
+	if err := l.begin(); err != nil {
+		return page, err
 	}
 	for range looksPerAsk {
-		var first *newestFirst
-		for _, source := range sources {
-			if err := source.fill(ctx); err != nil {
-				return nil, audit.Place{}, err
+		x, more := l.next()
+		if !more || !f.From.IsZero() && subscriber.VersionTime(x.ID).Before(f.From.Add(-ClockMargin)) {
+			page.Next = audit.Place{}
+			break
+		}
+		e, err := audit.ParseEntry(x.Text)
+		if err == nil && f.Match(&e) {
+			if len(page.Entries) == limit {
+				break
 			}
+			page.Entries = append(page.Entries, e)
+		}
+		page.Next = x.Place
+	}
+	for _, source := range l.sources {
+		if source.failed != nil {
+			page.Unread = append(page.Unread, audit.Unread{Trail: source.trail, Err: source.failed})
+		}
+	}
+	if unnamed != nil {
+		page.Unread = append(page.Unread, audit.Unread{Err: unnamed})
+	}
+	return page, nil
+}
+
+// listing merges trails.
+type listing struct {
+	ctx     context.Context
+	after   audit.Place
+	sources []*newestFirst
+}
+
+// begin reads the first entries of all trails, and fails if it can read none.
+func (l *listing) begin() error {
+	ctx, cancel := clock.Share(l.ctx, 2)
+	defer cancel()
+	var workers errgroup.Group
+	workers.SetLimit(listAtOnce)
+	for _, source := range l.sources {
+		workers.Go(func() error {
+			source.fill(ctx)
+			return nil
+		})
+	}
+	_ = workers.Wait() // each source has its own error
+	if !slices.ContainsFunc(l.sources, func(source *newestFirst) bool { return source.failed == nil }) {
+		return l.sources[0].failed
+	}
+	return nil
+}
+
+// next takes the newest entry behind the place, if there is one.
+func (l *listing) next() (x audit.Stored, more bool) {
+	for {
+		var first *newestFirst
+		for _, source := range l.sources {
+			source.fill(l.ctx)
 			if len(source.ready) > 0 && (first == nil || compare(source.ready[0].Place, first.ready[0].Place) < 0) {
 				first = source
 			}
 		}
 		if first == nil {
-			return page, audit.Place{}, nil
+			return x, false
 		}
-		x := first.ready[0]
-		if !f.From.IsZero() && subscriber.VersionTime(x.ID).Before(f.From.Add(-ClockMargin)) {
-			return page, audit.Place{}, nil
+		x, first.ready = first.ready[0], first.ready[1:]
+		if l.after == (audit.Place{}) || compare(x.Place, l.after) > 0 {
+			return x, true
 		}
-		first.ready = first.ready[1:]
-		if after != (audit.Place{}) && compare(x.Place, after) <= 0 {
-			continue
-		}
-		e, err := audit.ParseEntry(x.Text)
-		if err == nil && f.Match(&e) {
-			if len(page) == limit {
-				return page, next, nil
-			}
-			page = append(page, e)
-		}
-		next = x.Place
 	}
-	return page, next, nil
 }
 
 // startOf returns the newest identifier that a list may have.
@@ -88,26 +137,28 @@ func startOf(f *audit.Filter, after audit.Place) string {
 
 // newestFirst reads one trail backwards.
 type newestFirst struct {
-	store *Store
-	trail string
-	from  string // identifier to read on from
-	ready []audit.Stored
-	ended bool
+	store  *Store
+	trail  string
+	from   string // identifier to read on from
+	ready  []audit.Stored
+	ended  bool
+	failed error
 }
 
-func (n *newestFirst) fill(ctx context.Context) error {
+// fill reads on where nothing is ready.
+func (n *newestFirst) fill(ctx context.Context) {
 	if len(n.ready) > 0 || n.ended {
-		return nil
+		return
 	}
 	read, err := n.store.o.Client.XRevRangeN(ctx, codec.AuditKey(n.trail), n.from, "-", readCount).Result()
 	if redisconn.UnlessWrongType(err) != nil {
-		return fmt.Errorf("read %s: %w", codec.AuditKey(n.trail), err)
+		n.failed, n.ended = fmt.Errorf("read %s: %w", codec.AuditKey(n.trail), err), true
+		return
 	}
 	n.ready, n.ended = toStored(n.trail, read), len(read) < readCount
 	if len(read) > 0 {
 		n.from = "(" + read[len(read)-1].ID
 	}
-	return nil
 }
 
 func toStored(trail string, read []redis.XMessage) []audit.Stored {

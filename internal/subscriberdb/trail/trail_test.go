@@ -199,9 +199,9 @@ func TestTrailsOfOtherGroups(t *testing.T) {
 			}
 		}
 		check("of the group that is gone", audit.DaemonTrail, "default", "east")
-		page, _, err := s.List(t.Context(), audit.Filter{Group: "east"}, audit.Place{}, 10)
-		if err != nil || len(page) != 5 {
-			t.Errorf("listed %d, %v", len(page), err)
+		page, err := s.List(t.Context(), audit.Filter{Group: "east"}, audit.Place{}, 10)
+		if err != nil || len(page.Entries) != 5 {
+			t.Errorf("listed %d, %v", len(page.Entries), err)
 		}
 		trim(s, Retention{Entries: 2}, 3)
 		if v := verified(t, s, "east"); v.Flaw != nil || v.First != 4 || v.Entries != 2 {
@@ -295,12 +295,12 @@ func TestListNewestFirst(t *testing.T) {
 		for _, limit := range []int{1, 7, 1000} {
 			var all []audit.Entry
 			for after := (audit.Place{}); ; {
-				page, next, err := s.List(t.Context(), audit.Filter{}, after, limit)
-				if err != nil || len(page) > limit {
-					t.Fatal(len(page), err)
+				page, err := s.List(t.Context(), audit.Filter{}, after, limit)
+				if err != nil || len(page.Entries) > limit || page.Unread != nil {
+					t.Fatal(len(page.Entries), page.Unread, err)
 				}
-				all = append(all, page...)
-				if after = next; next == (audit.Place{}) {
+				all = append(all, page.Entries...)
+				if after = page.Next; after == (audit.Place{}) {
 					break
 				}
 			}
@@ -315,12 +315,12 @@ func TestListNewestFirst(t *testing.T) {
 				t.Errorf("limit %d: %d entries, %d different", limit, len(all), len(seen))
 			}
 		}
-		page, _, err := s.List(t.Context(), audit.Filter{Group: "east", RequestID: "r-1"}, audit.Place{}, 10)
-		if err != nil || len(page) != 1 || !slices.Equal(page[0].Keys, []string{"1"}) {
+		page, err := s.List(t.Context(), audit.Filter{Group: "east", RequestID: "r-1"}, audit.Place{}, 10)
+		if err != nil || len(page.Entries) != 1 || !slices.Equal(page.Entries[0].Keys, []string{"1"}) {
 			t.Errorf("filtered: %+v, %v", page, err)
 		}
-		if page, next, err := s.List(t.Context(), audit.Filter{From: time.Now().Add(time.Hour)}, audit.Place{}, 10); err != nil || page != nil || next != (audit.Place{}) {
-			t.Errorf("of the future: %v, %v, %v", page, next, err)
+		if page, err := s.List(t.Context(), audit.Filter{From: time.Now().Add(time.Hour)}, audit.Place{}, 10); err != nil || page.Entries != nil || page.Next != (audit.Place{}) {
+			t.Errorf("of the future: %+v, %v", page, err)
 		}
 	})
 }

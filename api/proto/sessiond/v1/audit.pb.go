@@ -472,6 +472,9 @@ type ListAuditResponse struct {
 	Entries []*AuditEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	// For the next page; empty after the last. A page may be short or empty before the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Trails that could not be read now, as their part of a Redis Cluster is away. Their
+	// entries are missing in this page; ask again for a whole list.
+	Unread        []*UnreadTrail `protobuf:"bytes,3,rep,name=unread,proto3" json:"unread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +523,69 @@ func (x *ListAuditResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListAuditResponse) GetUnread() []*UnreadTrail {
+	if x != nil {
+		return x.Unread
+	}
+	return nil
+}
+
+// UnreadTrail is a trail that could not be read.
+type UnreadTrail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The trail. Empty where the names of trails of groups that are no longer configured
+	// could not be read.
+	Trail string `protobuf:"bytes,1,opt,name=trail,proto3" json:"trail,omitempty"`
+	// The reason, for a person.
+	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreadTrail) Reset() {
+	*x = UnreadTrail{}
+	mi := &file_sessiond_v1_audit_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreadTrail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreadTrail) ProtoMessage() {}
+
+func (x *UnreadTrail) ProtoReflect() protoreflect.Message {
+	mi := &file_sessiond_v1_audit_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreadTrail.ProtoReflect.Descriptor instead.
+func (*UnreadTrail) Descriptor() ([]byte, []int) {
+	return file_sessiond_v1_audit_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UnreadTrail) GetTrail() string {
+	if x != nil {
+		return x.Trail
+	}
+	return ""
+}
+
+func (x *UnreadTrail) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // VerifyAuditRequest picks trails.
 type VerifyAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -531,7 +597,7 @@ type VerifyAuditRequest struct {
 
 func (x *VerifyAuditRequest) Reset() {
 	*x = VerifyAuditRequest{}
-	mi := &file_sessiond_v1_audit_proto_msgTypes[3]
+	mi := &file_sessiond_v1_audit_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +609,7 @@ func (x *VerifyAuditRequest) String() string {
 func (*VerifyAuditRequest) ProtoMessage() {}
 
 func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_audit_proto_msgTypes[3]
+	mi := &file_sessiond_v1_audit_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +622,7 @@ func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditRequest.ProtoReflect.Descriptor instead.
 func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_audit_proto_rawDescGZIP(), []int{3}
+	return file_sessiond_v1_audit_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *VerifyAuditRequest) GetTrail() string {
@@ -594,7 +660,7 @@ type TrailCheck struct {
 
 func (x *TrailCheck) Reset() {
 	*x = TrailCheck{}
-	mi := &file_sessiond_v1_audit_proto_msgTypes[4]
+	mi := &file_sessiond_v1_audit_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +672,7 @@ func (x *TrailCheck) String() string {
 func (*TrailCheck) ProtoMessage() {}
 
 func (x *TrailCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_audit_proto_msgTypes[4]
+	mi := &file_sessiond_v1_audit_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +685,7 @@ func (x *TrailCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrailCheck.ProtoReflect.Descriptor instead.
 func (*TrailCheck) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_audit_proto_rawDescGZIP(), []int{4}
+	return file_sessiond_v1_audit_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TrailCheck) GetTrail() string {
@@ -696,7 +762,7 @@ type VerifyAuditResponse struct {
 
 func (x *VerifyAuditResponse) Reset() {
 	*x = VerifyAuditResponse{}
-	mi := &file_sessiond_v1_audit_proto_msgTypes[5]
+	mi := &file_sessiond_v1_audit_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +774,7 @@ func (x *VerifyAuditResponse) String() string {
 func (*VerifyAuditResponse) ProtoMessage() {}
 
 func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sessiond_v1_audit_proto_msgTypes[5]
+	mi := &file_sessiond_v1_audit_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +787,7 @@ func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditResponse.ProtoReflect.Descriptor instead.
 func (*VerifyAuditResponse) Descriptor() ([]byte, []int) {
-	return file_sessiond_v1_audit_proto_rawDescGZIP(), []int{5}
+	return file_sessiond_v1_audit_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VerifyAuditResponse) GetTrails() []*TrailCheck {
@@ -769,10 +835,14 @@ const file_sessiond_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12.\n" +
 	"\x04from\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
-	"\x02to\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02to\"n\n" +
+	"\x02to\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02to\"\xa0\x01\n" +
 	"\x11ListAuditResponse\x121\n" +
 	"\aentries\x18\x01 \x03(\v2\x17.sessiond.v1.AuditEntryR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x120\n" +
+	"\x06unread\x18\x03 \x03(\v2\x18.sessiond.v1.UnreadTrailR\x06unread\"=\n" +
+	"\vUnreadTrail\x12\x14\n" +
+	"\x05trail\x18\x01 \x01(\tR\x05trail\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"*\n" +
 	"\x12VerifyAuditRequest\x12\x14\n" +
 	"\x05trail\x18\x01 \x01(\tR\x05trail\"\x82\x02\n" +
 	"\n" +
@@ -817,35 +887,37 @@ func file_sessiond_v1_audit_proto_rawDescGZIP() []byte {
 }
 
 var file_sessiond_v1_audit_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sessiond_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_sessiond_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_sessiond_v1_audit_proto_goTypes = []any{
 	(AuditOutcome)(0),             // 0: sessiond.v1.AuditOutcome
 	(AuditFlaw)(0),                // 1: sessiond.v1.AuditFlaw
 	(*AuditEntry)(nil),            // 2: sessiond.v1.AuditEntry
 	(*ListAuditRequest)(nil),      // 3: sessiond.v1.ListAuditRequest
 	(*ListAuditResponse)(nil),     // 4: sessiond.v1.ListAuditResponse
-	(*VerifyAuditRequest)(nil),    // 5: sessiond.v1.VerifyAuditRequest
-	(*TrailCheck)(nil),            // 6: sessiond.v1.TrailCheck
-	(*VerifyAuditResponse)(nil),   // 7: sessiond.v1.VerifyAuditResponse
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*UnreadTrail)(nil),           // 5: sessiond.v1.UnreadTrail
+	(*VerifyAuditRequest)(nil),    // 6: sessiond.v1.VerifyAuditRequest
+	(*TrailCheck)(nil),            // 7: sessiond.v1.TrailCheck
+	(*VerifyAuditResponse)(nil),   // 8: sessiond.v1.VerifyAuditResponse
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_sessiond_v1_audit_proto_depIdxs = []int32{
-	8, // 0: sessiond.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	0, // 1: sessiond.v1.AuditEntry.outcome:type_name -> sessiond.v1.AuditOutcome
-	8, // 2: sessiond.v1.ListAuditRequest.from:type_name -> google.protobuf.Timestamp
-	8, // 3: sessiond.v1.ListAuditRequest.to:type_name -> google.protobuf.Timestamp
-	2, // 4: sessiond.v1.ListAuditResponse.entries:type_name -> sessiond.v1.AuditEntry
-	1, // 5: sessiond.v1.TrailCheck.flaw:type_name -> sessiond.v1.AuditFlaw
-	6, // 6: sessiond.v1.VerifyAuditResponse.trails:type_name -> sessiond.v1.TrailCheck
-	3, // 7: sessiond.v1.AuditService.ListAudit:input_type -> sessiond.v1.ListAuditRequest
-	5, // 8: sessiond.v1.AuditService.VerifyAudit:input_type -> sessiond.v1.VerifyAuditRequest
-	4, // 9: sessiond.v1.AuditService.ListAudit:output_type -> sessiond.v1.ListAuditResponse
-	7, // 10: sessiond.v1.AuditService.VerifyAudit:output_type -> sessiond.v1.VerifyAuditResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	9,  // 0: sessiond.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	0,  // 1: sessiond.v1.AuditEntry.outcome:type_name -> sessiond.v1.AuditOutcome
+	9,  // 2: sessiond.v1.ListAuditRequest.from:type_name -> google.protobuf.Timestamp
+	9,  // 3: sessiond.v1.ListAuditRequest.to:type_name -> google.protobuf.Timestamp
+	2,  // 4: sessiond.v1.ListAuditResponse.entries:type_name -> sessiond.v1.AuditEntry
+	5,  // 5: sessiond.v1.ListAuditResponse.unread:type_name -> sessiond.v1.UnreadTrail
+	1,  // 6: sessiond.v1.TrailCheck.flaw:type_name -> sessiond.v1.AuditFlaw
+	7,  // 7: sessiond.v1.VerifyAuditResponse.trails:type_name -> sessiond.v1.TrailCheck
+	3,  // 8: sessiond.v1.AuditService.ListAudit:input_type -> sessiond.v1.ListAuditRequest
+	6,  // 9: sessiond.v1.AuditService.VerifyAudit:input_type -> sessiond.v1.VerifyAuditRequest
+	4,  // 10: sessiond.v1.AuditService.ListAudit:output_type -> sessiond.v1.ListAuditResponse
+	8,  // 11: sessiond.v1.AuditService.VerifyAudit:output_type -> sessiond.v1.VerifyAuditResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_audit_proto_init() }
@@ -859,7 +931,7 @@ func file_sessiond_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sessiond_v1_audit_proto_rawDesc), len(file_sessiond_v1_audit_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,7 +33,9 @@ const (
 // was changed or is missing. Each entry was written in the same step as its change. A group
 // has a trail of its own; changes that belong to no group are in the trail "_".
 type AuditServiceClient interface {
-	// ListAudit returns entries, newest first.
+	// ListAudit returns entries, newest first. Where some trails cannot be read, as their part
+	// of a Redis Cluster is away, it returns the entries of the others, and names the trails
+	// that are missing. UNAVAILABLE if none can be read.
 	ListAudit(ctx context.Context, in *ListAuditRequest, opts ...grpc.CallOption) (*ListAuditResponse, error)
 	// VerifyAudit walks through the trails, and names the first bad entry of each. Where some
 	// trails cannot be read, as their part of a Redis Cluster is away, it checks the others.
@@ -76,7 +78,9 @@ func (c *auditServiceClient) VerifyAudit(ctx context.Context, in *VerifyAuditReq
 // was changed or is missing. Each entry was written in the same step as its change. A group
 // has a trail of its own; changes that belong to no group are in the trail "_".
 type AuditServiceServer interface {
-	// ListAudit returns entries, newest first.
+	// ListAudit returns entries, newest first. Where some trails cannot be read, as their part
+	// of a Redis Cluster is away, it returns the entries of the others, and names the trails
+	// that are missing. UNAVAILABLE if none can be read.
 	ListAudit(context.Context, *ListAuditRequest) (*ListAuditResponse, error)
 	// VerifyAudit walks through the trails, and names the first bad entry of each. Where some
 	// trails cannot be read, as their part of a Redis Cluster is away, it checks the others.

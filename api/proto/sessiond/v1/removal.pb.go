@@ -415,6 +415,9 @@ type ConfirmRemovalsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At least one field is required; inside "0.0.0.0/0" means all.
 	Filter *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The etag of an answer to validate_only: carry out the removals that it counted. ABORTED
+	// (CONFLICT), and nothing is changed, if others match by now. Empty: those that match.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Why, for the audit trail: at most 512 octets.
 	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
 	// A name of this request, chosen by the caller: at most 128 octets. It belongs to the
@@ -465,6 +468,13 @@ func (x *ConfirmRemovalsRequest) GetFilter() *RemovalFilter {
 	return nil
 }
 
+func (x *ConfirmRemovalsRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 func (x *ConfirmRemovalsRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
@@ -493,6 +503,9 @@ type ConfirmRemovalsResponse struct {
 	Confirmed uint32 `protobuf:"varint,1,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
 	// With validate_only: conntrack entries that would end with the subscribers.
 	SessionsEnded uint32 `protobuf:"varint,53,opt,name=sessions_ended,json=sessionsEnded,proto3" json:"sessions_ended,omitempty"`
+	// With validate_only: names the removals that match, for the request that is to decide
+	// about these and no others.
+	Etag          string `protobuf:"bytes,54,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -541,11 +554,21 @@ func (x *ConfirmRemovalsResponse) GetSessionsEnded() uint32 {
 	return 0
 }
 
+func (x *ConfirmRemovalsResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // RefuseRemovalsRequest picks held removals to drop.
 type RefuseRemovalsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At least one field is required; inside "0.0.0.0/0" means all.
 	Filter *RemovalFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The etag of an answer to validate_only: drop the removals that it counted. ABORTED
+	// (CONFLICT), and nothing is changed, if others match by now. Empty: those that match.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Why, for the audit trail: at most 512 octets.
 	Reason string `protobuf:"bytes,50,opt,name=reason,proto3" json:"reason,omitempty"`
 	// A name of this request, chosen by the caller: at most 128 octets. It belongs to the
@@ -596,6 +619,13 @@ func (x *RefuseRemovalsRequest) GetFilter() *RemovalFilter {
 	return nil
 }
 
+func (x *RefuseRemovalsRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 func (x *RefuseRemovalsRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
@@ -621,7 +651,10 @@ func (x *RefuseRemovalsRequest) GetValidateOnly() bool {
 type RefuseRemovalsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Removals that were dropped.
-	Refused       uint32 `protobuf:"varint,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused uint32 `protobuf:"varint,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	// With validate_only: names the removals that match, for the request that is to decide
+	// about these and no others.
+	Etag          string `protobuf:"bytes,54,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -663,6 +696,13 @@ func (x *RefuseRemovalsResponse) GetRefused() uint32 {
 	return 0
 }
 
+func (x *RefuseRemovalsResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 var File_sessiond_v1_removal_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_removal_proto_rawDesc = "" +
@@ -693,24 +733,28 @@ const file_sessiond_v1_removal_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\x0e2\x18.sessiond.v1.RemovalKindR\x04kind\"p\n" +
 	"\x14ListRemovalsResponse\x120\n" +
 	"\bremovals\x18\x01 \x03(\v2\x14.sessiond.v1.RemovalR\bremovals\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa8\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbc\x01\n" +
 	"\x16ConfirmRemovalsRequest\x122\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.RemovalFilterR\x06filter\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.RemovalFilterR\x06filter\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x16\n" +
 	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
 	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
-	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"^\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"r\n" +
 	"\x17ConfirmRemovalsResponse\x12\x1c\n" +
 	"\tconfirmed\x18\x01 \x01(\rR\tconfirmed\x12%\n" +
-	"\x0esessions_ended\x185 \x01(\rR\rsessionsEnded\"\xa7\x01\n" +
+	"\x0esessions_ended\x185 \x01(\rR\rsessionsEnded\x12\x12\n" +
+	"\x04etag\x186 \x01(\tR\x04etag\"\xbb\x01\n" +
 	"\x15RefuseRemovalsRequest\x122\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.RemovalFilterR\x06filter\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1a.sessiond.v1.RemovalFilterR\x06filter\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x16\n" +
 	"\x06reason\x182 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
 	"request_id\x183 \x01(\tR\trequestId\x12#\n" +
-	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"2\n" +
+	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"F\n" +
 	"\x16RefuseRemovalsResponse\x12\x18\n" +
-	"\arefused\x18\x01 \x01(\rR\arefused*u\n" +
+	"\arefused\x18\x01 \x01(\rR\arefused\x12\x12\n" +
+	"\x04etag\x186 \x01(\tR\x04etag*u\n" +
 	"\vRemovalKind\x12\x1c\n" +
 	"\x18REMOVAL_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REMOVAL_KIND_HELD\x10\x01\x12\x16\n" +
