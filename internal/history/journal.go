@@ -32,6 +32,7 @@ type journal struct {
 	number  uint64
 	from    microTime
 	size    int64 // of the frames that are whole and durable
+	begun   int64 // of the first of them
 	ragged  bool  // there may be octets behind size
 	head    chainHash
 	entries uint64 // of the group's log up to here
@@ -145,7 +146,7 @@ func (b *spanBook) apply(e *placedEntry, from holderSource) {
 	case entryReleased:
 		b.end(e.key, e.at)
 	case entryPast:
-		s.released, s.vacant, s.past = e.at, e.at, true
+		s.released, s.vacant = e.at, e.at
 		b.begin(s)
 	case entryReset:
 		b.reset(gapSpan{e.at, e.until})
@@ -187,6 +188,9 @@ func openJournal(files diskFiles, path string, also func(*journalEntry)) (*journ
 		}
 		at += size
 		j.size = int64(at)
+		if j.begun == 0 {
+			j.begun = j.size
+		}
 	}
 	if j.number == 0 {
 		return nil, fmt.Errorf("%w: %s has no beginning. To go on with a gap, move the file away", ErrDamaged, path)

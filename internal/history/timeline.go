@@ -293,7 +293,7 @@ func (s *Store) Complete(r Record) (Record, error) {
 		return r, fmt.Errorf("history: group %s: %w", r.Group, err)
 	}
 	for _, x := range spans {
-		if x.blockKey != key || x.allocated != microsOf(r.Allocated) {
+		if x.blockKey != key || x.allocated != microsOf(r.Allocated) || x.released != never {
 			continue
 		}
 		last, at, err := l.follow(i, x)

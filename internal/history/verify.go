@@ -358,7 +358,7 @@ func (r *dayReader) checkSpans(n *dayNote, commitments [][sha256.Size]byte, list
 			switch {
 			case !bytes.Equal(checks[k*checkSize:(k+1)*checkSize], chain[:checkSize]):
 				return number, "it is not the record that was written here"
-			case number > 1 && before.compare(s) >= 0:
+			case number > 1 && before.compare(s) > 0:
 				return number, "it is not in order"
 			case len(own) == 0 || own[0] != number-1:
 				return number, "its holder does not list it"
