@@ -57,6 +57,13 @@ func (f *faultyFiles) set(left, full int) {
 	f.left, f.full = left, full
 }
 
+// intact reports whether nothing has failed since set.
+func (f *faultyFiles) intact() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.dead && f.left >= 0
+}
+
 // closeAll closes what a killed process would not have open any more.
 func (f *faultyFiles) closeAll() {
 	f.mu.Lock()

@@ -406,7 +406,12 @@ func (w *walk) run(steps, questions int) {
 	if err := w.store.Maintain(w.clock()); err != nil {
 		w.t.Fatal(err)
 	}
-	w.ask(10 * questions)
+	w.check(10 * questions)
+}
+
+// check asks so many questions, verifies the store and closes it.
+func (w *walk) check(questions int) {
+	w.ask(questions)
 	list, err := w.store.Verify(w.t.Context(), "")
 	if err != nil || len(list) != 1 || list[0].Flaw != nil {
 		w.t.Fatalf("verify: %+v, %v", list, err)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -215,38 +214,6 @@ func TestRetention(t *testing.T) {
 				t.Errorf("%+v, %v", flaw, err)
 			}
 		})
-	}
-}
-
-// TestFullDisk: an append that fails says so and leaves the store readable, at its position;
-// with space again it goes on.
-func TestFullDisk(t *testing.T) {
-	w := newWalk(t, 5, testKey(t))
-	for range 30 {
-		w.step()
-	}
-	w.feed()
-	w.files.set(0, 0)
-	w.files.full = 6
-	w.step()
-	b := Batch{Group: "default", Epoch: "e", Entries: w.log[len(w.log)-1:], Through: w.clock()}
-	for {
-		err := w.store.Append(b)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EIO) {
-			t.Fatal(err)
-		}
-		w.agree()
-		w.ask(20)
-	}
-	w.agree()
-	w.ask(50)
-	w.kill()
-	w.ask(50)
-	if err := w.store.Close(); err != nil {
-		t.Fatal(err)
 	}
 }
 
