@@ -285,9 +285,9 @@ func addressesOf(b *testing.B, s *Store) (list []netip.Addr) {
 	b.Helper()
 	l := s.log("default")
 	err := l.segments[0].day.with(func(r *dayReader) error {
-		spans, _, err := r.all()
-		for i := range spans {
-			if a := spans[i].block().Outside; len(list) == 0 || list[len(list)-1] != a {
+		all, err := r.all()
+		for i := range all.list {
+			if a := all.list[i].block().Outside; len(list) == 0 || list[len(list)-1] != a {
 				list = append(list, a)
 			}
 		}

@@ -64,10 +64,11 @@ func (s *Store) Prove(r Record) ([]byte, error) {
 func (r *dayReader) prove(about *Record) ([]byte, error) {
 	key, allocated := keyOf(about.Block), microsOf(about.Allocated)
 	for i := r.tables[tableSpans].before(spanKey(key.outside, key.first)); i < len(r.tables[tableSpans].keys); i++ {
-		spans, _, err := r.spanBlock(i)
+		b, err := r.spanBlock(i)
 		if err != nil {
 			return nil, err
 		}
+		spans := b.spans
 		k := slices.IndexFunc(spans, func(s span) bool {
 			return s.blockKey == key && s.allocated == allocated && s.released.time().Equal(about.Released)
 		})
@@ -78,7 +79,11 @@ func (r *dayReader) prove(about *Record) ([]byte, error) {
 			continue
 		}
 		s := &spans[k]
-		h, err := r.holder(s.ref)
+		row, err := r.holderRow(s.ref)
+		if err != nil {
+			return nil, err
+		}
+		h, err := r.salted(&row, map[uint64]spanBlock{uint64(i): b})
 		if err != nil {
 			return nil, err
 		}

@@ -100,15 +100,17 @@ func rewrite(t *testing.T, path string, change func(c *dayContent), sign func(ol
 	t.Helper()
 	from, number, _, _ := parseName(filepath.Base(path))
 	d := &dayFile{path: path, number: number, from: from}
-	c := &dayContent{}
+	var c *dayContent
 	signed := ""
 	err := d.with(func(r *dayReader) (err error) {
 		n, err := parseDayNote(textOf(r.note))
 		if err != nil {
 			return err
 		}
-		signed, c.dayNote = r.note, *n
-		c.list, c.holders, err = r.all()
+		signed = r.note
+		all, err := r.all()
+		c = &all
+		c.dayNote = *n
 		return err
 	})
 	if err != nil {
@@ -141,19 +143,20 @@ func patchSpans(t *testing.T, path string, change func(spans []span, checks []by
 	d.write([]byte(dayMagic))
 	var all []span
 	var checks []byte
+	var salts []blockSalts
 	for i := range r.tables[tableSpans].keys {
-		l, k, err := r.spanBlock(i)
+		b, err := r.spanBlock(i)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all, checks = append(all, l...), append(checks, k...)
+		all, checks, salts = append(all, b.spans...), append(checks, b.checks...), append(salts, b.salts)
 	}
 	stored := make([]byte, len(all)/spanRows*tlog.HashSize)
 	if _, err := f.ReadAt(stored, r.hashes); err != nil {
 		t.Fatal(err)
 	}
 	all, checks = change(all, checks)
-	d.spans(all, checks)
+	d.spans(all, checks, salts)
 	for _, table := range []int{tableHolders, tableInsides} {
 		for i := range r.tables[table].keys {
 			if d.raw, _, err = r.read(table, i); err != nil {
