@@ -1,12 +1,14 @@
 package history
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -346,6 +348,29 @@ func (w *partWriter) shared(column [][]byte) {
 type partReader struct {
 	head  fieldReader
 	parts [][]byte
+	only  int       // the row that is needed of strings, or everyRow
+	room  *[]uint64 // of columns, until free
+}
+
+// columnRoom has room for the columns of a block: they are most of the octets of a lookup.
+var columnRoom = sync.Pool{New: func() any { return new(make([]uint64, 0, 64*spanRows)) }}
+
+// free ends the use of the columns that were read.
+func (r *partReader) free() {
+	*r.room = (*r.room)[:0]
+	columnRoom.Put(r.room)
+}
+
+// column returns a column of zeros.
+func (r *partReader) column(n int) []uint64 {
+	at := len(*r.room)
+	if n > cap(*r.room)-at {
+		return make([]uint64, n)
+	}
+	*r.room = (*r.room)[:at+n]
+	column := (*r.room)[at : at+n : at+n]
+	clear(column)
+	return column
 }
 
 // readParts reads the parts of a block, which is all of raw.
@@ -380,7 +405,7 @@ func readParts(raw []byte) (*partReader, error) {
 	if p.cut || len(p.rest) > 0 {
 		return nil, errBlock
 	}
-	return &partReader{fieldReader{rest: parts[0]}, parts[1:]}, nil
+	return &partReader{fieldReader{rest: parts[0]}, parts[1:], everyRow, columnRoom.Get().(*[]uint64)}, nil
 }
 
 // octets returns a part of n octets; of any number if n is negative.
@@ -405,7 +430,7 @@ func (r *partReader) numbers(n int) []uint64 {
 		count += int(which[i/8] >> (i % 8) & 1)
 	}
 	rest := r.dense(count, r.head.octets(1)[0])
-	column := make([]uint64, n)
+	column := r.column(n)
 	for i := range column {
 		if which[i/8]>>(i%8)&1 == 1 {
 			column[i], rest = rest[0], rest[1:]
@@ -415,7 +440,7 @@ func (r *partReader) numbers(n int) []uint64 {
 }
 
 func (r *partReader) dense(n int, form byte) []uint64 {
-	column := make([]uint64, n)
+	column := r.column(n)
 	switch width := int(form &^ formBits); {
 	case form&formBits != 0 && width <= 64:
 		packed, at := r.octets((n*width+7)/8), 0
@@ -466,33 +491,35 @@ func (r *partReader) listed(n int) [][]byte {
 
 func (r *partReader) shaped(n int) [][]byte {
 	shapes := r.shared(int(r.head.octets(1)[0]))
-	numbers := r.numbers(n)
+	type target struct {
+		row []byte
+		at  int // among those of its shape
+	}
+	targets, counts := make([][]target, len(shapes)), make([]int, len(shapes))
 	column := make([][]byte, n)
 	total := 0
-	for _, number := range numbers {
+	for i, number := range r.numbers(n) {
 		if number >= uint64(len(shapes)) || total > mostOfBlock {
 			r.head.cut = true
 			return column
 		}
-		total += len(shapes[number])
-	}
-	room := make([]byte, 0, total)
-	rows := make([][]int, len(shapes)) // of each shape
-	for i, number := range numbers {
-		at := len(room)
-		room = append(room, shapes[number]...)
-		column[i] = room[at:len(room):len(room)]
-		rows[number] = append(rows[number], i)
+		if r.only == everyRow || r.only == i {
+			column[i] = bytes.Clone(shapes[number])
+			total += len(column[i])
+			targets[number] = append(targets[number], target{column[i], counts[number]})
+		}
+		counts[number]++
 	}
 	for number, shape := range shapes {
 		places := digitPlaces(shape)
 		for len(places) > 0 {
 			group := places[:min(groupDigits, len(places))]
 			places = places[len(group):]
-			for i, value := range r.numbers(len(rows[number])) {
-				row := column[rows[number][i]]
+			digits := r.numbers(counts[number])
+			for _, t := range targets[number] {
+				value := digits[t.at]
 				for k := len(group) - 1; k >= 0; k-- {
-					row[group[k]] = "0123456789abcdef"[value&15]
+					t.row[group[k]] = "0123456789abcdef"[value&15]
 					value >>= 4
 				}
 				if value != 0 {
@@ -613,6 +640,7 @@ func decodeSpans(raw []byte, n int, from holderSource) (b spanBlock, err error) 
 	if err != nil {
 		return b, err
 	}
+	defer r.free()
 	first := microTime(r.head.varint())
 	var columns [7][]uint64
 	for c := range columns {
@@ -689,13 +717,14 @@ func encodeHolders(to []byte, rows []holderRow) ([]byte, error) {
 // everyRow lets decodeHolders read all rows.
 const everyRow = -1
 
-// decodeHolders reads a block of n holders, of which only one row or everyRow is filled.
+// decodeHolders reads a block of n holders: all of them, or only one row.
 func decodeHolders(raw []byte, n, only int) ([]holderRow, error) {
 	r, err := readParts(raw)
 	if err != nil {
 		return nil, err
 	}
-	rows := make([]holderRow, n)
+	defer r.free()
+	r.only = only
 	forms := r.octets(n)
 	var columns [fieldCount][][]byte
 	for f := range columns {
@@ -715,21 +744,36 @@ func decodeHolders(raw []byte, n, only int) ([]holderRow, error) {
 	if err := r.done(); err != nil {
 		return nil, err
 	}
-	for i := range rows {
-		h := &rows[i]
+	size := n
+	if only == everyRow {
+		numbers = slices.Clone(numbers)
+	} else {
+		size = 1
+	}
+	rows := make([]holderRow, 0, size)
+	for i := range n {
 		if forms[i] > formErased || counts[i] > uint64(len(numbers)) {
 			return nil, errBlock
 		}
-		h.spans, numbers = numbers[:counts[i]:counts[i]], numbers[counts[i]:]
+		h := holderRow{spans: numbers[:counts[i]:counts[i]]}
+		numbers = numbers[counts[i]:]
 		if forms[i] == formErased {
 			copy(h.hash[:], hashes.octets(len(h.hash)))
-		} else if only == everyRow || only == i {
+		}
+		if only != everyRow && only != i {
+			continue
+		}
+		if only == i {
+			h.spans = slices.Clone(h.spans)
+		}
+		if forms[i] == formIdentity {
 			var fields [fieldCount][]byte
 			for f := range fields {
 				fields[f] = columns[f][i]
 			}
 			h.identity = joinFields(nil, &fields)
 		}
+		rows = append(rows, h)
 	}
 	if hashes.cut || len(hashes.rest) > 0 || len(numbers) > 0 {
 		return nil, errBlock
@@ -759,6 +803,7 @@ func decodeInsides(raw []byte, n int) ([]insideRow, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer r.free()
 	column, blocks := r.addresses(n), r.numbers(n)
 	rows := make([]insideRow, n)
 	for i := range rows {
@@ -785,6 +830,7 @@ func decodeIndex(raw []byte, n int, begin, end int64) (t tableIndex, err error) 
 	if err != nil {
 		return t, err
 	}
+	defer r.free()
 	t.keys, t.offsets = r.shared(n), []int64{begin}
 	for _, length := range r.numbers(n) {
 		if length > uint64(end-begin) {

@@ -218,7 +218,7 @@ func (r *dayReader) holderRows(block, only int) ([]holderRow, error) {
 		return nil, fmt.Errorf("%w: %s: holders from %d on: %w", ErrDamaged, r.path, block*holderRows+1, err)
 	}
 	for i := range rows {
-		rows[i].number = uint64(block*holderRows + i)
+		rows[i].number = uint64(block*holderRows + max(only, i))
 	}
 	return rows, nil
 }
@@ -249,7 +249,7 @@ func (r *dayReader) holderRow(ref uint64) (holderRow, error) {
 	if err != nil {
 		return holderRow{}, err
 	}
-	return rows[ref%holderRows], nil
+	return rows[0], nil
 }
 
 // within appends the spans of blocks that have a port from first to last, in their order.
