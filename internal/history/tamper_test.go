@@ -361,6 +361,30 @@ func TestErase(t *testing.T) {
 			t.Errorf("%+v, %v", a, err)
 		}
 	}
+	err = s.log("default").segments[0].day.with(func(r *dayReader) error {
+		c, err := r.all()
+		erased := 0
+		for i, seen := 0, map[uint64]bool{}; err == nil && i < len(c.list); i++ {
+			ref, block := c.list[i].ref, c.salts[i/spanRows]
+			if seen[ref] {
+				continue
+			}
+			seen[ref] = true
+			none := block.of(i%spanRows) == [saltSize]byte{}
+			if gone := c.holders[ref].identity == nil; none != gone || len(block) == saltSize {
+				t.Errorf("record %d: the holder is erased: %t; its salt is: %t, of %d octets", i, gone, none, len(block))
+			} else if gone {
+				erased++
+			}
+		}
+		if erased == 0 {
+			t.Error("nobody is erased")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if again, err := s.Erase(user); err != nil || again != 0 {
 		t.Errorf("%d identities at the second time, %v", again, err)
 	}
