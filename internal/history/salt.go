@@ -5,9 +5,9 @@ import (
 	"crypto/sha256"
 )
 
-// A day's file has salts of its own, and no octets for each: they are 16 of 62 octets of a holder
-// that has one record. The salt of a holder follows from the seed of the block of its first
-// record, and from its place there. An erasure in a block replaces the seed by the salts of the
+// A day's file has salts of its own, and no octets for each: they were 16 of the 63 octets of a
+// span with its holder. The salt of a holder follows from the seed of the block of its first
+// span, and from its place there. An erasure in a block replaces the seed by the salts of the
 // others.
 
 // blockSalts are the salts of one block of spans: a seed of saltSize octets, or the salt of each
@@ -25,7 +25,7 @@ func newSeeds(blocks int) []blockSalts {
 	return list
 }
 
-// of returns the salt of a holder whose first record is that row of the block.
+// of returns the salt of a holder whose first span is that row of the block.
 func (b blockSalts) of(row int) (salt [saltSize]byte) {
 	if len(b) > saltSize {
 		copy(salt[:], b[row*saltSize:])
