@@ -116,6 +116,7 @@ func readFrame(payload []byte, use func(e *journalEntry, check, fields []byte, h
 	rest := payload[:len(payload)-len(chain)]
 	copy(chain[:], payload[len(rest):])
 	end := len(rest)
+	var e journalEntry // one for all: use keeps none
 	for len(rest) > 0 {
 		n, size := binary.Uvarint(rest)
 		if size <= 0 || len(rest)-size < checkSize || n > uint64(len(rest)-size-checkSize) || n == 0 {
@@ -124,8 +125,9 @@ func readFrame(payload []byte, use func(e *journalEntry, check, fields []byte, h
 		check := rest[size : size+checkSize]
 		body := rest[size+checkSize:][:n]
 		rest = rest[size+checkSize+int(n):]
-		e, fields, err := parseEntry(body)
-		if err != nil {
+		var fields int
+		var err error
+		if e, fields, err = parseEntry(body); err != nil {
 			return chain, err
 		}
 		if err := use(&e, check, body[:fields], end-len(rest)-len(body)+fields, len(body)-fields); err != nil {
