@@ -115,23 +115,38 @@ restart() {
 }
 
 history() {
-	metric "$1" Append/online=200000 records/s 100000 'records that were stored in catch-up, against the 100,000/s it must'
-	metric "$1" Append/online=200000 today-B/record 80 "octets a record in today's file, share of the 80 it may take"
-	metric "$1" Append/online=200000 B/record 40 'the same at rest, share of the 40 it may take'
+	local online
+	for online in 20000 200000; do
+		metric "$1" "Append/online=$online/sessions=1" records/s 100000 "records that were stored in catch-up, online=$online, against the 100,000/s it must"
+		metric "$1" "Append/online=$online/sessions=1" today-B/record 80 "octets a record in today's file, share of the 80 it may take"
+		metric "$1" "Append/online=$online/sessions=1" B/record 40 'the same at rest, one session a subscriber and day, share of the 40 it may take'
+		metric "$1" "Append/online=$online/sessions=5" B/record 40 'the same with five sessions'
+		metric "$1" "Append/online=$online/sessions=5" open-s 2 'start that reads them, share of the 2 seconds it may take'
+	done
 }
 
 lookup() {
-	local records=${HISTORY_RECORDS:-4000000}
-	metric "$1" "Lookup/warm/records=$records" p99-ms 1 "who had a port, among $records records, p99, share of the 1 ms it may take"
-	metric "$1" "Lookup/cold/records=$records" p99-ms 10 'the same with an empty page cache, share of the 10 ms it may take'
-	metric "$1" "Lookup/warm/records=$records" open-s 2 'start of the store, share of the 2 seconds it may take'
+	local records
+	for records in 400000 "${HISTORY_RECORDS:-4000000}"; do
+		metric "$1" "Lookup/records=$records/warm" p99-ms 1 "who had a port, among $records records, p99, share of the 1 ms it may take"
+		metric "$1" "Lookup/records=$records/cold" p99-ms 10 'the same with an empty page cache, share of the 10 ms it may take'
+		metric "$1" "Lookup/records=$records/warm" open-s 2 'start of the store, share of the 2 seconds it may take'
+	done
+}
+
+removeday() {
+	local records
+	for records in 400000 4000000; do
+		metric "$1" "RemoveDay/records=$records" lookup-ms 10 "longest lookup while days are removed, of $records records, share of the 10 ms it may take"
+		metric "$1" "RemoveDay/records=$records" append-ms 10 'longest append meanwhile, with its fsync'
+	done
 }
 
 judge() {
 	case $1 in
 	history) history "$2" ;;
 	lookup) lookup "$2" ;;
-	removeday) metric "$2" RemoveDay max-ms 10 'longest lookup while days are removed, share of the 10 ms it may take' ;;
+	removeday) removeday "$2" ;;
 	speed) speed "$2" ;;
 	restart) restart "$2" ;;
 	watchers)

@@ -59,9 +59,9 @@ type Restart struct {
 // which it happened and all later ones can be told again; a full disk leaves the store
 // readable.
 //
-// An event that is earlier than one before it, by up to a second, is stored as it is, but for
-// the order of one block's events. One that is earlier still shows that the clock was set
-// back: the times that came twice are a gap (LOG-08).
+// Times are stored as they are told, but a record is at least a microsecond long. An event that
+// is earlier than one before it by more than a second shows that the clock was set back, or that
+// a change was told late: the times between are a gap (LOG-08).
 func (s *Store) Append(batches ...Batch) error {
 	for i := range batches {
 		l := s.log(batches[i].Group)
@@ -107,10 +107,13 @@ func (s *Store) beginLog(r *Restart) error {
 		return fmt.Errorf("history: group %s: %w", r.Group, err)
 	}
 	from := microsOf(r.To)
-	l.epoch, l.position, l.through, l.latest = r.Epoch, r.Position, from, from
 	live, err := l.liveEntries(r)
 	if err != nil {
 		return err
+	}
+	l.epoch, l.position, l.through, l.latest = r.Epoch, r.Position, from, latestOf(from, live)
+	if from < l.latest-jitter {
+		l.gaps = []Gap{l.gap(from, l.latest+1, reasonClock)}
 	}
 	begin := journalEntry{kind: entryBegin, at: from, number: 1, text: r.Group}
 	j, err := l.createJournal(begin, live)
@@ -125,7 +128,6 @@ func (s *Store) beginLog(r *Restart) error {
 // liveEntries returns the entries about the blocks that are in force.
 func (l *groupLog) liveEntries(r *Restart) ([]journalEntry, error) {
 	list := make([]journalEntry, 0, len(r.Live))
-	to := microsOf(r.To)
 	for i := range r.Live {
 		e := &r.Live[i]
 		if e.Kind != nat.Interim {
@@ -134,13 +136,21 @@ func (l *groupLog) liveEntries(r *Restart) ([]journalEntry, error) {
 		if err := l.checkEvent(e); err != nil {
 			return nil, fmt.Errorf("history: group %s: resume: event %d: %w", l.group, i+1, err)
 		}
-		since := min(microsOf(e.Since), to)
+		since := microsOf(e.Since)
 		list = append(list, journalEntry{
 			kind: entryConfirmed, key: keyOf(e.Block), at: since, since: since,
 			holder: holderData{salt: l.salts.next(), identity: appendIdentity(nil, &e.Holder)},
 		})
 	}
 	return list, nil
+}
+
+// latestOf returns the latest of a time and those of entries.
+func latestOf(latest microTime, entries []journalEntry) microTime {
+	for i := range entries {
+		latest = max(latest, entries[i].at)
+	}
+	return latest
 }
 
 // resume goes on behind a gap.
@@ -158,9 +168,13 @@ func (l *groupLog) resume(r *Restart) error {
 	if err != nil {
 		return err
 	}
-	to := max(microsOf(r.To), j.from)
+	to := microsOf(r.To)
+	latest := latestOf(max(l.latest, to), live)
 	// Nothing is known behind the last entry, whatever the reader says.
-	from := min(max(microsOf(r.From), j.from), to, l.through+1)
+	from, end := min(max(microsOf(r.From), l.segments[0].from), to, l.through+1), to
+	if to < latest-jitter { // the clock was set back meanwhile
+		from, end = min(from, to-jitter-1), latest+1
+	}
 	if dayOf(to-jitter) > dayOf(j.from) {
 		if err := l.rotate(to - jitter); err != nil {
 			return err
@@ -169,11 +183,11 @@ func (l *groupLog) resume(r *Restart) error {
 	}
 	l.tx.begin(j.size, j.head)
 	gaps := len(l.gaps)
-	l.addGap(entryReset, from, to, r.Reason)
+	l.addGap(entryReset, from, end, r.Reason)
 	for _, e := range live {
 		l.tx.add(e)
 	}
-	l.tx.add(journalEntry{kind: entryPosition, at: max(l.through, to), until: to, text: r.Epoch, id: r.Position})
+	l.tx.add(journalEntry{kind: entryPosition, at: max(l.through, to), until: latest, text: r.Epoch, id: r.Position})
 	if err := j.write(&l.tx); err != nil {
 		l.mu.Lock()
 		l.gaps = l.gaps[:gaps]
@@ -183,6 +197,6 @@ func (l *groupLog) resume(r *Restart) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	j.applied(&l.tx)
-	l.epoch, l.position, l.through, l.latest = r.Epoch, r.Position, max(l.through, to), to
+	l.epoch, l.position, l.through, l.latest = r.Epoch, r.Position, max(l.through, to), latest
 	return nil
 }

@@ -1,15 +1,21 @@
 package history
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/testenv"
@@ -127,60 +133,70 @@ func octetsOf(b testing.TB, folder, pattern string) (total int64) {
 // batchSize is the number of records that a reader in catch-up hands over at once.
 const batchSize = 10_000
 
-// BenchmarkAppend stores records in catch-up, each batch durably, and reports their rate while
-// files are completed beside, and octets a record today and at rest.
+// BenchmarkAppend stores records in catch-up, each batch durably, and reports their rate, octets
+// a record today and at rest, the time of a start that reads them, and the rate at which they
+// become a day's file.
 func BenchmarkAppend(b *testing.B) {
 	for _, online := range []int{20_000, 200_000} {
-		b.Run(fmt.Sprintf("online=%d", online), func(b *testing.B) {
-			records := 2 * 5 * online // of five sessions a day
-			for b.Loop() {
-				b.StopTimer()
-				s, err := Open(Options{Path: b.TempDir(), Key: testKey(b)})
-				if err != nil {
-					b.Fatal(err)
-				}
-				p := newProvider(online, records)
-				p.begin(b, s)
-				before := octetsOf(b, s.o.Path, "*"+journalExt)
-				var spent time.Duration
-				var today float64
-				for n := 0; n < records; n += batchSize {
-					batch := p.batch(batchSize)
-					b.StartTimer()
-					began := time.Now()
-					if err := s.Append(batch); err != nil {
-						b.Fatal(err)
-					}
-					spent += time.Since(began)
+		for _, sessions := range []int{1, 5} { // of a subscriber and day
+			b.Run(fmt.Sprintf("online=%d/sessions=%d", online, sessions), func(b *testing.B) {
+				for b.Loop() {
 					b.StopTimer()
-					if n == records/2 {
-						today = float64(octetsOf(b, s.o.Path, "*"+journalExt)-before) / float64(n+batchSize)
-					}
+					appendDay(b, online, 2*sessions*online)
+					b.StartTimer()
 				}
-				p.at = p.at.Add(24 * time.Hour)
-				if err := s.Append(p.batch(2)); err != nil {
-					b.Fatal(err)
-				}
-				began := time.Now()
-				if err := s.Maintain(p.at); err != nil {
-					b.Fatal(err)
-				}
-				b.ReportMetric(float64(records)/time.Since(began).Seconds(), "completed-records/s")
-				b.ReportMetric(float64(records)/spent.Seconds(), "records/s")
-				b.ReportMetric(today, "today-B/record")
-				b.ReportMetric(float64(octetsOf(b, s.o.Path, "*"+dayExt))/float64(records), "B/record")
-				if err := s.Close(); err != nil {
-					b.Fatal(err)
-				}
-				b.StartTimer()
-			}
-		})
+			})
+		}
+	}
+}
+
+func appendDay(b *testing.B, online, records int) {
+	s, err := Open(Options{Path: b.TempDir(), Key: testKey(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := newProvider(online, records)
+	p.begin(b, s)
+	before := octetsOf(b, s.o.Path, "*"+journalExt)
+	var spent time.Duration
+	for n := 0; n < records; n += batchSize {
+		batch := p.batch(min(batchSize, records-n))
+		b.StartTimer()
+		began := time.Now()
+		if err := s.Append(batch); err != nil {
+			b.Fatal(err)
+		}
+		spent += time.Since(began)
+		b.StopTimer()
+	}
+	b.ReportMetric(float64(records)/spent.Seconds(), "records/s")
+	b.ReportMetric(float64(octetsOf(b, s.o.Path, "*"+journalExt)-before)/float64(records), "today-B/record")
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	if s, err = Open(s.o); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(time.Since(began).Seconds(), "open-s")
+	p.at = p.at.Add(24 * time.Hour)
+	if err := s.Append(p.batch(2)); err != nil {
+		b.Fatal(err)
+	}
+	began = time.Now()
+	if err := s.Maintain(p.at); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(records)/time.Since(began).Seconds(), "completed-records/s")
+	b.ReportMetric(float64(octetsOf(b, s.o.Path, "*"+dayExt))/float64(records), "B/record")
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
 	}
 }
 
 // BenchmarkLookup asks for random ports at random times, with everything in the page cache and
-// with nothing there, in histories of two sizes. The larger one takes minutes to make:
-// HISTORY_RECORDS says how many records it has, HISTORY_PATH where to keep it for the next run.
+// with nothing there, in histories of two sizes. HISTORY_RECORDS says how many records the larger one
+// has, HISTORY_PATH where to keep it for the next run.
 func BenchmarkLookup(b *testing.B) {
 	large := 4_000_000
 	if text := os.Getenv("HISTORY_RECORDS"); text != "" {
@@ -191,47 +207,109 @@ func BenchmarkLookup(b *testing.B) {
 		large = n
 	}
 	for _, records := range []int{400_000, large} {
-		path := filepath.Join(b.TempDir(), "history")
-		if keep := os.Getenv("HISTORY_PATH"); keep != "" {
-			path = filepath.Join(keep, fmt.Sprint(records))
-		}
-		key := testKey(b)
-		makeHistory(b, path, key, records)
-		for _, way := range []string{"warm", "cold"} {
-			b.Run(fmt.Sprintf("%s/records=%d", way, records), func(b *testing.B) { askHistory(b, path, key, way == "cold") })
-		}
+		b.Run(fmt.Sprintf("records=%d", records), func(b *testing.B) {
+			path, key := filepath.Join(b.TempDir(), "history"), testKey(b)
+			if keep := os.Getenv("HISTORY_PATH"); keep != "" {
+				path = filepath.Join(keep, fmt.Sprint(records))
+			}
+			makeHistory(b, path, key, records)
+			for _, way := range []string{"warm", "cold"} {
+				b.Run(way, func(b *testing.B) { askHistory(b, path, key, way == "cold") })
+			}
+		})
 	}
 }
 
-// makeHistory makes a history of at least 20 days, unless it is there.
+// makeHistory makes a history of at least 20 days, unless it is there. Its files of days are
+// written without journals before them.
 func makeHistory(b *testing.B, path string, key *Key, records int) {
 	b.Helper()
 	if _, err := os.Stat(path); err == nil {
 		return
 	}
+	began := time.Now()
 	s, err := Open(Options{Path: path, Key: key})
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close()
+	l := s.newLog("default")
+	if err := l.o.files.mkdir(l.dir); err != nil {
+		b.Fatal(err)
+	}
 	perDay := min(records/20, 1_250_000)
 	p := newProvider(perDay/4, perDay)
-	p.begin(b, s)
-	began := time.Now()
-	for n := 0; n < records; n += batchSize {
+	day := &dayContent{}
+	for i := range p.online {
+		day.tell(&p.online[i], nil)
+	}
+	written := make(chan error, 1)
+	written <- nil
+	number := uint64(1)
+	for ; int(number)*perDay < records; number++ {
+		day.dayNote = dayNote{group: "default", number: number, from: microsOf(p.at)}
+		open := map[blockKey]int{}
+		for i := range day.list {
+			open[day.list[i].blockKey] = i
+		}
+		for n := 0; n < perDay; n += batchSize {
+			for _, e := range p.batch(batchSize).Entries {
+				day.tell(&e.Events[0], open)
+			}
+		}
+		day.to = microsOf(p.at)
+		full, next := day, &dayContent{}
+		for _, i := range slices.Sorted(maps.Values(open)) {
+			next.add(full.list[i], full.holders[full.list[i].ref])
+		}
+		day = next
+		if err := <-written; err != nil {
+			b.Fatal(err)
+		}
+		go func() {
+			slices.SortFunc(full.list, func(a, b span) int { return a.compare(&b) })
+			written <- writeDay(l.o.files, l.path(full.from, full.number, dayExt), full, key.sign)
+		}()
+	}
+	if err := <-written; err != nil {
+		b.Fatal(err)
+	}
+	l.position, l.through, l.latest = strconv.Itoa(p.entries)+"-1", microsOf(p.at), microsOf(p.at)
+	j, err := l.createJournal(journalEntry{kind: entryBegin, at: l.through, number: number, text: "default"}, nil)
+	if err := errors.Join(err, j.file.Close(), s.Close()); err != nil {
+		b.Fatal(err)
+	}
+	if s, err = Open(s.o); err != nil {
+		b.Fatal(err)
+	}
+	for n := 0; n < perDay; n += batchSize {
 		if err := s.Append(p.batch(batchSize)); err != nil {
 			b.Fatal(err)
 		}
-		select {
-		case <-s.Completed():
-			if err := s.Maintain(p.at); err != nil {
-				b.Fatal(err)
-			}
-		default:
-		}
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
 	}
 	b.Logf("%d records made in %s; %.1f octets a record at rest", records, time.Since(began).Round(time.Second),
-		float64(octetsOf(b, path, "*"+dayExt))/float64(records))
+		float64(octetsOf(b, path, "*"+dayExt))/float64(records-perDay))
+}
+
+// tell adds an event to a day of which the open spans are known by their blocks.
+func (c *dayContent) tell(e *nat.Event, open map[blockKey]int) {
+	k, at := keyOf(e.Block), microsOf(e.At)
+	if e.Kind == nat.Released {
+		c.list[open[k]].released, c.list[open[k]].vacant = at, at
+		delete(open, k)
+		return
+	}
+	if open != nil {
+		open[k] = len(c.list)
+	}
+	c.add(span{blockKey: k, allocated: at, released: never, vacant: never}, holderData{identity: appendIdentity(nil, &e.Holder)})
+}
+
+func (c *dayContent) add(s span, h holderData) {
+	s.ref = uint64(len(c.holders))
+	c.list, c.holders = append(c.list, s), append(c.holders, h)
 }
 
 func askHistory(b *testing.B, path string, key *Key, cold bool) {
@@ -260,7 +338,9 @@ func askHistory(b *testing.B, path string, key *Key, cold bool) {
 			ask()
 		}
 	}
-	var times []time.Duration
+	runtime.LockOSThread() // for its own CPU time
+	defer runtime.UnlockOSThread()
+	var times, cpus []time.Duration
 	held := 0
 	for b.Loop() {
 		if cold && len(times)%20 == 0 {
@@ -268,16 +348,27 @@ func askHistory(b *testing.B, path string, key *Key, cold bool) {
 			dropCache(b)
 			b.StartTimer()
 		}
-		began := time.Now()
+		began, cpu := time.Now(), threadTime(b)
 		if ask().State == Held {
 			held++
 		}
-		times = append(times, time.Since(began))
+		times, cpus = append(times, time.Since(began)), append(cpus, threadTime(b)-cpu)
 	}
-	slices.Sort(times)
-	b.ReportMetric(float64(times[len(times)*99/100].Microseconds())/1000, "p99-ms")
-	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "p50-ms")
+	for unit, list := range map[string][]time.Duration{"-ms": times, "-cpu-ms": cpus} {
+		slices.Sort(list)
+		b.ReportMetric(float64(list[len(list)*99/100].Microseconds())/1000, "p99"+unit)
+		b.ReportMetric(float64(list[len(list)/2].Microseconds())/1000, "p50"+unit)
+	}
 	b.ReportMetric(100*float64(held)/float64(len(times)), "%held")
+}
+
+// threadTime returns the CPU time of the thread, without that of waiting for a processor.
+func threadTime(b *testing.B) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(t.Nano())
 }
 
 // addressesOf returns the outside addresses of a store.
@@ -285,9 +376,9 @@ func addressesOf(b *testing.B, s *Store) (list []netip.Addr) {
 	b.Helper()
 	l := s.log("default")
 	err := l.segments[0].day.with(func(r *dayReader) error {
-		spans, _, err := r.all()
-		for i := range spans {
-			if a := spans[i].block().Outside; len(list) == 0 || list[len(list)-1] != a {
+		all, err := r.all()
+		for i := range all.list {
+			if a := all.list[i].block().Outside; len(list) == 0 || list[len(list)-1] != a {
 				list = append(list, a)
 			}
 		}
@@ -307,51 +398,78 @@ func dropCache(b *testing.B) {
 	}
 }
 
-// BenchmarkRemoveDay removes a day's file beside lookups, and reports the longest of them.
+// BenchmarkRemoveDay removes days' files beside lookups and appends, and reports the longest
+// of these.
 func BenchmarkRemoveDay(b *testing.B) {
-	path, key := filepath.Join(b.TempDir(), "history"), testKey(b)
-	var longest time.Duration
-	for b.Loop() {
-		b.StopTimer()
-		if err := os.RemoveAll(path); err != nil {
-			b.Fatal(err)
-		}
-		makeHistory(b, path, key, 2_000_000)
-		s, err := Open(Options{Path: path, Key: key})
-		if err != nil {
-			b.Fatal(err)
-		}
-		addresses, p := addressesOf(b, s), s.log("default")
-		stop, done := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(done)
-			rnd := rand.New(rand.NewPCG(2, 2))
-			for {
-				select {
-				case <-stop:
-					return
-				default:
+	for _, records := range []int{400_000, 4_000_000} {
+		b.Run(fmt.Sprintf("records=%d", records), func(b *testing.B) {
+			var lookup, added time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				path := filepath.Join(b.TempDir(), "history")
+				makeHistory(b, path, testKey(b), records)
+				s, err := Open(Options{Path: path, Key: testKey(b)})
+				if err != nil {
+					b.Fatal(err)
 				}
-				began := time.Now()
-				if _, err := s.LookupOutside(Question{Outside: addresses[rnd.IntN(len(addresses))], Port: 5000, At: p.through.time()}); err != nil {
-					b.Error(err)
+				l, addresses := s.log("default"), addressesOf(b, s)
+				rnd := rand.New(rand.NewPCG(2, 2))
+				entry, through := 1<<40, l.through.time()
+				longestLookup := beside(func() error {
+					_, err := s.LookupOutside(Question{Outside: addresses[rnd.IntN(len(addresses))], Port: 5000, At: through})
+					return err
+				})
+				longestAppend := beside(func() error {
+					entry++
+					return s.Append(Batch{Group: "default", Entries: []Entry{{strconv.Itoa(entry) + "-1", nil}}})
+				})
+				b.StartTimer()
+				for range 10 {
+					if err := l.removeOldest(); err != nil {
+						b.Fatal(err)
+					}
 				}
-				longest = max(longest, time.Since(began))
+				b.StopTimer()
+				for longest, stop := range map[*time.Duration]func() (time.Duration, error){&lookup: longestLookup, &added: longestAppend} {
+					t, err := stop()
+					if err != nil {
+						b.Fatal(err)
+					}
+					*longest = max(*longest, t)
+				}
+				if err := s.Close(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
 			}
-		}()
-		b.StartTimer()
-		for range 10 {
-			if err := p.removeOldest(); err != nil {
-				b.Error(err)
-			}
-		}
-		b.StopTimer()
-		close(stop)
-		<-done
-		if err := s.Close(); err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
+			b.ReportMetric(float64(lookup.Microseconds())/1000, "lookup-ms")
+			b.ReportMetric(float64(added.Microseconds())/1000, "append-ms")
+		})
 	}
-	b.ReportMetric(float64(longest.Microseconds())/1000, "max-ms")
+}
+
+// beside calls use again and again until stop, which returns the longest time it took.
+func beside(use func() error) (stop func() (time.Duration, error)) {
+	ended := make(chan struct{})
+	var longest time.Duration
+	var group errgroup.Group
+	group.Go(func() error {
+		for {
+			select {
+			case <-ended:
+				return nil
+			default:
+			}
+			began := time.Now()
+			if err := use(); err != nil {
+				return err
+			}
+			longest = max(longest, time.Since(began))
+		}
+	})
+	return func() (time.Duration, error) {
+		close(ended)
+		err := group.Wait()
+		return longest, err
+	}
 }

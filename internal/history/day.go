@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -194,15 +195,15 @@ func (t *tableIndex) before(key []byte) int {
 	return max(i-1, 0)
 }
 
-func (r *dayReader) spanBlock(block int) (spans []span, checks []byte, err error) {
+func (r *dayReader) spanBlock(block int) (b spanBlock, err error) {
 	raw, n, err := r.read(tableSpans, block)
 	if err == nil {
-		spans, checks, err = decodeSpans(raw, n, r)
+		b, err = decodeSpans(raw, n, r)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %s: records from %d on: %w", ErrDamaged, r.path, block*spanRows+1, err)
+		return b, fmt.Errorf("%w: %s: records from %d on: %w", ErrDamaged, r.path, block*spanRows+1, err)
 	}
-	return spans, checks, nil
+	return b, nil
 }
 
 func (r *dayReader) holderBlock(block int) ([]holderRow, error) { return r.holderRows(block, everyRow) }
@@ -215,6 +216,9 @@ func (r *dayReader) holderRows(block, only int) ([]holderRow, error) {
 	rows, err := decodeHolders(raw, n, only)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: holders from %d on: %w", ErrDamaged, r.path, block*holderRows+1, err)
+	}
+	for i := range rows {
+		rows[i].number = uint64(block*holderRows + max(only, i))
 	}
 	return rows, nil
 }
@@ -231,7 +235,7 @@ func (r *dayReader) insideBlock(block int) ([]insideRow, error) {
 	return rows, nil
 }
 
-// holder returns the holder with this number.
+// holder returns the holder with this number, without its salt.
 func (r *dayReader) holder(ref uint64) (holderData, error) {
 	row, err := r.holderRow(ref)
 	return row.holderData, err
@@ -245,7 +249,7 @@ func (r *dayReader) holderRow(ref uint64) (holderRow, error) {
 	if err != nil {
 		return holderRow{}, err
 	}
-	return rows[ref%holderRows], nil
+	return rows[0], nil
 }
 
 // within appends the spans of blocks that have a port from first to last, in their order.
@@ -259,11 +263,11 @@ func (r *dayReader) within(to []span, outside uint32, first, last nat.Port) ([]s
 		if bytes.Compare(r.tables[tableSpans].keys[i], end) > 0 {
 			break
 		}
-		spans, _, err := r.spanBlock(i)
+		b, err := r.spanBlock(i)
 		if err != nil {
 			return to, err
 		}
-		for _, s := range spans {
+		for _, s := range b.spans {
 			if s.outside == outside && s.first <= last && first <= s.last {
 				to = append(to, s)
 			}
@@ -272,24 +276,57 @@ func (r *dayReader) within(to []span, outside uint32, first, last nat.Port) ([]s
 	return to, nil
 }
 
+// salted returns a holder with its salt, from the blocks of spans that were read so far.
+func (r *dayReader) salted(row *holderRow, read map[uint64]spanBlock) (holderData, error) {
+	h := row.holderData
+	if h.identity == nil {
+		return h, nil
+	}
+	if len(row.spans) == 0 {
+		return h, fmt.Errorf("%w: %s: holder %d has no record", ErrDamaged, r.path, row.number)
+	}
+	first := row.spans[0]
+	b, ok := read[first]
+	if !ok {
+		var err error
+		if b, err = r.spanBlock(int(min(first, math.MaxInt32))); err != nil {
+			return h, err
+		}
+		read[first] = b
+	}
+	k := slices.IndexFunc(b.spans, func(s span) bool { return s.ref == row.number })
+	if k < 0 {
+		return h, fmt.Errorf("%w: %s: holder %d has no record where it lists one", ErrDamaged, r.path, row.number)
+	}
+	h.salt = b.salts.of(k)
+	return h, nil
+}
+
 // leaves returns the hashes of the records of a block.
 func (r *dayReader) leaves(group string, block int) ([]tlog.Hash, error) {
-	spans, _, err := r.spanBlock(block)
+	b, err := r.spanBlock(block)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]tlog.Hash, len(spans))
+	list := make([]tlog.Hash, len(b.spans))
+	read := map[uint64]spanBlock{uint64(block): b}
 	holders := map[uint64][]holderRow{} // blocks of them
-	for i := range spans {
-		at := spans[i].ref / holderRows
+	for i := range b.spans {
+		s := &b.spans[i]
+		at, n := s.ref/holderRows, s.ref%holderRows
 		if holders[at] == nil {
-			if holders[at], err = r.holderBlock(int(at)); err != nil {
+			if holders[at], err = r.holderBlock(int(min(at, math.MaxInt32))); err != nil {
 				return nil, err
 			}
 		}
-		if n := spans[i].ref % holderRows; n < uint64(len(holders[at])) {
-			list[i] = tlog.RecordHash(spans[i].leafData(nil, group, holders[at][n].commitment()))
+		if n >= uint64(len(holders[at])) {
+			return nil, fmt.Errorf("%w: %s: there is no holder %d", ErrDamaged, r.path, s.ref)
 		}
+		h, err := r.salted(&holders[at][n], read)
+		if err != nil {
+			return nil, err
+		}
+		list[i] = tlog.RecordHash(s.leafData(nil, group, h.commitment()))
 	}
 	return list, nil
 }
@@ -307,25 +344,41 @@ func (r *dayReader) tree(group string) (*hashTree, error) {
 	return newTree(spanLevel, subtrees, func(block int64) ([]tlog.Hash, error) { return r.leaves(group, int(block)) }), nil
 }
 
-// all reads the whole file: its spans, and its holders by their numbers.
-func (r *dayReader) all() (spans []span, holders []holderData, err error) {
-	spans = make([]span, 0, r.counts[tableSpans])
+// all reads the whole file: its spans, its salts, and its holders by their numbers.
+func (r *dayReader) all() (c dayContent, err error) {
+	c.list = make([]span, 0, r.counts[tableSpans])
 	for i := range r.tables[tableSpans].keys {
-		block, _, err := r.spanBlock(i)
+		b, err := r.spanBlock(i)
 		if err != nil {
-			return nil, nil, err
+			return c, err
 		}
-		spans = append(spans, block...)
+		c.list, c.salts = append(c.list, b.spans...), append(c.salts, b.salts)
 	}
-	holders = make([]holderData, 0, r.counts[tableHolders])
+	c.holders = make([]holderData, 0, r.counts[tableHolders])
 	for i := range r.tables[tableHolders].keys {
 		rows, err := r.holderBlock(i)
 		if err != nil {
-			return nil, nil, err
+			return c, err
 		}
 		for k := range rows {
-			holders = append(holders, rows[k].holderData)
+			c.holders = append(c.holders, rows[k].holderData)
 		}
 	}
-	return spans, holders, nil
+	return c, c.restoreSalts()
+}
+
+// restoreSalts gives the holders their salts.
+func (c *dayContent) restoreSalts() error {
+	known := make([]bool, len(c.holders))
+	for i := range c.list {
+		ref := c.list[i].ref
+		if ref >= uint64(len(known)) {
+			return fmt.Errorf("%w: a record has no holder", ErrDamaged)
+		}
+		if !known[ref] {
+			known[ref] = true
+			c.holders[ref].salt = c.salts[i/spanRows].of(i % spanRows)
+		}
+	}
+	return nil
 }

@@ -37,6 +37,7 @@ type dayContent struct {
 	dayNote
 	list    []span // by block, then by time; ref is an index into holders
 	holders []holderData
+	salts   []blockSalts // nil: new ones; the holders' own do not count
 }
 
 // dayWriter writes a day's file.
@@ -61,6 +62,15 @@ func writeDay(files diskFiles, path string, c *dayContent, sign func(text string
 	if err != nil {
 		return err
 	}
+	if c.salts == nil {
+		c.salts = newSeeds((len(c.list) + spanRows - 1) / spanRows)
+	}
+	for i := range c.list {
+		if row := &rows[c.list[i].ref]; len(row.spans) == 0 {
+			row.salt = c.salts[i/spanRows].of(i % spanRows)
+		}
+		rows[c.list[i].ref].spans = append(rows[c.list[i].ref].spans, uint64(i/spanRows))
+	}
 	commitments := make([][sha256.Size]byte, len(rows))
 	for i := range rows {
 		commitments[i] = rows[i].commitment()
@@ -75,7 +85,6 @@ func writeDay(files diskFiles, path string, c *dayContent, sign func(text string
 		leaves[i] = tlog.RecordHash(room)
 		c.chain = c.chain.next(leaves[i])
 		checks = append(checks, c.chain[:checkSize]...)
-		rows[s.ref].spans = append(rows[s.ref].spans, uint64(i))
 	}
 	c.spans = uint64(len(c.list))
 	if c.root, err = tlog.TreeHash(int64(len(leaves)), newTree(0, leaves, nil)); err != nil {
@@ -89,7 +98,7 @@ func writeDay(files diskFiles, path string, c *dayContent, sign func(text string
 		buffered := bufio.NewWriterSize(out, 1<<20)
 		w := &dayWriter{out: buffered}
 		w.write([]byte(dayMagic))
-		w.spans(c.list, checks)
+		w.spans(c.list, checks, c.salts)
 		w.holders(rows)
 		insides := w.insides(rows)
 		for at := 0; at+spanRows <= len(leaves); at += spanRows {
@@ -116,10 +125,7 @@ func (c *dayContent) sortHolders() ([]holderRow, error) {
 		if d := bytes.Compare(x.identity, y.identity); d != 0 {
 			return d
 		}
-		if d := bytes.Compare(x.hash[:], y.hash[:]); d != 0 {
-			return d
-		}
-		return bytes.Compare(x.salt[:], y.salt[:])
+		return bytes.Compare(x.hash[:], y.hash[:])
 	})
 	numbers := make([]uint64, len(order))
 	var rows []holderRow
@@ -161,10 +167,10 @@ func (w *dayWriter) block(table int, key []byte) {
 	t.offsets = append(t.offsets, w.size)
 }
 
-func (w *dayWriter) spans(list []span, checks []byte) {
+func (w *dayWriter) spans(list []span, checks []byte, salts []blockSalts) {
 	for at := 0; at < len(list); at += spanRows {
 		end := min(at+spanRows, len(list))
-		w.raw = encodeSpans(w.raw[:0], list[at:end], checks[at*checkSize:end*checkSize])
+		w.raw = encodeSpans(w.raw[:0], &spanBlock{list[at:end], checks[at*checkSize : end*checkSize], salts[at/spanRows]})
 		w.block(tableSpans, spanKey(list[at].outside, list[at].first))
 	}
 }
@@ -195,13 +201,13 @@ func (w *dayWriter) insides(holders []holderRow) int {
 			w.err = err
 			return 0
 		}
-		rows = append(rows, insideRow{fields[fieldInside], uint64(i)})
+		rows = append(rows, insideRow{fields[fieldInside], uint64(i / holderRows)})
 	}
 	slices.SortFunc(rows, func(a, b insideRow) int {
 		if d := bytes.Compare(a.inside, b.inside); d != 0 {
 			return d
 		}
-		return compareNumbers(a.holder, b.holder)
+		return compareNumbers(a.block, b.block)
 	})
 	for at := 0; at < len(rows); at += insideRows {
 		end := min(at+insideRows, len(rows))

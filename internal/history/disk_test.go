@@ -2,51 +2,66 @@ package history
 
 import (
 	"errors"
+	"math/rand/v2"
+	"os"
 	"sync"
 	"syscall"
 )
 
 var errKilled = errors.New("killed")
 
-// faultyFiles is a file system that fails: from one write on for ever, as for a process that is
-// killed within it, or for some writes, as a full disk.
+// faultyFiles is a file system that fails: from one change on for ever, as for a process that is
+// killed within it, or for some changes, as a full disk or one with errors.
 type faultyFiles struct {
 	osFiles
 
 	mu    sync.Mutex
-	left  int // writes until it fails; negative: it does not
-	full  int // writes that then fail; 0: all
+	rnd   *rand.Rand
+	left  int // changes until it fails; negative: it does not
+	full  int // changes that then fail; 0: all
 	dead  bool
 	files []diskFile
 }
 
-// step counts a write, and tells how much of it is done.
-func (f *faultyFiles) step() error {
+// step counts a change. Where it fails, done tells whether it is done nevertheless.
+func (f *faultyFiles) step() (done bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.dead:
-		return errKilled
+		return false, errKilled
 	case f.left < 0:
-		return nil
+		return true, nil
 	case f.left > 0:
 		f.left--
-		return nil
-	case f.full > 0:
-		if f.full--; f.full == 0 {
-			f.left = -1
-		}
-		return syscall.ENOSPC
+		return true, nil
 	}
-	f.dead = true
-	return errKilled
+	done = f.rnd.IntN(2) == 0
+	if f.full == 0 {
+		f.dead = true
+		return done, errKilled
+	}
+	if f.full--; f.full == 0 {
+		f.left = -1
+	}
+	if done {
+		return true, syscall.EIO
+	}
+	return false, syscall.ENOSPC
 }
 
-// set lets writes fail after so many, for so many.
+// set lets changes fail after so many, for so many.
 func (f *faultyFiles) set(left, full int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.left, f.full = left, full
+}
+
+// intact reports whether nothing has failed since set.
+func (f *faultyFiles) intact() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.dead && f.left >= 0
 }
 
 // closeAll closes what a killed process would not have open any more.
@@ -57,12 +72,6 @@ func (f *faultyFiles) closeAll() {
 		_ = x.Close() // may be closed already
 	}
 	f.files = nil
-}
-
-func (f *faultyFiles) gone() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.dead
 }
 
 func (f *faultyFiles) keep(x diskFile, err error) (diskFile, error) {
@@ -76,7 +85,7 @@ func (f *faultyFiles) keep(x diskFile, err error) (diskFile, error) {
 }
 
 func (f *faultyFiles) create(name string) (diskFile, error) {
-	if err := f.step(); err != nil {
+	if _, err := f.step(); err != nil {
 		return nil, err
 	}
 	return f.keep(f.osFiles.create(name))
@@ -84,18 +93,21 @@ func (f *faultyFiles) create(name string) (diskFile, error) {
 
 func (f *faultyFiles) open(name string) (diskFile, error) { return f.keep(f.osFiles.open(name)) }
 
+// rename leaves out the sync of the folder: its data is in the page cache, which outlives a process.
 func (f *faultyFiles) rename(from, to string) error {
-	if err := f.step(); err != nil {
-		return err
-	}
-	return f.osFiles.rename(from, to)
+	return f.change(func() error { return os.Rename(from, to) })
 }
 
 func (f *faultyFiles) remove(name string) error {
-	if err := f.step(); err != nil {
-		return err
+	return f.change(func() error { return f.osFiles.remove(name) })
+}
+
+func (f *faultyFiles) change(do func() error) error {
+	done, err := f.step()
+	if done {
+		err = errors.Join(err, do())
 	}
-	return f.osFiles.remove(name)
+	return err
 }
 
 type faultyFile struct {
@@ -103,25 +115,25 @@ type faultyFile struct {
 	files *faultyFiles
 }
 
-// WriteAt writes half of what it fails to write.
+// WriteAt writes a part, up to all, of what it fails to write.
 func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
-	first := !f.files.gone() // a process that is dead writes no more
-	if err := f.files.step(); err != nil {
-		n := 0
-		if first {
-			n, _ = f.diskFile.WriteAt(b[:len(b)/2], at)
-		}
-		return n, err
+	done, err := f.files.step()
+	switch {
+	case err == nil:
+		return f.diskFile.WriteAt(b, at)
+	case !done:
+		return 0, err
 	}
-	return f.diskFile.WriteAt(b, at)
+	n, _ := f.diskFile.WriteAt(b[:f.files.rnd.IntN(len(b)+1)], at)
+	return n, err
 }
 
 func (f *faultyFile) Truncate(size int64) error {
-	if err := f.files.step(); err != nil {
-		return err
-	}
-	return f.diskFile.Truncate(size)
+	return f.files.change(func() error { return f.diskFile.Truncate(size) })
 }
 
-// Sync only counts: the data is in the page cache, which outlives a process.
-func (f *faultyFile) Sync() error { return f.files.step() }
+// Sync only counts, as the page cache outlives a process.
+func (f *faultyFile) Sync() error {
+	_, err := f.files.step()
+	return err
+}

@@ -11,16 +11,17 @@
 //
 // A record says Allocated <= t < Released. An answer has a name where it is certain, and else
 // says that nobody had the port, or why that is unknown. Within a gap a holder is certain only if
-// its record covers the gap from its beginning to its end.
+// its record covers the gap from its beginning to its end, and no other record has the time.
 //
-// Times are those of the events, to the microsecond, and are never moved to sort them: the order
-// of the log counts. Only the events of one block are moved, so that its records do not
-// overlap. A clock that was set back makes a gap of the times that came twice. One that was set
-// forward cannot be seen. A block that a set back clock gave to two holders at a time stays
-// unknown, because of a conflict, until it is released.
+// Times are those of the events, to the microsecond, and are never moved; but a record is at
+// least a microsecond long. The block and the time of its allocation tell which allocation a
+// release is of. Where two records of a port overlap, it is unknown who had it. An event that is
+// over a second earlier than another before it shows that the clock was set back, or that a
+// change was told late: the times up to the latest event are a gap. A clock that was set forward
+// cannot be seen, and none that was set back and is where it was before the next event.
 //
 // An identity has a salt, and records have the hash of both. So an identity can be erased, and
-// everything verifies as before.
+// everything verifies as before. A day's file has salts of its own.
 //
 // Lock order: Store.housework, Store.mu, groupLog.writing, groupLog.mu, dayFile.mu.
 //
@@ -33,6 +34,7 @@
 //	journal.go    frames of entries: written, read, cut off after a crash
 //	span.go       a block's time with one holder; those of a journal in memory
 //	identity.go   who held a block, with salt and hash
+//	salt.go       the salts of a day's file
 //	lookup.go     LookupOutside, ListHolders: who had a port, an address
 //	timeline.go   ListRecords, Complete: what a user or inside address had
 //	seal.go       Maintain: a journal becomes a day's file

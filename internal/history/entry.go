@@ -33,7 +33,7 @@ type journalEntry struct {
 	since  microTime
 	at     microTime
 	holder holderData
-	until  microTime         // the end of a gap; of a position the latest event, since the clock was set back
+	until  microTime         // the end of a gap; of a position the latest event
 	text   string            // of a gap its reason; of a position the database's epoch; of a checkpoint the note
 	id     string            // of a position
 	number uint64            // of a begin its file's, of entryKept the first one that is kept

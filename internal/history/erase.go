@@ -53,7 +53,7 @@ func eraseOne(h holderData, key []byte, n *int) holderData {
 
 // eraseInDay writes a day's file anew, if the user is in it.
 func (l *groupLog) eraseInDay(d *dayFile, key []byte) (n int, err error) {
-	c := &dayContent{}
+	var c *dayContent
 	signed := ""
 	err = d.with(func(r *dayReader) error {
 		rows, err := r.rowsOfUser(key)
@@ -65,8 +65,9 @@ func (l *groupLog) eraseInDay(d *dayFile, key []byte) (n int, err error) {
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrDamaged, d.path, err)
 		}
+		all, err := r.all()
+		c = &all
 		c.dayNote = *note
-		c.list, c.holders, err = r.all()
 		return err
 	})
 	if err != nil || signed == "" {
@@ -75,6 +76,7 @@ func (l *groupLog) eraseInDay(d *dayFile, key []byte) (n int, err error) {
 	for i := range c.holders {
 		c.holders[i] = eraseOne(c.holders[i], key, &n)
 	}
+	c.forgetSalts()
 	err = writeDay(l.o.files, d.path, c, func(text string) (string, error) {
 		if text != textOf(signed) {
 			return "", errors.New("its records are not those of its checkpoint: see history verify")
@@ -86,6 +88,28 @@ func (l *groupLog) eraseInDay(d *dayFile, key []byte) (n int, err error) {
 	}
 	d.close(false)
 	return n, nil
+}
+
+// forgetSalts removes the salts of holders that are erased.
+func (c *dayContent) forgetSalts() {
+	first, erased := make([]bool, len(c.list)), map[int]bool{} // blocks
+	seen := make([]bool, len(c.holders))
+	for i := range c.list {
+		ref := c.list[i].ref
+		if seen[ref] {
+			continue
+		}
+		seen[ref] = true
+		if c.holders[ref].identity == nil {
+			erased[i/spanRows] = true
+		} else {
+			first[i] = true
+		}
+	}
+	for block := range erased {
+		rows := first[block*spanRows : min((block+1)*spanRows, len(first))]
+		c.salts[block] = c.salts[block].without(func(row int) bool { return row < len(rows) && rows[row] })
+	}
 }
 
 // eraseInJournal writes a journal anew, if the user is in it. Appends wait meanwhile.

@@ -32,6 +32,7 @@ type journal struct {
 	number  uint64
 	from    microTime
 	size    int64 // of the frames that are whole and durable
+	begun   int64 // of the first of them
 	ragged  bool  // there may be octets behind size
 	head    chainHash
 	entries uint64 // of the group's log up to here
@@ -115,6 +116,7 @@ func readFrame(payload []byte, use func(e *journalEntry, check, fields []byte, h
 	rest := payload[:len(payload)-len(chain)]
 	copy(chain[:], payload[len(rest):])
 	end := len(rest)
+	var e journalEntry // one for all: use keeps none
 	for len(rest) > 0 {
 		n, size := binary.Uvarint(rest)
 		if size <= 0 || len(rest)-size < checkSize || n > uint64(len(rest)-size-checkSize) || n == 0 {
@@ -123,8 +125,9 @@ func readFrame(payload []byte, use func(e *journalEntry, check, fields []byte, h
 		check := rest[size : size+checkSize]
 		body := rest[size+checkSize:][:n]
 		rest = rest[size+checkSize+int(n):]
-		e, fields, err := parseEntry(body)
-		if err != nil {
+		var fields int
+		var err error
+		if e, fields, err = parseEntry(body); err != nil {
 			return chain, err
 		}
 		if err := use(&e, check, body[:fields], end-len(rest)-len(body)+fields, len(body)-fields); err != nil {
@@ -145,7 +148,7 @@ func (b *spanBook) apply(e *placedEntry, from holderSource) {
 	case entryReleased:
 		b.end(e.key, e.at)
 	case entryPast:
-		s.released, s.vacant, s.past = e.at, e.at, true
+		s.released, s.vacant = e.at, e.at
 		b.begin(s)
 	case entryReset:
 		b.reset(gapSpan{e.at, e.until})
@@ -187,6 +190,9 @@ func openJournal(files diskFiles, path string, also func(*journalEntry)) (*journ
 		}
 		at += size
 		j.size = int64(at)
+		if j.begun == 0 {
+			j.begun = j.size
+		}
 	}
 	if j.number == 0 {
 		return nil, fmt.Errorf("%w: %s has no beginning. To go on with a gap, move the file away", ErrDamaged, path)

@@ -34,7 +34,7 @@ type groupLog struct {
 	epoch    string
 	position string
 	through  microTime
-	latest   microTime // of the events, since the clock was last set back
+	latest   microTime // of the events
 	kept     uint64    // number of the first file that is kept
 }
 
@@ -121,7 +121,27 @@ func (l *groupLog) load() error {
 		}
 		l.segments = append(l.segments, &segment{number: number, from: from, journal: j})
 	}
-	slices.SortFunc(l.segments, func(a, b *segment) int { return compareNumbers(a.number, b.number) })
+	slices.SortFunc(l.segments, func(a, b *segment) int {
+		if c := compareNumbers(a.number, b.number); c != 0 {
+			return c
+		}
+		return compareNumbers(int(b.journal.size-b.journal.begun), int(a.journal.size-a.journal.begun))
+	})
+	for i := 1; i < len(l.segments); i++ {
+		g := l.segments[i]
+		if g.number != l.segments[i-1].number {
+			continue
+		}
+		// It was begun twice: the first time, an error told that it might not be durable.
+		if g.journal.size > g.journal.begun {
+			return fmt.Errorf("%w: %s and %s are both file %d: move the wrong one away", ErrDamaged, l.segments[i-1].file(), g.file(), g.number)
+		}
+		if err := errors.Join(g.journal.file.Close(), l.o.files.remove(g.file())); err != nil {
+			return err
+		}
+		l.segments = slices.Delete(l.segments, i, i+1)
+		i--
+	}
 	if n := len(l.segments); n > 0 && l.segments[n-1].journal == nil {
 		return fmt.Errorf("%w: %s: the running journal is missing. Bring it back, or move the folder away to begin a new history", ErrDamaged, l.dir)
 	}
@@ -163,7 +183,7 @@ func (l *groupLog) recall(e *journalEntry) {
 	case entryPosition:
 		l.epoch, l.position, l.through, l.latest = e.text, e.id, max(l.through, e.at), e.until
 	case entryGap, entryReset:
-		g := Gap{Group: l.group, From: e.at.time(), To: e.until.time(), Reason: e.text}
+		g := l.gap(e.at, e.until, e.text)
 		if !slices.Contains(l.gaps, g) {
 			l.gaps = append(l.gaps, g)
 		}
@@ -197,35 +217,24 @@ func (l *groupLog) running() *journal {
 	return l.segments[len(l.segments)-1].journal
 }
 
-// openSpans knows the newest span of each block that the transaction being made has.
-type openSpans map[blockKey]openSpan
+// newestSpans knows the newest span of each block that the transaction being made has.
+type newestSpans map[blockKey]newestSpan
 
-type openSpan struct {
-	known   bool // there is one in this journal
-	open    bool
-	clamped bool // it may have begun earlier than it is stored
-	since   microTime
-	last    microTime // it ended, or can end: no span is empty, so each of a block has its own beginning
+type newestSpan struct {
+	known bool // there is one in this journal
+	open  bool
+	since microTime
 }
 
-func (l *groupLog) newest(k blockKey, tx openSpans) openSpan {
+func (l *groupLog) newest(k blockKey, tx newestSpans) newestSpan {
 	if s, ok := tx[k]; ok {
 		return s
 	}
-	j := l.running()
-	x := j.book.block(k, false)
-	if x == nil {
-		return openSpan{}
+	s := l.running().book.lastOf(k)
+	if s == nil {
+		return newestSpan{}
 	}
-	s := x.spans[len(x.spans)-1]
-	o := openSpan{known: true, open: s.released == never, since: s.allocated, last: s.allocated + 1}
-	if n := len(x.spans); n > 1 {
-		o.clamped = s.allocated == x.spans[n-2].vacant
-	}
-	if !o.open {
-		o.last = s.vacant
-	}
-	return o
+	return newestSpan{known: true, open: s.released == never, since: s.allocated}
 }
 
 // append stores what is new of a batch.
@@ -263,7 +272,7 @@ const mostOfTransaction = 4 << 20
 func (l *groupLog) appendSome(entries []Entry, through microTime) (n int, err error) {
 	j := l.running()
 	l.tx.begin(j.size, j.head)
-	position, latest, gaps, open := l.position, l.latest, len(l.gaps), openSpans{}
+	position, latest, gaps, tx := l.position, l.latest, len(l.gaps), newestSpans{}
 	defer func() {
 		if err != nil {
 			l.latest, l.gaps = latest, l.gaps[:gaps]
@@ -276,7 +285,7 @@ func (l *groupLog) appendSome(entries []Entry, through microTime) (n int, err er
 			break
 		}
 		for i := range e.Events {
-			if err := l.addEvent(&e.Events[i], open); err != nil {
+			if err := l.addEvent(&e.Events[i], tx); err != nil {
 				return 0, fmt.Errorf("history: group %s: entry %s: event %d: %w", l.group, e.Position, i+1, err)
 			}
 		}
@@ -309,8 +318,10 @@ func (l *groupLog) appendSome(entries []Entry, through microTime) (n int, err er
 	return n, nil
 }
 
-// addEvent adds an event to the transaction.
-func (l *groupLog) addEvent(e *nat.Event, tx openSpans) error {
+// addEvent adds an event to the transaction. Its times stay as they are told: with its block, the
+// time of an allocation tells which one a release or an Interim is of. But a span is never
+// empty.
+func (l *groupLog) addEvent(e *nat.Event, tx newestSpans) error {
 	if e.Kind != nat.Allocated && e.Kind != nat.Interim && e.Kind != nat.Released {
 		return nil // about limits: nobody has another port
 	}
@@ -318,51 +329,54 @@ func (l *groupLog) addEvent(e *nat.Event, tx openSpans) error {
 		return err
 	}
 	k, at, since := keyOf(e.Block), microsOf(e.At), microsOf(e.Since)
-	if e.Kind == nat.Interim {
-		at = since
-	} else {
+	if e.Kind != nat.Interim {
 		l.checkClock(at)
 	}
 	was := l.newest(k, tx)
-	add := journalEntry{kind: entryAllocated, key: k}
+	add := journalEntry{key: k}
 	switch e.Kind {
 	case nat.Allocated:
 		if was.open && was.since == at {
-			return nil
-		}
-		at = max(at, was.last)
-		tx[k] = openSpan{known: true, open: true, clamped: was.known && at == was.last, since: at, last: at + 1}
-	case nat.Interim:
-		if was.known && at <= was.since {
-			return nil
-		}
-		if was.known {
-			at = max(at, was.last)
-		}
-		add.kind = entryConfirmed
-		tx[k] = openSpan{known: true, open: true, since: at, last: at + 1}
-	case nat.Released:
-		at = max(at, was.last)
-		switch {
-		case was.open && (was.since == since || was.clamped && since < was.since):
-			l.tx.add(journalEntry{kind: entryReleased, key: k, at: at})
-			tx[k] = openSpan{known: true, since: was.since, last: at}
-			return nil
-		case was.known && !was.open && since <= was.since:
 			return nil // told again
 		}
-		at = max(at, since+1)
-		add.kind = entryPast
-		tx[k] = openSpan{known: true, since: since, last: at}
+		add.kind, add.at, add.since = entryAllocated, at, at
+	case nat.Interim:
+		if was.known && was.since >= since || !was.known && l.hasSince(k, since) {
+			return nil // told again, or of a span before
+		}
+		add.kind, add.at, add.since = entryConfirmed, since, since
+	case nat.Released:
+		add.at, add.since = max(at, since+1), since
+		switch {
+		case was.known && was.since != since:
+			add.kind = entryPast
+		case was.open:
+			add.kind = entryReleased
+		case was.known:
+			return nil // told again
+		default:
+			add.kind = entryPast
+		}
 	}
-	add.at, add.since = at, at
-	if e.Kind == nat.Released {
-		add.since = since
+	tx[k] = newestSpan{known: true, open: e.Kind != nat.Released, since: add.since}
+	if add.kind.hasHolder() {
+		add.holder.salt = l.salts.next()
+		add.holder.identity = appendIdentity(nil, &e.Holder)
 	}
-	add.holder.salt = l.salts.next()
-	add.holder.identity = appendIdentity(nil, &e.Holder)
 	l.tx.add(add)
 	return nil
+}
+
+// hasSince reports whether an older file has a span of a block that began then or later, or
+// cannot be read: an Interim that comes late must not bring back a holder.
+func (l *groupLog) hasSince(k blockKey, since microTime) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if len(l.segments) < 2 {
+		return false
+	}
+	spans, err := l.spansOf(len(l.segments)-2, k.outside, k.first, k.last)
+	return err != nil || slices.ContainsFunc(spans, func(s span) bool { return s.blockKey == k && s.allocated >= since })
 }
 
 // checkEvent refuses events that the store cannot have.
@@ -382,18 +396,26 @@ func (l *groupLog) checkEvent(e *nat.Event) error {
 	return nil
 }
 
-// checkClock notes a gap where the clock of the log was set back: the times between have come
-// twice.
+// checkClock notes a gap where an event is earlier than one before it by more than the jitter.
+// The times between have come twice, or a change of them was told late.
 func (l *groupLog) checkClock(at microTime) {
 	if at >= l.latest-jitter {
 		l.latest = max(l.latest, at)
 		return
 	}
 	// Events that follow may be earlier by the jitter. None of them may seem to be from before the
-	// gap, and none may be moved behind its end by those of its block before it: each moves the
-	// next by a microsecond.
-	l.addGap(entryGap, at-jitter-1, l.latest+microTime(time.Millisecond/time.Microsecond), "the clock was set back")
-	l.latest = at
+	// gap.
+	from, to := at-jitter-1, l.latest+1
+	if !slices.ContainsFunc(l.gaps, func(g Gap) bool { return microsOf(g.From) <= from && to <= microsOf(g.To) }) {
+		l.addGap(entryGap, from, to, reasonClock)
+	}
+}
+
+// reasonClock is the reason of a gap that the times of the events show.
+const reasonClock = "the clock was set back, or changes were told late"
+
+func (l *groupLog) gap(from, to microTime, reason string) Gap {
+	return Gap{Group: l.group, From: from.time(), To: to.time(), Reason: reason}
 }
 
 // addGap adds a gap to the transaction.
@@ -401,7 +423,7 @@ func (l *groupLog) addGap(kind entryKind, from, to microTime, reason string) {
 	l.tx.add(journalEntry{kind: kind, at: from, until: to, text: reason})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.gaps = append(l.gaps, Gap{Group: l.group, From: from.time(), To: to.time(), Reason: reason})
+	l.gaps = append(l.gaps, l.gap(from, to, reason))
 }
 
 // completes reports whether the journal is complete before an entry: its day is over, or it
@@ -425,7 +447,7 @@ func (l *groupLog) rotateBefore(entries []Entry) error {
 	}
 	for i := range entries[0].Events {
 		if e := &entries[0].Events[i]; e.Kind != nat.Interim {
-			return l.rotate(max(microsOf(e.At), l.latest) - jitter)
+			return l.rotate(microsOf(e.At) - jitter)
 		}
 	}
 	return nil
@@ -472,6 +494,7 @@ func (l *groupLog) createJournal(begin journalEntry, more []journalEntry) (*jour
 		return err
 	})
 	if err != nil {
+		_ = l.o.files.remove(path) // it may be there, and not durable; the next start removes it too
 		return nil, err
 	}
 	return openJournal(l.o.files, path, func(*journalEntry) {})

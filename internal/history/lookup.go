@@ -143,7 +143,7 @@ func (l *groupLog) lookup(outside uint32, port nat.Port, at, quarantine microTim
 	live, lost := liveAt(spans, at)
 	switch {
 	case len(live) > 1:
-		if g := l.gapBeyond(at, span{allocated: never}); g != nil { // times that came twice
+		if g := l.gapBeyond(at, span{allocated: never}); g != nil {
 			return unknownIn(g), nil
 		}
 		return unknown(CauseConflict, "%d records say that they had it", len(live)), nil
@@ -240,14 +240,15 @@ func (l *groupLog) follow(i int, s span) (span, int, error) {
 		if k < 0 {
 			return s, i, fmt.Errorf("%w: %s goes on without a record of %s", ErrDamaged, l.segments[i+1].file(), s.block().Outside)
 		}
-		s, i = later[k], i+1
+		s, i = later[k], i+1 // of several, which a clock that stands still can make, the shortest one
 	}
 	return s, i, nil
 }
 
-// segmentOf returns the index of the segment that has a time, or says why there is none.
+// segmentOf returns the index of the segment that knows most of a time, or says why there is none.
+// That is the one that has it, or of a time in a gap the one behind that.
 func (l *groupLog) segmentOf(at microTime) (int, Answer, error) {
-	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].from > at }) - 1
+	i := l.segmentAt(at)
 	switch {
 	case len(l.segments) == 0:
 		return 0, Answer{}, os.ErrClosed
@@ -262,7 +263,17 @@ func (l *groupLog) segmentOf(at microTime) (int, Answer, error) {
 	} else if at >= end {
 		return 0, unknown(CauseMissing, "the file behind %s is missing", l.segments[i].file()), nil
 	}
+	for k := range l.gaps {
+		if from, to := microsOf(l.gaps[k].From), microsOf(l.gaps[k].To); from <= at && at < to {
+			i = max(i, l.segmentAt(to))
+		}
+	}
 	return i, Answer{}, nil
+}
+
+// segmentAt returns the index of the segment that has a time, -1 for none.
+func (l *groupLog) segmentAt(at microTime) int {
+	return sort.Search(len(l.segments), func(i int) bool { return l.segments[i].from > at }) - 1
 }
 
 // endOf returns the time from which on a segment says nothing, because another one does or

@@ -49,7 +49,7 @@ func (s *Store) Prove(r Record) ([]byte, error) {
 		default:
 			var text []byte
 			err := g.day.with(func(d *dayReader) (err error) {
-				text, err = d.prove(r.Group, keyOf(r.Block), microsOf(r.Allocated))
+				text, err = d.prove(&r)
 				return err
 			})
 			if err != nil {
@@ -61,13 +61,17 @@ func (s *Store) Prove(r Record) ([]byte, error) {
 	return nil, fmt.Errorf("history: group %s: there is no file %d: the retention may have removed it", r.Group, r.File)
 }
 
-func (r *dayReader) prove(group string, key blockKey, allocated microTime) ([]byte, error) {
+func (r *dayReader) prove(about *Record) ([]byte, error) {
+	key, allocated := keyOf(about.Block), microsOf(about.Allocated)
 	for i := r.tables[tableSpans].before(spanKey(key.outside, key.first)); i < len(r.tables[tableSpans].keys); i++ {
-		spans, _, err := r.spanBlock(i)
+		b, err := r.spanBlock(i)
 		if err != nil {
 			return nil, err
 		}
-		k := slices.IndexFunc(spans, func(s span) bool { return s.blockKey == key && s.allocated == allocated })
+		spans := b.spans
+		k := slices.IndexFunc(spans, func(s span) bool {
+			return s.blockKey == key && s.allocated == allocated && s.released.time().Equal(about.Released)
+		})
 		if k < 0 {
 			if spans[0].blockKey.compare(key) > 0 {
 				break
@@ -75,11 +79,15 @@ func (r *dayReader) prove(group string, key blockKey, allocated microTime) ([]by
 			continue
 		}
 		s := &spans[k]
-		h, err := r.holder(s.ref)
+		row, err := r.holderRow(s.ref)
 		if err != nil {
 			return nil, err
 		}
-		tree, err := r.tree(group)
+		h, err := r.salted(&row, map[uint64]spanBlock{uint64(i): b})
+		if err != nil {
+			return nil, err
+		}
+		tree, err := r.tree(about.Group)
 		if err != nil {
 			return nil, err
 		}

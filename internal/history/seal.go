@@ -91,11 +91,11 @@ func (c *dayContent) gather(j *journal, raw []byte, before *segment) error {
 	var holders []holderData
 	if before != nil {
 		err := before.day.with(func(r *dayReader) error {
-			spans, all, err := r.all()
-			for _, s := range spans {
+			all, err := r.all()
+			for _, s := range all.list {
 				older[s.outside] = append(older[s.outside], s)
 			}
-			holders = all
+			holders = all.holders
 			return err
 		})
 		if err != nil {

@@ -36,7 +36,6 @@ type span struct {
 	from      holderSource
 	ref       uint64 // of the holder, in from
 	digests   holderDigests
-	past      bool // its release came in a later journal than its beginning
 }
 
 // holderDigests are short hashes by which a journal in memory is searched. Spans of a day's
@@ -96,7 +95,11 @@ func (s *span) compare(x *span) int {
 	if c := s.blockKey.compare(x.blockKey); c != 0 {
 		return c
 	}
-	return compareNumbers(s.allocated, x.allocated)
+	if c := compareNumbers(s.allocated, x.allocated); c != 0 {
+		return c
+	}
+	// Only while a clock is behind where it was, one block can be allocated twice at a time.
+	return compareNumbers(s.released, x.released)
 }
 
 // holderSource has the holders of spans.
@@ -189,9 +192,6 @@ func (b *spanBook) confirm(s span) {
 	x := b.block(s.blockKey, true)
 	if n := len(x.spans); n > 0 {
 		last := &x.spans[n-1]
-		if last.allocated > s.allocated && last.digests == s.digests {
-			s.allocated = last.allocated // it began earlier than it is stored
-		}
 		if last.allocated == s.allocated {
 			*last = s
 			return
@@ -225,40 +225,34 @@ func (b *spanBook) within(to []span, outside uint32, first, last nat.Port) []spa
 // with: open ones, and those that end in the time of the journal. All are sorted by block.
 func combine(before, now []span, resets []gapSpan, from microTime) []span {
 	all := slices.Clone(now)
-	var moved []span
 	for _, old := range before {
 		if old.vacant <= from {
 			continue
 		}
 		i, _ := slices.BinarySearchFunc(now, old.blockKey, func(s span, k blockKey) int { return s.blockKey.compare(k) })
-		var own []span
-		for own = now[i:]; len(own) > 0 && own[0].blockKey == old.blockKey && own[0].allocated < old.allocated; own = own[1:] {
-			if old.released == never && own[0].past {
-				// It began earlier than it is stored: behind the end of the holder before.
-				old.released = max(own[0].released, old.allocated+1)
-				old.vacant = old.released
-				moved = append(moved, own[0])
-			}
+		end := i
+		for end < len(now) && now[end].blockKey == old.blockKey {
+			end++
 		}
-		follows := len(own) > 0 && own[0].blockKey == old.blockKey
-		if follows && own[0].allocated == old.allocated {
-			continue // the journal has the same one, with its end
-		}
+		own := now[i:end] // in the order of the log
 		if old.released == never {
-			old.loseRelease(follows, own, resets)
+			if slices.ContainsFunc(own, func(s span) bool { return s.allocated == old.allocated }) {
+				continue // the journal has it, with its end
+			}
+			old.loseRelease(own, resets)
 		}
 		all = append(all, old)
 	}
-	all = slices.DeleteFunc(all, func(s span) bool { return slices.Contains(moved, s) })
 	slices.SortFunc(all, func(a, b span) int { return a.compare(&b) })
 	return all
 }
 
-// loseRelease ends an open span where the journal shows that its release was lost.
-func (s *span) loseRelease(follows bool, own []span, resets []gapSpan) {
+// loseRelease ends an open span where the journal shows that its release was lost. own are the
+// journal's spans of the block.
+func (s *span) loseRelease(own []span, resets []gapSpan) {
 	begun := s.allocated
-	if follows {
-		s.released, s.vacant = begun, own[0].allocated
+	if len(own) > 0 {
+		s.released, s.vacant = begun, max(begun, own[0].allocated)
 	}
 	if len(resets) > 0 {
 		// Without a reset every release is told. So it was lost in the first one, and the holder is

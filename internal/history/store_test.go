@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -113,7 +112,7 @@ func TestPages(t *testing.T) {
 		want := map[string]bool{}
 		for _, x := range w.all {
 			if x.user == user {
-				want[fmt.Sprint(x.block, identityOf(user, x.allocated).AcctSessionID)] = true
+				want[fmt.Sprint(x.block, identityOf(user, x.from).AcctSessionID)] = true
 			}
 		}
 		id := identityOf(user, time.Time{})
@@ -218,38 +217,6 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-// TestFullDisk: an append that fails says so and leaves the store readable, at its position;
-// with space again it goes on.
-func TestFullDisk(t *testing.T) {
-	w := newWalk(t, 5, testKey(t))
-	for range 30 {
-		w.step()
-	}
-	w.feed()
-	w.files.set(0, 0)
-	w.files.full = 6
-	w.step()
-	b := Batch{Group: "default", Epoch: "e", Entries: []Entry{w.log[len(w.log)-1].Entry}, Through: w.clock()}
-	for {
-		err := w.store.Append(b)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-		w.agree()
-		w.ask(20)
-	}
-	w.agree()
-	w.ask(50)
-	w.kill()
-	w.ask(50)
-	if err := w.store.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestKey: a key is made once, and reads back; another file is refused.
 func TestKey(t *testing.T) {
 	path := t.TempDir() + "/key"
@@ -299,7 +266,7 @@ func TestCombine(t *testing.T) {
 			if since >= from {
 				part.end(k, at)
 			} else {
-				part.begin(span{blockKey: k, allocated: since, released: at, vacant: at, past: true})
+				part.begin(span{blockKey: k, allocated: since, released: at, vacant: at})
 			}
 		}
 		for a := range uint32(2) {
@@ -307,9 +274,6 @@ func TestCombine(t *testing.T) {
 			want := whole.within(nil, a, 0, 100)
 			over := func(s span) bool { return s.vacant <= from }
 			got, want = slices.DeleteFunc(got, over), slices.DeleteFunc(want, over)
-			for i := range got {
-				got[i].past = false
-			}
 			if !slices.Equal(got, want) {
 				t.Fatalf("seed %d: %v, want %v", seed, got, want)
 			}

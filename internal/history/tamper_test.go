@@ -100,15 +100,17 @@ func rewrite(t *testing.T, path string, change func(c *dayContent), sign func(ol
 	t.Helper()
 	from, number, _, _ := parseName(filepath.Base(path))
 	d := &dayFile{path: path, number: number, from: from}
-	c := &dayContent{}
+	var c *dayContent
 	signed := ""
 	err := d.with(func(r *dayReader) (err error) {
 		n, err := parseDayNote(textOf(r.note))
 		if err != nil {
 			return err
 		}
-		signed, c.dayNote = r.note, *n
-		c.list, c.holders, err = r.all()
+		signed = r.note
+		all, err := r.all()
+		c = &all
+		c.dayNote = *n
 		return err
 	})
 	if err != nil {
@@ -141,19 +143,20 @@ func patchSpans(t *testing.T, path string, change func(spans []span, checks []by
 	d.write([]byte(dayMagic))
 	var all []span
 	var checks []byte
+	var salts []blockSalts
 	for i := range r.tables[tableSpans].keys {
-		l, k, err := r.spanBlock(i)
+		b, err := r.spanBlock(i)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all, checks = append(all, l...), append(checks, k...)
+		all, checks, salts = append(all, b.spans...), append(checks, b.checks...), append(salts, b.salts)
 	}
 	stored := make([]byte, len(all)/spanRows*tlog.HashSize)
 	if _, err := f.ReadAt(stored, r.hashes); err != nil {
 		t.Fatal(err)
 	}
 	all, checks = change(all, checks)
-	d.spans(all, checks)
+	d.spans(all, checks, salts)
 	for _, table := range []int{tableHolders, tableInsides} {
 		for i := range r.tables[table].keys {
 			if d.raw, _, err = r.read(table, i); err != nil {
@@ -357,6 +360,30 @@ func TestErase(t *testing.T) {
 		if err != nil || a.State != Held || !a.Record.Erased || !a.Record.Allocated.Equal(r.Allocated) || a.Record.Holder.UserName != "" {
 			t.Errorf("%+v, %v", a, err)
 		}
+	}
+	err = s.log("default").segments[0].day.with(func(r *dayReader) error {
+		c, err := r.all()
+		erased := 0
+		for i, seen := 0, map[uint64]bool{}; err == nil && i < len(c.list); i++ {
+			ref, block := c.list[i].ref, c.salts[i/spanRows]
+			if seen[ref] {
+				continue
+			}
+			seen[ref] = true
+			none := block.of(i%spanRows) == [saltSize]byte{}
+			if gone := c.holders[ref].identity == nil; none != gone || len(block) == saltSize {
+				t.Errorf("record %d: the holder is erased: %t; its salt is: %t, of %d octets", i, gone, none, len(block))
+			} else if gone {
+				erased++
+			}
+		}
+		if erased == 0 {
+			t.Error("nobody is erased")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if again, err := s.Erase(user); err != nil || again != 0 {
 		t.Errorf("%d identities at the second time, %v", again, err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -215,15 +216,16 @@ func (r *dayReader) matching(f *Filter) (found []span, err error) {
 		if !f.matches(&rows[i].holderData) {
 			continue
 		}
-		for _, n := range rows[i].spans {
-			spans, _, err := r.spanBlock(int(n / spanRows))
+		for _, n := range slices.Compact(rows[i].spans) {
+			b, err := r.spanBlock(int(min(n, math.MaxInt32)))
 			if err != nil {
 				return nil, err
 			}
-			if n%spanRows >= uint64(len(spans)) {
-				return nil, fmt.Errorf("%w: %s: there is no record %d", ErrDamaged, r.path, n+1)
+			for _, s := range b.spans {
+				if s.ref == rows[i].number {
+					found = append(found, s)
+				}
 			}
-			found = append(found, spans[n%spanRows])
 		}
 	}
 	return found, nil
@@ -252,6 +254,7 @@ func (r *dayReader) rowsOfUser(key []byte) (found []holderRow, err error) {
 // rowsOfInside returns the holders of an inside address.
 func (r *dayReader) rowsOfInside(inside []byte) (found []holderRow, err error) {
 	t := &r.tables[tableInsides]
+	read := map[uint64]bool{} // blocks of holders
 	for i := t.before(inside); i < len(t.keys); i++ {
 		if bytes.Compare(t.keys[i], inside) > 0 {
 			break
@@ -261,14 +264,20 @@ func (r *dayReader) rowsOfInside(inside []byte) (found []holderRow, err error) {
 			return nil, err
 		}
 		for k := range rows {
-			if !bytes.Equal(rows[k].inside, inside) {
+			if !bytes.Equal(rows[k].inside, inside) || read[rows[k].block] {
 				continue
 			}
-			h, err := r.holderRow(rows[k].holder)
+			read[rows[k].block] = true
+			holders, err := r.holderBlock(int(min(rows[k].block, math.MaxInt32)))
 			if err != nil {
 				return nil, err
 			}
-			found = append(found, h)
+			for n := range holders {
+				fields, err := splitFields(holders[n].identity)
+				if err == nil && bytes.Equal(fields[fieldInside], inside) {
+					found = append(found, holders[n])
+				}
+			}
 		}
 	}
 	return found, nil
@@ -293,7 +302,7 @@ func (s *Store) Complete(r Record) (Record, error) {
 		return r, fmt.Errorf("history: group %s: %w", r.Group, err)
 	}
 	for _, x := range spans {
-		if x.blockKey != key || x.allocated != microsOf(r.Allocated) {
+		if x.blockKey != key || x.allocated != microsOf(r.Allocated) || x.released != never {
 			continue
 		}
 		last, at, err := l.follow(i, x)

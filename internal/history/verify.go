@@ -303,6 +303,7 @@ func (r *dayReader) check(n *dayNote) (bad uint64, detail string) {
 	listed := make([][]uint64, 0, r.counts[tableHolders])
 	var insides []insideRow
 	var unread error
+	salts := r.firstSalts()
 	for i := range r.tables[tableHolders].keys {
 		rows, err := r.holderBlock(i)
 		if err != nil {
@@ -311,8 +312,9 @@ func (r *dayReader) check(n *dayNote) (bad uint64, detail string) {
 		}
 		for k := range rows {
 			if fields, err := splitFields(rows[k].identity); err == nil {
-				insides = append(insides, insideRow{fields[fieldInside], uint64(len(commitments))})
+				insides = append(insides, insideRow{fields[fieldInside], uint64(i)})
 			}
+			rows[k].salt = salts[uint64(len(commitments))]
 			commitments = append(commitments, rows[k].commitment())
 			listed = append(listed, rows[k].spans)
 		}
@@ -328,10 +330,28 @@ func (r *dayReader) check(n *dayNote) (bad uint64, detail string) {
 	}
 	for i := range listed {
 		if len(listed[i]) > 0 {
-			return listed[i][0] + 1, fmt.Sprintf("it is not that of holder %d, who lists it", i+1)
+			return listed[i][0]*spanRows + 1, fmt.Sprintf("it is not that of holder %d, who lists it", i+1)
 		}
 	}
 	return r.checkInsides(insides)
+}
+
+// firstSalts returns the salts of the holders by their numbers, as far as their records can be
+// read.
+func (r *dayReader) firstSalts() map[uint64][saltSize]byte {
+	salts := make(map[uint64][saltSize]byte, r.counts[tableHolders])
+	for i := range r.tables[tableSpans].keys {
+		b, err := r.spanBlock(i)
+		if err != nil {
+			continue // checkSpans tells
+		}
+		for k := range b.spans {
+			if _, ok := salts[b.spans[k].ref]; !ok {
+				salts[b.spans[k].ref] = b.salts.of(k)
+			}
+		}
+	}
+	return salts
 }
 
 // checkSpans checks the records, not their number, against their checks, the checkpoint, and the lists of their
@@ -341,12 +361,12 @@ func (r *dayReader) checkSpans(n *dayNote, commitments [][sha256.Size]byte, list
 	leaves := make([]tlog.Hash, 0, r.counts[tableSpans])
 	var before span
 	for i := range r.tables[tableSpans].keys {
-		spans, checks, err := r.spanBlock(i)
+		b, err := r.spanBlock(i)
 		if err != nil {
 			return uint64(len(leaves)) + 1, err.Error()
 		}
-		for k := range spans {
-			s := &spans[k]
+		for k := range b.spans {
+			s := &b.spans[k]
 			number := uint64(len(leaves)) + 1
 			if s.ref >= uint64(len(commitments)) {
 				return number, "there is no such holder"
@@ -356,11 +376,11 @@ func (r *dayReader) checkSpans(n *dayNote, commitments [][sha256.Size]byte, list
 			leaves = append(leaves, leaf)
 			own := listed[s.ref]
 			switch {
-			case !bytes.Equal(checks[k*checkSize:(k+1)*checkSize], chain[:checkSize]):
+			case !bytes.Equal(b.checks[k*checkSize:(k+1)*checkSize], chain[:checkSize]):
 				return number, "it is not the record that was written here"
-			case number > 1 && before.compare(s) >= 0:
+			case number > 1 && before.compare(s) > 0:
 				return number, "it is not in order"
-			case len(own) == 0 || own[0] != number-1:
+			case len(own) == 0 || own[0] != uint64(i):
 				return number, "its holder does not list it"
 			}
 			listed[s.ref] = own[1:]
@@ -396,7 +416,7 @@ func (r *dayReader) checkInsides(want []insideRow) (bad uint64, detail string) {
 		if d := bytes.Compare(a.inside, b.inside); d != 0 {
 			return d
 		}
-		return compareNumbers(a.holder, b.holder)
+		return compareNumbers(a.block, b.block)
 	})
 	at := 0
 	for i := range r.tables[tableInsides].keys {
@@ -405,7 +425,7 @@ func (r *dayReader) checkInsides(want []insideRow) (bad uint64, detail string) {
 			return 1, err.Error()
 		}
 		for _, row := range rows {
-			if at >= len(want) || want[at].holder != row.holder || !bytes.Equal(want[at].inside, row.inside) {
+			if at >= len(want) || want[at].block != row.block || !bytes.Equal(want[at].inside, row.inside) {
 				return 1, "the table of inside addresses is not that of the records"
 			}
 			at++
