@@ -46,14 +46,14 @@ func (d *daemon) openExports(context.Context) error {
 		sink, err := natlog.Open(natlog.Options{
 			Protocol: x.Protocol, Target: x.Target, Spool: filepath.Join(c.SpoolPath, spoolName(s.name)), SpoolSize: c.SpoolSize,
 			Domain: x.Domain, FixedNames: x.FixedNames, TemplateInterval: x.TemplateInterval, PEN: x.PEN, Batch: x.Batch,
-			Node: d.config.Node, Log: d.log,
+			Interim: c.Interim, Node: d.config.Node, Log: d.log,
 		})
 		if err != nil {
 			d.log.Error("nothing is sent to a collector of the NAT log until the next start", "collector", s.name, "error", err, "alarm", "sessiond_export_up")
 			continue
 		}
 		s.Sink, s.follower = sink, natlog.NewFollower(natlog.FollowerOptions{
-			Name: d.readerName(s.name), Log: d.db, Sink: sink, Groups: d.db.GroupNames, Interim: c.Interim,
+			Name: d.readerName(s.name), Log: d.db, To: sink, Groups: d.db.GroupNames,
 			Gap: d.metrics.ExportGap, Now: time.Now, Logger: d.log,
 		})
 	}
