@@ -180,3 +180,25 @@ func TestHistory_LOG06_LOG07_LOG08(t *testing.T) {
 		t.Errorf("a changed octet was not found: %v: %s", err, out)
 	}
 }
+
+// TestHistoryCannotBeOpened_LOG07: NAT and RADIUS do not wait for a history that cannot be opened; the alarm and the
+// answers say so.
+func TestHistoryCannotBeOpened_LOG07(t *testing.T) {
+	w := start(t, rig.Options{Memory: true})
+	file := filepath.Join(t.TempDir(), "file")
+	w.must(os.WriteFile(file, nil, 0o600))
+	w.must(w.Daemon.Edit(func(config string) string {
+		return config + fmt.Sprintf("history: {path: %q}\n", filepath.Join(file, "history"))
+	}))
+	w.must(w.Daemon.Kill())
+	w.must(w.Daemon.Start(w.ctx))
+	b := w.online(sessionOf(alice, "a-1"))
+	w.shows("sessiond_history_up", "0")
+	port := fmt.Sprintf("%s:%d", b.OutsideAddress, b.FirstPort)
+	if out, err := w.Daemon.Ctl(w.ctx, "binding", "lookup", port); err != nil || !strings.Contains(out, alice.String()) {
+		t.Errorf("the present holder: %v: %s", err, out)
+	}
+	if out, err := w.Daemon.Ctl(w.ctx, "binding", "lookup", port, "--at", "2020-01-01T00:00:00Z"); err == nil || !strings.Contains(err.Error(), "history of the NAT cannot be opened") {
+		t.Errorf("a holder in the past: %v: %s", err, out)
+	}
+}
