@@ -60,7 +60,7 @@ func (a auditCommands) listCommand() *cobra.Command {
 // changingMethods are the methods that the trail has entries of.
 var changingMethods = []string{
 	"PutSubscriber", "DeleteSubscribers", "TerminateSessions", "UpdateSettings", "Reconcile", "ConfirmRemovals", "RefuseRemovals",
-	"AddPool", "DrainPool", "RemovePool", "CreateMapping", "DeleteMapping",
+	"AddPool", "DrainPool", "RemovePool", "CreateMapping", "DeleteMapping", "ExportHistory", "BackupHistory", "EraseHistory",
 }
 
 func (a auditCommands) list(ctx context.Context, req *pb.ListAuditRequest) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -123,11 +124,16 @@ func stateOf(name string) (pb.BindingState, error) {
 
 func (a bindingCommands) lookupCommand() *cobra.Command {
 	var at string
+	var proof bool
 	c := &cobra.Command{
-		Use:   "lookup OUTSIDE:PORT",
+		Use:   "lookup OUTSIDE[:PORT]",
 		Short: "Tell who holds, or held at a given time, a public port",
+		Long: "Tell who holds a public port, or held it at a given time. Where the daemon keeps a history, it answers\n" +
+			"for all times of its retention: with the holder, with nobody and the last holder, or with the reason why\n" +
+			"nobody knows; exit code 0 for a holder alone. Without PORT it lists all holders of the address at the time.",
 		Example: "  sessionctl binding lookup 198.51.100.1:1100\n" +
-			"  sessionctl binding lookup 198.51.100.1:1100 --at 2026-03-01T11:30:00Z",
+			"  sessionctl binding lookup 198.51.100.1:1100 --at 2026-03-01T11:30:00Z --proof\n" +
+			"  sessionctl binding lookup 198.51.100.1 --at 2026-03-01T11:30:00Z",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, given []string) error {
@@ -135,20 +141,28 @@ func (a bindingCommands) lookupCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			req.Proof = proof
 			return a.lookup(c.Context(), req)
 		},
 	}
 	c.Flags().StringVar(&at, "at", "", "the `time`: "+timeForms+"; default now")
+	c.Flags().BoolVar(&proof, "proof", false, "prove an answer of the history; history check-proof checks that")
 	complete(c, "at")
 	return c
 }
 
 func lookupRequest(target, at string, now time.Time) (*pb.LookupOutsideRequest, error) {
-	outside, port, err := outsideEndpoint(target)
+	outside, port, err := endpoint("OUTSIDE[:PORT]", target)
 	if err != nil {
 		return nil, err
 	}
-	req := &pb.LookupOutsideRequest{OutsideAddress: outside, Port: port}
+	if outside, err = address(outside); err != nil {
+		return nil, err
+	}
+	if port == 0 && at == "" {
+		return nil, usagef("say which port: %s:PORT, or when: --at TIME; binding list --outside %s shows the holders now", outside, outside)
+	}
+	req := &pb.LookupOutsideRequest{OutsideAddress: outside, Port: port, PageSize: pageSize}
 	req.At, err = timestamp("--at", at, now)
 	return req, err
 }
@@ -172,16 +186,88 @@ func (a bindingCommands) lookup(ctx context.Context, req *pb.LookupOutsideReques
 	if err != nil {
 		return err
 	}
+	if req.GetPort() == 0 {
+		return a.candidates(ctx, client, req)
+	}
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	res, err := client.LookupOutside(ctx, req)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if res.GetBinding() != nil {
+	case res.GetAnswer() != nil:
+		return a.past(res.GetAnswer())
+	case res.GetBinding() != nil:
 		return a.show(res.GetBinding())
 	}
 	return a.showMappings(res.GetMappings())
+}
+
+// candidates lists all holders of an address at a time.
+func (a bindingCommands) candidates(ctx context.Context, client pb.NatServiceClient, req *pb.LookupOutsideRequest) error {
+	out := newList(&a.printer, recordHeader, a.recordRow)
+	out.leastImportant("GROUP", "SESSION", "NAS")
+	out.nobody = "nobody had the address"
+	missing := ""
+	err := eachPage(ctx, func(ctx context.Context, token string) (*pb.LookupOutsideResponse, string, error) {
+		ctx, cancel := a.bounded(ctx)
+		defer cancel()
+		req.PageToken = token
+		page, err := client.LookupOutside(ctx, req)
+		return page, page.GetNextPageToken(), err
+	}, func(page *pb.LookupOutsideResponse) error {
+		missing = or(page.GetAnswer().GetDetail(), missing)
+		return out.addAll(page.GetCandidates())
+	})
+	if err != nil {
+		return err
+	}
+	if err := out.end(); err != nil || missing == "" {
+		return err
+	}
+	return fmt.Errorf("there may be others: %s", missing)
+}
+
+// past shows an answer of the history. It is an error where nobody is the holder, or nobody knows.
+func (a bindingCommands) past(x *pb.HistoryAnswer) error {
+	pairs := [][2]string{{"Answer", verdictText(x)}}
+	if r := x.GetRecord(); r != nil {
+		whose := "User"
+		if x.GetVerdict() == pb.HistoryVerdict_HISTORY_VERDICT_NOBODY {
+			whose = "Last user"
+		}
+		pairs = append(pairs, [][2]string{
+			{whose, recordUser(r)},
+			{"Inside address", or(r.GetInsideAddress(), none)},
+			{"Outside address", r.GetOutsideAddress()},
+			{"Ports", fmt.Sprintf("%d-%d", r.GetFirstPort(), r.GetLastPort())},
+			{"Group", r.GetGroup()},
+			{"Session", or(r.GetAcctSessionId(), none)},
+			{"Calling station", or(r.GetCallingStationId(), none)},
+			{"NAS", or(r.GetNas(), none)},
+			{"IPv6", or(strings.Join(r.GetIpv6Prefixes(), " "), none)},
+			{"Allocated", a.exact(r.GetAllocatedAt().AsTime())},
+			{"Released", a.released(r)},
+		}...)
+	}
+	if x.GetProofMissing() != "" {
+		pairs = append(pairs, [2]string{"No proof", x.GetProofMissing()})
+	}
+	if err := a.details(x, pairs); err != nil {
+		return err
+	}
+	if a.forPeople() && x.GetProof() != "" { // a line by itself, as check-proof reads it
+		if _, err := fmt.Fprintln(a.stdout, x.GetProof()); err != nil {
+			return err
+		}
+	}
+	switch x.GetVerdict() {
+	case pb.HistoryVerdict_HISTORY_VERDICT_HELD:
+		return nil
+	case pb.HistoryVerdict_HISTORY_VERDICT_NOBODY:
+		return errors.New("nobody had the port at that time")
+	}
+	return errors.New("it is not known who had the port at that time")
 }
 
 func (a bindingCommands) show(b *pb.Binding) error {

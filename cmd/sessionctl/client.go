@@ -178,3 +178,8 @@ func (c *connection) desk() (pb.DeskServiceClient, error) {
 	conn, err := c.connect()
 	return pb.NewDeskServiceClient(conn), err
 }
+
+func (c *connection) pasts() (pb.HistoryServiceClient, error) {
+	conn, err := c.connect()
+	return pb.NewHistoryServiceClient(conn), err
+}

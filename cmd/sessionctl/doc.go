@@ -2,8 +2,8 @@
 // changes subscribers, bindings, sessions, pools and settings over gRPC.
 //
 // Each noun has a file with its commands: subscriber.go, with subscriber_put.go,
-// subscriber_delete.go and history.go; binding.go, session.go, mapping.go, pool.go, nas.go, removal.go,
-// settings.go, audit.go. status.go, reconcile.go, drops.go and watch.go show the daemon as a whole,
+// subscriber_delete.go, history.go and timeline.go; past.go for the history of ports, with proof.go;
+// binding.go, session.go, mapping.go, pool.go, nas.go, removal.go, settings.go, audit.go. status.go, reconcile.go, drops.go and watch.go show the daemon as a whole,
 // explain.go one customer, top.go the busiest ones. They share:
 //
 //	main.go       the start of the program

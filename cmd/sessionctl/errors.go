@@ -52,7 +52,9 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 var hints = map[string]string{
 	"INVALID_FIELD":     "see --help for what is allowed",
 	"NOT_FOUND":         "`sessionctl subscriber list` and `sessionctl binding list` show what there is",
-	"NOT_COVERED":       "only what the present bindings tell can be looked up",
+	"NOT_COVERED":       "only what the present bindings tell can be looked up, unless the daemon's configuration has history",
+	"NO_HISTORY":        "set history.path in the daemon's configuration to keep one",
+	"HISTORY_DOWN":      "the daemon's log says why, and a restart opens it again",
 	"NO_GROUP":          "see `sessionctl pool list` for the groups, and `groups` in the daemon's configuration for their inside prefixes",
 	"POOL_CONFLICT":     "`sessionctl pool list` shows the pools of all groups, and the daemon's configuration the inside prefixes",
 	"LIVE_BINDINGS":     "`sessionctl pool drain` takes no subscriber's NAT; --allow-disruption cuts the bindings now",

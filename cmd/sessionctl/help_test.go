@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/control/controltest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
@@ -71,8 +72,8 @@ func TestExamplesWork(t *testing.T) {
 // interrupted when it watches, or has shown its first view.
 func runExample(t *testing.T, arguments []string) (code int, stderr string) {
 	t.Helper()
-	backend := controltest.Scene()
-	server := controltest.Serve(t, backend, nil)
+	backend, past := controltest.Scene(), controltest.History(t)
+	server := controltest.Serve(t, backend, func(o *control.Options) { o.History = func() (control.History, error) { return past, nil } })
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	var out, errors lockedBuffer

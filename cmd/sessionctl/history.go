@@ -18,8 +18,9 @@ func (a subscriberCommands) historyCommand() *cobra.Command {
 		Use:   "history [USER | ADDRESS]",
 		Short: "Show when sessions ended, why, and what their removal found, the latest first",
 		Long: `history shows the newest 50,000 ends of sessions, which sessiond keeps in memory: a
-restart keeps those alone whose blocks are still in their hold. The last line
-says since when all are known.`,
+restart keeps those alone whose blocks are still in their hold. A line says
+since when all are known. Of one USER or ADDRESS a table is followed by what
+happened step by step, with the ports of the history, if the daemon keeps one.`,
 		Example: "  sessionctl subscriber history alice\n" +
 			"  sessionctl subscriber history --nas bng1 --reason nas-restart --from -1h\n" +
 			"  sessionctl subscriber history --outside 198.51.100.7 --from 14:00 --to 15:30",
@@ -39,7 +40,7 @@ says since when all are known.`,
 			if err := a.historyFilter(req, reason, from, to); err != nil {
 				return err
 			}
-			return a.history(c.Context(), req)
+			return a.history(c.Context(), req, len(given) == 1)
 		},
 	}
 	flags := c.Flags()
@@ -88,7 +89,7 @@ func endReasons() (names []string) {
 
 var historyHeader = []string{"ENDED", "USER", "INSIDE", "NAS", "REASON", "OUTSIDE", "PORTS", "ONLINE", "UP", "DOWN", "REMOVAL"}
 
-func (a subscriberCommands) history(ctx context.Context, req *pb.ListEndingsRequest) error {
+func (a subscriberCommands) history(ctx context.Context, req *pb.ListEndingsRequest, one bool) error {
 	client, err := a.desk()
 	if err != nil {
 		return err
@@ -96,6 +97,7 @@ func (a subscriberCommands) history(ctx context.Context, req *pb.ListEndingsRequ
 	out := newList(&a.printer, historyHeader, a.endingRow)
 	out.nobody = "no such end is known"
 	var since *timestamppb.Timestamp
+	var endings []*pb.Ending // for the timeline
 	err = eachPage(ctx, func(ctx context.Context, token string) (*pb.ListEndingsResponse, string, error) {
 		ctx, cancel := a.bounded(ctx)
 		defer cancel()
@@ -104,6 +106,9 @@ func (a subscriberCommands) history(ctx context.Context, req *pb.ListEndingsRequ
 		return page, page.GetNextPageToken(), err
 	}, func(page *pb.ListEndingsResponse) error {
 		since = page.GetCompleteSinceTime()
+		if one && a.forPeople() {
+			endings = append(endings, page.GetEndings()...)
+		}
 		return out.addAll(page.GetEndings())
 	})
 	if err != nil {
@@ -112,8 +117,10 @@ func (a subscriberCommands) history(ctx context.Context, req *pb.ListEndingsRequ
 	if err := out.end(); err != nil || !a.forPeople() {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "\nAll ends since %s are known; of earlier ones, some.\n", a.moment(since))
-	return err
+	if _, err = fmt.Fprintf(a.stdout, "\nAll ends since %s are known; of earlier ones, some.\n", a.moment(since)); err != nil || !one {
+		return err
+	}
+	return a.timeline(ctx, req, endings)
 }
 
 func (a subscriberCommands) endingRow(e *pb.Ending) []string {

@@ -24,7 +24,7 @@ func TestManualPage(t *testing.T) {
 		t.Errorf("mandoc: %v\n%s", err, out)
 	}
 	eachCommand(func(c *cobra.Command) {
-		name := strings.TrimPrefix(c.CommandPath(), "sessionctl ")
+		name := strings.ReplaceAll(strings.TrimPrefix(c.CommandPath(), "sessionctl "), "-", `\-`)
 		if !c.HasSubCommands() && !c.Hidden && !strings.Contains(r.stdout, `.SS "`+name+`"`) {
 			t.Errorf("no %s", name)
 		}

@@ -63,6 +63,7 @@ type daemon struct {
 	web     *web
 	console *console.Console // nil for none
 	exports *exports         // nil for none
+	history *pastNAT         // nil for none
 	metrics *metrics.Metrics
 	closers []io.Closer
 	discard bool // end the subscribers of groups, prefixes and blocks that are not configured
@@ -85,7 +86,7 @@ func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Log
 		}
 	}()
 	for _, open := range []func(context.Context) error{
-		d.openDatabase, d.lockTable, d.claimGroups, d.openNAT, d.openManager, d.openRADIUS, d.openControl, d.openWeb, d.openExports, d.programNAT,
+		d.openDatabase, d.lockTable, d.claimGroups, d.openNAT, d.openManager, d.openHistory, d.openRADIUS, d.openControl, d.openWeb, d.openExports, d.programNAT,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -173,7 +174,7 @@ func (d *daemon) openControl(context.Context) (err error) {
 		Socket: g.Socket, SocketGroup: g.SocketGroup,
 		Subscribers: served, Nat: served, Sessions: served,
 		Controls: controls{Backend: served, nat: d.nat, log: d.log, started: time.Now()}, Removals: served, NASes: served, Mappings: served, Desk: d.manager.Desk(),
-		Audits: d.manager.Audits(), Previews: served.Previews(),
+		Audits: d.manager.Audits(), Previews: served.Previews(), History: d.asked,
 		Logger: d.log, Limits: grpcLimits(d.config.GRPC), Observer: d.metrics.Calls(),
 	}
 	if g.Socket == config.DefaultSocket {
@@ -261,7 +262,13 @@ func (d *daemon) run(ctx context.Context, reload func(context.Context) (config.C
 	}
 	tasks = append(tasks, d.nat.Run, d.sweepRestarts, d.db.TrimFeeds, d.db.KeepKeyTypes, d.db.KeepNASes, d.manager.Run, d.web.run, newGCTuner(d.manager.Ready()).run)
 	if d.exports != nil {
-		tasks = append(append(tasks, d.exports.tasks()...), d.leaveFormer)
+		tasks = append(tasks, d.exports.tasks()...)
+	}
+	if d.history != nil && d.history.keeper != nil {
+		tasks = append(tasks, d.history.keeper.Run)
+	}
+	if logsNAT(&d.config) {
+		tasks = append(tasks, d.leaveFormer)
 	}
 	if d.console != nil {
 		tasks = append(tasks, d.console.Run)

@@ -46,14 +46,14 @@ func (d *daemon) openExports(context.Context) error {
 		sink, err := natlog.Open(natlog.Options{
 			Protocol: x.Protocol, Target: x.Target, Spool: filepath.Join(c.SpoolPath, spoolName(s.name)), SpoolSize: c.SpoolSize,
 			Domain: x.Domain, FixedNames: x.FixedNames, TemplateInterval: x.TemplateInterval, PEN: x.PEN, Batch: x.Batch,
-			Node: d.config.Node, Log: d.log,
+			Interim: c.Interim, Node: d.config.Node, Log: d.log,
 		})
 		if err != nil {
 			d.log.Error("nothing is sent to a collector of the NAT log until the next start", "collector", s.name, "error", err, "alarm", "sessiond_export_up")
 			continue
 		}
 		s.Sink, s.follower = sink, natlog.NewFollower(natlog.FollowerOptions{
-			Name: d.readerName(s.name), Log: d.db, Sink: sink, Groups: d.db.GroupNames, Interim: c.Interim,
+			Name: d.readerName(s.name), Log: d.db, To: sink, Groups: d.db.GroupNames,
 			Gap: d.metrics.ExportGap, Now: time.Now, Logger: d.log,
 		})
 	}
@@ -65,22 +65,28 @@ func (d *daemon) openExports(context.Context) error {
 // readerName returns the name of a sink among the readers of the log.
 func (d *daemon) readerName(sink string) string { return "export " + sink + " " + d.config.Node }
 
-// leaveFormer makes the log of each group forget the collectors that this daemon had in an earlier
-// configuration: it would be kept for them.
+// leaveFormer makes the log of each group forget the collectors and the history that this daemon had
+// in an earlier configuration: it would be kept for them.
 func (d *daemon) leaveFormer(ctx context.Context) error {
 	now := map[string]bool{}
-	for _, s := range d.exports.sinks {
-		now[d.readerName(s.name)] = true
+	if d.exports != nil {
+		for _, s := range d.exports.sinks {
+			now[d.readerName(s.name)] = true
+		}
+	}
+	if d.history != nil {
+		now[d.historyReader()] = true
 	}
 	for _, group := range d.db.GroupNames() {
 		readers, err := d.db.LogReaders(ctx, group)
 		for _, name := range readers {
-			if strings.HasPrefix(name, "export ") && strings.HasSuffix(name, " "+d.config.Node) && !now[name] {
+			ours := name == d.historyReader() || strings.HasPrefix(name, "export ") && strings.HasSuffix(name, " "+d.config.Node)
+			if ours && !now[name] {
 				err = errors.Join(err, d.db.LeaveLog(ctx, group, name))
 			}
 		}
 		if err != nil { // they are forgotten after a week
-			d.log.Warn("former collectors of the NAT log are not forgotten yet", "group", group, "error", err)
+			d.log.Warn("former readers of the NAT log are not forgotten yet", "group", group, "error", err)
 		}
 	}
 	return nil
@@ -137,4 +143,4 @@ func (e *exports) Exports() (list []metrics.Export) {
 }
 
 // logsNAT reports whether a configuration needs the log of the NAT.
-func logsNAT(c *config.Config) bool { return len(c.Export.Collectors) > 0 }
+func logsNAT(c *config.Config) bool { return len(c.Export.Collectors) > 0 || c.History.Path != "" }

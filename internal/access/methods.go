@@ -50,6 +50,14 @@ var leastRoles = map[string]Role{
 	"/sessiond.v1.AuditService/ListAudit":   Viewer,
 	"/sessiond.v1.AuditService/VerifyAudit": Viewer,
 
+	// Who had which ports is what a viewer sees of those online, for a longer time. What leaves the
+	// machine by a lawful request, or as a whole, or for ever, has its order in the audit trail.
+	"/sessiond.v1.HistoryService/ListHistory":   Viewer,
+	"/sessiond.v1.HistoryService/VerifyHistory": Viewer,
+	"/sessiond.v1.HistoryService/ExportHistory": Operator,
+	"/sessiond.v1.HistoryService/BackupHistory": Admin,
+	"/sessiond.v1.HistoryService/EraseHistory":  Admin,
+
 	"/grpc.health.v1.Health/Check": None,
 	"/grpc.health.v1.Health/List":  None,
 	"/grpc.health.v1.Health/Watch": None,

@@ -22,6 +22,7 @@ type Config struct {
 	Log      Log
 	Audit    Audit
 	Export   Export
+	History  History
 }
 
 // Redis is the connection to the database.
@@ -150,7 +151,17 @@ type AuditRetention struct {
 	Age     time.Duration // 0 for no bound
 }
 
-// Export sends the log of the NAT to collectors. Without a collector there is no such log.
+// History keeps who had which public port when, from the log of the NAT.
+type History struct {
+	Path       string        // directory; "" for no history
+	MaxAge     time.Duration // after it a record is removed; 0: never
+	MaxOctets  int64         // of complete files; beyond, the oldest go; 0: no bound
+	Interim    time.Duration // interval of comparisons with the blocks in service
+	SigningKey string        // path of the key that signs checkpoints; "": in Path
+}
+
+// Export sends the log of the NAT to collectors. Without a collector or a history there is no such
+// log.
 type Export struct {
 	Collectors []Collector
 	Interim    time.Duration // after it, each block in service is told again

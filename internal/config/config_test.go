@@ -66,7 +66,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	for _, section := range []string{
 		"x: 1", "redis: {x: 1}", "radius: {x: 1}", "radius: {clients: [{x: 1}]}", "radius: {radsec: {x: 1}}",
 		"radius: {clients: [{certificate: {x: 1}}]}", "grpc: {x: 1}", "grpc: {tls: {x: 1}}", "grpc: {roles: [{x: 1}]}",
-		"http: {x: 1}", "export: {x: 1}", "export: {spool: {x: 1}}", "export: {ipfix: [{x: 1}]}", "export: {netflow9: [{x: 1}]}", "export: {syslog: [{x: 1}]}", "export: {http: [{x: 1}]}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
+		"http: {x: 1}", "history: {x: 1}", "history: {retention: {x: 1}}", "export: {x: 1}", "export: {spool: {x: 1}}", "export: {ipfix: [{x: 1}]}", "export: {netflow9: [{x: 1}]}", "export: {syslog: [{x: 1}]}", "export: {http: [{x: 1}]}", "nat: {x: 1}", "settings: {x: 1}", "settings: {idle_timeouts: {x: 1}}", "groups: [{x: 1}]",
 		"groups: [{guard: {x: 1}}]", "groups: [{no_nat: [{x: 1}]}]", "groups: [{removal: {x: 1}}]", "groups: [{limits: {x: 1}}]", "groups: [{static_mappings: [{x: 1}]}]", "groups: [{outside: [{x: 1}]}]", "log: {x: 1}",
 	} {
 		_, _, err := Parse("test.yaml", []byte(section))
@@ -191,6 +191,9 @@ func TestValues(t *testing.T) {
 			{Protocol: natlog.NetFlow9, Target: "udp://192.0.2.5", Domain: 1<<32 - 1}, {Protocol: natlog.Syslog, Target: "udp://192.0.2.5", PEN: 99},
 			{Protocol: natlog.HTTP, Target: "https://c/a", Batch: 50},
 		}, Interim: time.Hour, SpoolPath: filepath.Join(dir, "spool"), SpoolSize: 512 << 20})},
+		{"history", "", "history: {path: h, retention: {age: 30d, size: 10GiB}, interim_interval: 1h, signing_key_file: /k}\n", func(c Config) any { return c.History },
+			History{Path: filepath.Join(dir, "h"), MaxAge: 30 * 24 * time.Hour, MaxOctets: 10 << 30, Interim: time.Hour, SigningKey: "/k"}},
+		{"history for ever", "", "history: {path: /h, retention: {age: 0s}}\n", func(c Config) any { return c.History.MaxAge }, time.Duration(0)},
 		{"grpc limits", "", "grpc: {max_connections: 1, max_connections_per_peer: 2, max_streams: 3, max_streams_per_peer: 4, stall_timeout: 5s}\n", func(c Config) any {
 			return fmt.Sprint(c.GRPC.MaxConnections, c.GRPC.MaxConnectionsPerPeer, c.GRPC.MaxStreams, c.GRPC.MaxStreamsPerPeer, c.GRPC.StallTimeout)
 		}, "1 2 3 4 5s"},

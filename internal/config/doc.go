@@ -15,7 +15,7 @@
 //	realms.go   clients that must agree: entries of one name, and of one realm
 //	grpc.go     grpc; roles.go: grpc.roles; http.go: http
 //	audit.go    audit
-//	export.go   export
+//	export.go   export; history.go: history
 //	nat.go      nat, and settings
 //	groups.go   groups; removal.go: groups[].removal, and the removal mode
 //	timeouts.go idle timeouts of settings and groups; alg.go: groups[].alg, which stays empty

@@ -61,21 +61,27 @@ func (l *loader) export(v value) {
 		"spool": func(v value) {
 			v.mapping(fields{
 				"path": func(v value) {
-					s, ok := v.scalar()
-					switch {
-					case !ok:
-					case s == "":
+					if s, ok := v.scalar(); ok && s == "" {
 						v.errorf("is empty; write a directory")
-					case filepath.IsAbs(s):
-						c.SpoolPath = s
-					default:
-						c.SpoolPath = filepath.Join(l.dir, s)
+						return
 					}
+					l.path(v, &c.SpoolPath)
 				},
 				"size": func(v value) { readSize(v, &c.SpoolSize) },
 			})
 		},
 	})
+}
+
+// path reads a path, which is beside the file unless it is absolute; "" stays.
+func (l *loader) path(v value, to *string) {
+	s, ok := v.scalar()
+	if ok && s != "" && !filepath.IsAbs(s) {
+		s = filepath.Join(l.dir, s)
+	}
+	if ok {
+		*to = s
+	}
 }
 
 // collectors reads the collectors of one protocol. address is the key of its address.

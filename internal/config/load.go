@@ -130,10 +130,11 @@ func defaults() Config {
 			Listen: defaultListen, Socket: DefaultSocket, MaxConnections: 256, MaxConnectionsPerPeer: 32, MaxStreams: 128, MaxStreamsPerPeer: 32,
 			StallTimeout: 30 * time.Second, CallTimeout: 10 * time.Minute, LocalRole: "viewer",
 		},
-		HTTP:   HTTP{Listen: "127.0.0.1:7901"},
-		Export: Export{Interim: 24 * time.Hour, SpoolPath: "/var/spool/sessiond", SpoolSize: 1 << 30},
-		Audit:  Audit{Retention: AuditRetention{Entries: 100_000}},
-		NAT:    NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", Flowtables: "refuse", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
+		HTTP:    HTTP{Listen: "127.0.0.1:7901"},
+		Export:  Export{Interim: 24 * time.Hour, SpoolPath: "/var/spool/sessiond", SpoolSize: 1 << 30},
+		History: History{MaxAge: 365 * 24 * time.Hour, Interim: 24 * time.Hour},
+		Audit:   Audit{Retention: AuditRetention{Entries: 100_000}},
+		NAT:     NAT{Backend: backendNftables, Table: "sessiond", OutsideToOthers: "drop", Flowtables: "refuse", MaxSessionsPerSubscriber: 32768, MaxUngatedSessionsPerSecond: 1000, MaxMappings: 262_144},
 		Settings: Settings{
 			SubscriberSessionRemoval: removalOn,
 			IdleTimeouts: IdleTimeouts{
@@ -156,6 +157,7 @@ func (l *loader) load(root value) {
 		"grpc":     l.grpc,
 		"audit":    l.audit,
 		"export":   l.export,
+		"history":  l.history,
 		"http":     l.http,
 		"nat":      l.nat,
 		"settings": l.settings,

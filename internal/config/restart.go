@@ -48,6 +48,7 @@ var readAtStart = map[string]func(*Config) any{
 	"audit.retention.entries":             func(c *Config) any { return c.Audit.Retention.Entries },
 	"audit.retention.age":                 func(c *Config) any { return c.Audit.Retention.Age },
 	"export":                              func(c *Config) any { return c.Export },
+	"history":                             func(c *Config) any { return c.History },
 	"http.listen":                         func(c *Config) any { return c.HTTP.Listen },
 	"http.console":                        func(c *Config) any { return c.HTTP.Console },
 	"http.tls.cert_file":                  func(c *Config) any { return c.HTTP.TLS.CertFile },

@@ -2,11 +2,13 @@ package control
 
 import (
 	"context"
+	"io"
 	"iter"
 	"net/netip"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/audit"
+	"github.com/sessiond/sessiond/internal/history"
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
@@ -215,6 +217,11 @@ type Audits interface {
 	// VerifyAudit checks one trail, or with an empty name all. ErrNotFound, ErrUnavailable.
 	VerifyAudit(ctx context.Context, trail string) ([]audit.Verified, error)
 
+	// Ordered carries out the order of the context, to something that is not in Redis, between
+	// its two audit entries. carryOut returns the number of subjects, with an error too.
+	// audit.ErrUnwritten: it was not carried out.
+	Ordered(ctx context.Context, entry func(*audit.Entry), carryOut func() (int, error)) (int, error)
+
 	// BeginRequest remembers a request for 15 minutes, across restarts, and returns the
 	// knowledge from before. ErrUnavailable.
 	BeginRequest(ctx context.Context, r audit.Request) (audit.Remembered, error)
@@ -224,6 +231,24 @@ type Audits interface {
 
 	// ForgetRequest forgets a request that changed nothing.
 	ForgetRequest(ctx context.Context, r audit.Request) error
+}
+
+// History is the backend of HistoryService, and of lookups in the past. Its methods are those of
+// history.Store.
+type History interface {
+	LookupOutside(q history.Question) (history.Answer, error)
+	ListHolders(group string, outside netip.Addr, at time.Time, page string, size int) (history.Candidates, error)
+	ListRecords(f history.Filter, page string, size int) (list []history.Record, next string, err error)
+	Complete(r history.Record) (history.Record, error)
+	Prove(r history.Record) ([]byte, error)
+	Groups() []string
+	Progress(group string) (p history.Progress, ok bool)
+	Verify(ctx context.Context, group string, known ...string) ([]history.Verified, error)
+	Backup(w io.Writer) error
+	Erase(user string) (int, error)
+
+	// PublicKey returns the key by which checkpoints and proofs are verified.
+	PublicKey() string
 }
 
 // Previews is the backend of calls with validate_only: it changes nothing, and returns the

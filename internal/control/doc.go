@@ -24,6 +24,7 @@
 //	mappings.go    MappingService: mappings that outlive their sessions
 //	desk.go        DeskService: explanations, ends of sessions, the busiest subscribers
 //	audits.go      AuditService: who changed something
+//	history.go     HistoryService, and lookups in the past; historyexport.go: lawful requests
 //
 // Messages:
 //

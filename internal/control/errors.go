@@ -39,6 +39,8 @@ var codings = []struct {
 }{
 	{inspect.ErrNotFound, codes.NotFound, "NOT_FOUND"},
 	{inspect.ErrNotCovered, codes.NotFound, "NOT_COVERED"},
+	{inspect.ErrNoHistory, codes.FailedPrecondition, "NO_HISTORY"},
+	{inspect.ErrHistoryDown, codes.Unavailable, "HISTORY_DOWN"},
 	{inspect.ErrNoGroup, codes.FailedPrecondition, "NO_GROUP"},
 	{inspect.ErrMappingExists, codes.AlreadyExists, "MAPPING_EXISTS"},
 	{inspect.ErrMappingFull, codes.ResourceExhausted, "NO_ROOM"},

@@ -28,6 +28,8 @@ func TestCodes(t *testing.T) {
 		{invalid("f", "bad"), codes.InvalidArgument, "INVALID_FIELD"},
 		{inspect.ErrNotFound, codes.NotFound, "NOT_FOUND"},
 		{inspect.ErrNotCovered, codes.NotFound, "NOT_COVERED"},
+		{inspect.ErrNoHistory, codes.FailedPrecondition, "NO_HISTORY"},
+		{inspect.ErrHistoryDown, codes.Unavailable, "HISTORY_DOWN"},
 		{inspect.ErrNoGroup, codes.FailedPrecondition, "NO_GROUP"},
 		{inspect.ErrConflict, codes.Aborted, "CONFLICT"},
 		{inspect.ErrLagging, codes.Aborted, "WATCHER_LAGGED"},

@@ -20,6 +20,7 @@ type natService struct {
 	backend  Nat
 	mappings Mappings
 	previews Previews
+	past     func() (History, error)
 	now      func() time.Time
 }
 
@@ -65,23 +66,37 @@ func (s *natService) LookupOutside(ctx context.Context, req *pb.LookupOutsideReq
 	if err != nil {
 		return nil, err
 	}
-	if port == 0 {
-		return nil, invalid("port", "is required; write 1 to 65535")
-	}
 	at, err := s.lookupTime(req)
 	if err != nil {
 		return nil, err
 	}
+	if port == 0 {
+		return s.candidates(req, outside, at)
+	}
+	res := &pb.LookupOutsideResponse{}
 	binding, err := s.backend.LookupOutside(ctx, outside, nat.Port(port), at)
-	if errors.Is(err, inspect.ErrNotFound) || errors.Is(err, inspect.ErrNotCovered) {
-		if res, mapErr := s.mappingsAt(ctx, netip.AddrPortFrom(outside, port), at); res != nil || mapErr != nil {
-			return res, mapErr
+	switch {
+	case err == nil:
+		res.Binding = toBinding(&binding)
+	case errors.Is(err, inspect.ErrNotFound) || errors.Is(err, inspect.ErrNotCovered):
+		if mapped, mapErr := s.mappingsAt(ctx, netip.AddrPortFrom(outside, port), at); mapped != nil || mapErr != nil {
+			return mapped, mapErr
+		}
+	}
+	if !at.IsZero() {
+		past, pastErr := s.pastAnswer(req, outside, nat.Port(port), at, err == nil && binding.State != nat.Held)
+		switch {
+		case pastErr != nil && err != nil:
+			return nil, pastErr
+		case past != nil:
+			res.Answer = past
+			return res, nil
 		}
 	}
 	if err != nil {
 		return nil, about("port", netip.AddrPortFrom(outside, port).String(), err)
 	}
-	return &pb.LookupOutsideResponse{Binding: toBinding(&binding)}, nil
+	return res, nil
 }
 
 // lookupTime returns the requested time, zero for now.

@@ -46,17 +46,11 @@ func (o *changeOrders) handle(ctx context.Context, method string, req any, handl
 	if !ok || !access.Changes(method, req) {
 		return handler(ctx, req)
 	}
-	if err := checkOrder(change); err != nil {
+	order, err := newOrder(ctx, path.Base(method), change)
+	if err != nil {
 		return nil, err
 	}
-	caller, _ := access.From(ctx)
-	order := &audit.Order{
-		Actor:  audit.Actor{Name: caller.Name, Role: caller.Role.String(), Source: caller.Source},
-		Method: path.Base(method),
-		Reason: change.GetReason(), RequestID: change.GetRequestId(), ValidateOnly: change.GetValidateOnly(),
-	}
 	var res any
-	var err error
 	if order.RequestID == "" || order.ValidateOnly {
 		res, err = handler(audit.With(ctx, order), req)
 	} else {
@@ -66,6 +60,19 @@ func (o *changeOrders) handle(ctx context.Context, method string, req any, handl
 		err = &begunError{err}
 	}
 	return res, err
+}
+
+// newOrder returns the order of a call.
+func newOrder(ctx context.Context, method string, change changeRequest) (*audit.Order, error) {
+	if err := checkOrder(change); err != nil {
+		return nil, err
+	}
+	caller, _ := access.From(ctx)
+	return &audit.Order{
+		Actor:  audit.Actor{Name: caller.Name, Role: caller.Role.String(), Source: caller.Source},
+		Method: method,
+		Reason: change.GetReason(), RequestID: change.GetRequestId(), ValidateOnly: change.GetValidateOnly(),
+	}, nil
 }
 
 // checkOrder checks the fields that all changes have.

@@ -86,7 +86,7 @@ func answerOf(t *testing.T, method string) proto.Message {
 func TestEveryChangeIsAnOrder(t *testing.T) {
 	t.Parallel()
 	for _, method := range access.Methods() {
-		if short, ours := strings.CutPrefix(method, "/sessiond.v1."); ours && access.Changes(method, nil) && changeCalls()[short] == nil {
+		if short, ours := strings.CutPrefix(method, "/sessiond.v1."); ours && access.Changes(method, nil) && changeCalls()[short] == nil && !strings.HasPrefix(short, "HistoryService/") { // see TestHistoryOrders
 			t.Errorf("changeCalls has no request of %s", short)
 		}
 	}

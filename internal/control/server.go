@@ -18,6 +18,7 @@ import (
 
 	pb "github.com/sessiond/sessiond/api/proto/sessiond/v1"
 	"github.com/sessiond/sessiond/internal/access"
+	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/throttle"
 )
 
@@ -74,6 +75,9 @@ type Options struct {
 	Desk        Desk        // required
 	Audits      Audits      // required
 	Previews    Previews    // required
+
+	// History returns the history of the NAT; inspect.ErrNoHistory, inspect.ErrHistoryDown.
+	History func() (History, error) // optional; none
 
 	Logger *slog.Logger     // required
 	Now    func() time.Time // optional; time.Now
@@ -217,7 +221,12 @@ func (s *Server) openDoors(o *Options) (err error) {
 func (s *Server) register(o *Options) {
 	services := serviceRegistrar{s.grpc, s.methods}
 	pb.RegisterSubscriberServiceServer(services, &subscriberService{backend: o.Subscribers, previews: o.Previews, now: s.now})
-	pb.RegisterNatServiceServer(services, &natService{backend: o.Nat, mappings: o.Mappings, previews: o.Previews, now: s.now})
+	past := o.History
+	if past == nil {
+		past = func() (History, error) { return nil, inspect.ErrNoHistory }
+	}
+	pb.RegisterNatServiceServer(services, &natService{backend: o.Nat, mappings: o.Mappings, previews: o.Previews, past: past, now: s.now})
+	pb.RegisterHistoryServiceServer(services, &historyService{past: past, audits: o.Audits, now: s.now})
 	pb.RegisterSessionServiceServer(services, &sessionService{backend: o.Sessions})
 	pb.RegisterControlServiceServer(services, &controlService{backend: o.Controls, previews: o.Previews})
 	pb.RegisterRemovalServiceServer(services, &removalService{backend: o.Removals, previews: o.Previews})
@@ -259,6 +268,7 @@ func (s *Server) SetReady(ready bool) {
 		pb.MappingService_ServiceDesc.ServiceName,
 		pb.DeskService_ServiceDesc.ServiceName,
 		pb.AuditService_ServiceDesc.ServiceName,
+		pb.HistoryService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, state)
 	}

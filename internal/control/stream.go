@@ -16,7 +16,7 @@ import (
 func StreamMethods() []string {
 	var names []string
 	for _, service := range []*grpc.ServiceDesc{
-		&pb.SubscriberService_ServiceDesc, &pb.SessionService_ServiceDesc, &healthpb.Health_ServiceDesc,
+		&pb.SubscriberService_ServiceDesc, &pb.SessionService_ServiceDesc, &pb.HistoryService_ServiceDesc, &healthpb.Health_ServiceDesc,
 		&reflectionpb.ServerReflection_ServiceDesc,
 	} {
 		for _, s := range service.Streams {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
@@ -33,8 +34,18 @@ type Batch struct {
 
 // Entry is one entry of a log. Its events are stored together.
 type Entry struct {
-	Position string // a Redis stream's identifier, "milliseconds-sequence"
+	// Position is a Redis stream's identifier, "milliseconds-sequence", with whatever else the
+	// reader needs behind a slash. It is empty for events that are not of the log, such as
+	// interims: they leave the position as it is.
+	Position string
 	Events   []nat.Event
+}
+
+// comparePositions orders positions of one epoch.
+func comparePositions(a, b string) int {
+	a, _, _ = strings.Cut(a, "/")
+	b, _, _ = strings.Cut(b, "/")
+	return subscriber.CompareVersions(a, b)
 }
 
 // Gap is a time in which changes of a group may be missing.
@@ -77,7 +88,8 @@ func (s *Store) Append(batches ...Batch) error {
 
 // Resume begins the history of a group, or goes on with it behind a gap: what is open and not
 // in Live ended in the gap, nobody knows when. Live has an Interim event for each block that
-// is in force at To. It is one transaction; one that was stored before is passed over.
+// is in force at To. It is one transaction; one that was stored before is passed over. An
+// older position of the same epoch is of a database that went back in time.
 func (s *Store) Resume(r Restart) error {
 	if r.To.Year() < 1970 || r.To.Year() > 9999 {
 		return fmt.Errorf("history: group %s: resume: the time %s is none of a state", r.Group, r.To)
@@ -161,7 +173,7 @@ func (l *groupLog) resume(r *Restart) error {
 	if j == nil {
 		return fmt.Errorf("history: group %s: the store is closed", l.group)
 	}
-	if r.Epoch == l.epoch && subscriber.CompareVersions(r.Position, l.position) <= 0 {
+	if r.Epoch == l.epoch && comparePositions(r.Position, l.position) == 0 {
 		return nil
 	}
 	live, err := l.liveEntries(r)

@@ -19,9 +19,16 @@ import (
 
 // The first lines of checkpoints, before the group.
 const (
-	originDay = "sessiond.history.day/"
-	originLog = "sessiond.history.log/"
+	originDay = CheckpointPrefix + "day/"
+	originLog = CheckpointPrefix + "log/"
 )
+
+// CheckpointPrefix is the beginning of each checkpoint.
+const CheckpointPrefix = "sessiond.history."
+
+// CheckpointMethod is the method of audit entries that have the checkpoint of a running log as their
+// new state.
+const CheckpointMethod = "SignHistory"
 
 // microFormat is RFC 3339 in UTC with microseconds.
 const microFormat = "2006-01-02T15:04:05.000000Z"

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
-	"github.com/sessiond/sessiond/internal/subscriber"
 )
 
 // groupLog is the history of one group: files of days that are complete, and journals of
@@ -248,7 +248,7 @@ func (l *groupLog) append(b *Batch) error {
 		return fmt.Errorf("history: group %s: %w: epoch %q instead of %q", l.group, ErrEpoch, b.Epoch, l.epoch)
 	}
 	rest := b.Entries
-	for len(rest) > 0 && subscriber.CompareVersions(rest[0].Position, l.position) <= 0 {
+	for len(rest) > 0 && rest[0].Position != "" && comparePositions(rest[0].Position, l.position) <= 0 {
 		rest = rest[1:]
 	}
 	through := max(l.through, microsOf(b.Through))
@@ -290,18 +290,19 @@ func (l *groupLog) appendSome(entries []Entry, through microTime) (n int, err er
 			}
 		}
 		records += len(e.Events)
-		position = e.Position
+		position = cmp.Or(e.Position, position)
 		n++
 	}
 	if n < len(entries) {
 		through = l.through // of what is read later
 	}
 	through = max(through, l.latest-jitter)
-	if position == l.position && through == l.through {
+	silent := position == l.position && len(l.tx.entries) == 0
+	if silent && through == l.through {
 		return n, nil
 	}
 	l.tx.add(journalEntry{kind: entryPosition, at: through, until: l.latest, text: l.epoch, id: position})
-	if position == l.position && through-l.through < microTime(time.Minute/time.Microsecond) {
+	if silent && through-l.through < microTime(time.Minute/time.Microsecond) {
 		// A start forgets up to a minute of silence, and learns it again from the log.
 		l.mu.Lock()
 		l.through = through

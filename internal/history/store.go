@@ -158,6 +158,22 @@ func (s *Store) logs(group string) []*groupLog {
 	return list
 }
 
+// Octets returns the size of all files.
+func (s *Store) Octets() (total int64, err error) {
+	for _, l := range s.logs("") {
+		n, err := l.octetsOfDays()
+		if err != nil {
+			return 0, err
+		}
+		_, sizes := l.files()
+		for _, size := range sizes { // 0 of a day's file
+			n += size
+		}
+		total += n
+	}
+	return total, nil
+}
+
 // newLog returns the log of a group, with nothing in it.
 func (s *Store) newLog(group string) *groupLog {
 	// "." and ".." are folders of their own, and PathEscape lets them through.

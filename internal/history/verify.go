@@ -14,6 +14,9 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
+// ErrCheckpoint: a known checkpoint is none of the history's key.
+var ErrCheckpoint = errors.New("no checkpoint of this history")
+
 // FlawKind is the kind of a flaw.
 type FlawKind string
 
@@ -141,7 +144,7 @@ func (l *groupLog) sortKnown(known []string) (days map[uint64]string, logs map[u
 	for i, signed := range known {
 		text, err := openNote(signed, l.o.Key.public)
 		if err != nil {
-			return nil, nil, fmt.Errorf("known checkpoint %d: %w", i+1, err)
+			return nil, nil, fmt.Errorf("known checkpoint %d: %w: %w", i+1, ErrCheckpoint, err)
 		}
 		if n, err := parseDayNote(text); err == nil {
 			if n.group == l.group {
@@ -151,7 +154,7 @@ func (l *groupLog) sortKnown(known []string) (days map[uint64]string, logs map[u
 		}
 		group, entries, head, err := parseLogNote(text)
 		if err != nil {
-			return nil, nil, fmt.Errorf("known checkpoint %d: %w", i+1, err)
+			return nil, nil, fmt.Errorf("known checkpoint %d: %w: %w", i+1, ErrCheckpoint, err)
 		}
 		if group == l.group {
 			logs[entries] = head

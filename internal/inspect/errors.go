@@ -7,6 +7,8 @@ import "errors"
 var (
 	ErrNotFound    = errors.New("not found")                                 // no such subscriber, binding or NAS
 	ErrNotCovered  = errors.New("no history is kept of that time")           // LookupOutside before the present state began
+	ErrNoHistory   = errors.New("no history of the NAT is configured")       // history.path is empty
+	ErrHistoryDown = errors.New("the history of the NAT cannot be opened")   // the log says why
 	ErrNoGroup     = errors.New("no group has this inside address")          // the address is in no group's inside prefixes, or not in the named one's
 	ErrNotReady    = errors.New("still recovering state after the start")    // ask again shortly
 	ErrUnavailable = errors.New("the database cannot be reached")            // nothing was changed, or the outcome is unknown

@@ -61,6 +61,7 @@ func used() *Metrics {
 	m.Calls().FilesUsable("certificate", false)
 	m.Expect(Expected{Clients: []string{"bng1", "bng2"}})
 	m.WatchExports(oneExport{})
+	m.WatchHistory(oneHistory{})
 	m.ExportGap("default")
 	m.ExpectExport("default", "other")
 	m.NASConflict("bng1")
@@ -72,6 +73,16 @@ type oneExport struct{}
 
 func (oneExport) Exports() []Export {
 	return []Export{{Sink: "ipfix udp://c", Sent: 3, Dropped: 4, SpoolOctets: 5, Up: true}}
+}
+
+// oneHistory is a history of one group.
+type oneHistory struct{}
+
+func (oneHistory) History() History {
+	return History{
+		Records: map[string]uint64{"released": 3}, Gaps: map[string]uint64{"default": 4},
+		Through: map[string]time.Time{"default": time.UnixMilli(5500)}, Octets: 6, Up: true,
+	}
 }
 
 func TestNamesAreLinted(t *testing.T) {
@@ -112,6 +123,9 @@ func TestContract(t *testing.T) {
 		`sessiond_export_records_total{result="sent",sink="ipfix udp://c"} 3`, `sessiond_export_records_total{result="dropped",sink="ipfix udp://c"} 4`,
 		`sessiond_export_spool_bytes{sink="ipfix udp://c"} 5`, `sessiond_export_up{sink="ipfix udp://c"} 1`,
 		`sessiond_export_gaps_total{group="default"} 1`, `sessiond_export_gaps_total{group="other"} 0`,
+		`sessiond_history_records_total{kind="released"} 3`, `sessiond_history_records_total{kind="allocated"} 0`,
+		`sessiond_history_gaps_total{group="default"} 4`, `sessiond_history_through_timestamp_seconds{group="default"} 5.5`,
+		`sessiond_history_bytes 6`, `sessiond_history_up 1`,
 		`sessiond_key_files_last_reload_successful{kind="tokens"} 1`, `sessiond_key_files_last_reload_successful{kind="certificate"} 0`,
 		`sessiond_radsec_connections{client="bng1"} 1`,
 		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 1`,

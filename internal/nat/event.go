@@ -20,6 +20,15 @@ type Event struct {
 	Most   int      // LimitReached: the value of the limit
 }
 
+// AsInterim makes an Interim event, at a time, of the Allocated event of a block that is in
+// service.
+func (e *Event) AsInterim(now time.Time) {
+	e.Kind, e.Since = Interim, e.At
+	if now.After(e.At) {
+		e.At = now
+	}
+}
+
 // Identity is who held a block, as it was known when the event was written. Strings are raw
 // octets.
 type Identity struct {

@@ -9,7 +9,8 @@
 //
 // Reading order:
 //
-//	follower.go from the log in the database into a sink
+//	follower.go from the log in the database into a sink, or another destination
+//	interims.go blocks in service, told to a sink
 //	sink.go     a sink: its options, the task that sends, its figures
 //	spool.go    the spool: events and positions in one local transaction
 //	target.go   addresses of collectors

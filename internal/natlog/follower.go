@@ -35,19 +35,40 @@ type Log interface {
 	NATLive(ctx context.Context, group string, yield func([]nat.Event) error) (bindings.LogPosition, error)
 }
 
-// FollowerOptions are those of a Follower. All are required.
-type FollowerOptions struct {
-	Name    string // of the reader, unique in the database
-	Log     Log
-	Sink    *Sink
-	Groups  func() []string    // that are served now
-	Interim time.Duration      // after it, each block in service is told again
-	Gap     func(group string) // called when events of a group were missed
-	Now     func() time.Time   // the clock of interims
-	Logger  *slog.Logger
+// Destination takes the logs of groups: a Sink, or a history. One Follower calls it.
+type Destination interface {
+	// Position returns the position behind what was taken of a group, "" for nothing.
+	Position(group string) (string, error)
+
+	// Append takes events, durably with the position behind them. After an error it is called
+	// again with the same.
+	Append(group, position string, events []nat.Event) error
+
+	// Begin takes the blocks in service, and the position from which on the log is followed: the
+	// group is new, or its log did not lead on from where it was followed to.
+	Begin(group, position string, live Live) error
+
+	// AtEnd is told that the log was read to its end at a time: nothing is behind the last
+	// Append. It may take the blocks in service, for interims.
+	AtEnd(group string, at time.Time, live Live) error
 }
 
-// Follower reads the log of the NAT into a Sink.
+// Live yields an Allocated event of each block in service, in no order. Some of the events behind
+// the position may be among them.
+type Live func(yield func([]nat.Event) error) error
+
+// FollowerOptions are those of a Follower. All are required.
+type FollowerOptions struct {
+	Name   string // of the reader, unique in the database
+	Log    Log
+	To     Destination
+	Groups func() []string    // that are served now
+	Gap    func(group string) // called when events of a group were missed
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Follower reads the log of the NAT into a Destination.
 type Follower struct {
 	o      FollowerOptions
 	groups map[string]*followed
@@ -55,10 +76,9 @@ type Follower struct {
 
 // followed is the progress in one group's log.
 type followed struct {
-	at      bindings.LogPosition // zero: none yet
-	told    time.Time            // when the position was reported
-	interim time.Time            // when the blocks in service were told last
-	missed  bool                 // the log does not lead on from the position, and that was told
+	at     bindings.LogPosition // zero: none yet
+	told   time.Time            // when the position was reported
+	missed bool                 // the log does not lead on from the position, and that was told
 }
 
 // NewFollower returns a Follower; Run makes it work.
@@ -109,12 +129,13 @@ func (f *Follower) look(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// readSome reads the next events of a group into the sink, and reports whether there may be more.
+// readSome reads the next events of a group, and reports whether there may be more.
 func (f *Follower) readSome(ctx context.Context, group string) (more bool, err error) {
 	g, err := f.progress(group)
 	if err != nil {
 		return false, err
 	}
+	now := f.o.Now()
 	events, next, err := f.o.Log.NATLog(ctx, group, g.at, followMost, 0)
 	switch {
 	case errors.Is(err, bindings.ErrLogGap):
@@ -127,33 +148,33 @@ func (f *Follower) readSome(ctx context.Context, group string) (more bool, err e
 	case err != nil:
 		return false, err
 	case next != g.at:
-		if err := f.o.Sink.Append(group, next.String(), events); err != nil {
+		if err := f.o.To.Append(group, next.String(), events); err != nil {
 			return false, err
 		}
-		g.at, more = next, true
-		err = f.tell(ctx, group, g)
-	case f.o.Now().Sub(g.told) >= tellEvery:
-		err = f.tell(ctx, group, g)
+		g.at = next
+		return true, f.tell(ctx, group, g)
+	case now.Sub(g.told) >= tellEvery:
+		if err := f.tell(ctx, group, g); err != nil {
+			return false, err
+		}
 	}
-	if err == nil && f.interimIsDue(g) {
-		err = f.tellLive(ctx, group, g, nat.Interim)
-	}
-	return more, err
+	return false, f.o.To.AtEnd(group, now, f.live(ctx, group))
 }
 
-// interimIsDue reports whether the blocks in service are to be told again. While the collector is
-// away they are not: they would take the room of events that nobody tells again.
-func (f *Follower) interimIsDue(g *followed) bool {
-	since := f.o.Now().Sub(g.interim)
-	return (since >= f.o.Interim || since < -time.Minute) && !f.o.Sink.failing() // since < 0: the clock was ahead
+// live returns the blocks in service of a group.
+func (f *Follower) live(ctx context.Context, group string) Live {
+	return func(yield func([]nat.Event) error) error {
+		_, err := f.o.Log.NATLive(ctx, group, yield)
+		return err
+	}
 }
 
-// progress returns the progress in a group's log, as the sink has stored it.
+// progress returns the progress in a group's log, as the destination has stored it.
 func (f *Follower) progress(group string) (*followed, error) {
 	if g := f.groups[group]; g != nil {
 		return g, nil
 	}
-	text, err := f.o.Sink.Position(group)
+	text, err := f.o.To.Position(group)
 	if err != nil {
 		return nil, err
 	}
@@ -163,17 +184,9 @@ func (f *Follower) progress(group string) (*followed, error) {
 			return nil, err
 		}
 	}
-	if text, err = f.o.Sink.Position(interimKey(group)); err != nil {
-		return nil, err
-	}
-	g.interim, _ = time.Parse(time.RFC3339, text) // the zero time if it was not stored
 	f.groups[group] = g
 	return g, nil
 }
-
-// interimKey is the key of the time of a group's last interims among the sink's positions. No
-// group has a name with a space.
-func interimKey(group string) string { return "interim " + group }
 
 func (f *Follower) tell(ctx context.Context, group string, g *followed) error {
 	if err := f.o.Log.TellLogPosition(ctx, group, f.o.Name, g.at); err != nil {
@@ -185,7 +198,7 @@ func (f *Follower) tell(ctx context.Context, group string, g *followed) error {
 
 // begin tells the blocks in service, and follows the log from here on: there is no position, or the
 // log does not lead on from it. The reader joins before it asks for the blocks, so that the log is
-// kept meanwhile; some of the events behind may repeat a block.
+// kept meanwhile.
 func (f *Follower) begin(ctx context.Context, group string, g *followed) error {
 	end, err := f.o.Log.NATLogEnd(ctx, group)
 	if err != nil {
@@ -197,43 +210,9 @@ func (f *Follower) begin(ctx context.Context, group string, g *followed) error {
 	if err := f.o.Log.TellLogPosition(ctx, group, f.o.Name, end.LogPosition); err != nil {
 		return err
 	}
-	kind := nat.Interim
-	if g.at == (bindings.LogPosition{}) {
-		kind = nat.Allocated // the collector is new
-	}
-	if err := f.tellLive(ctx, group, g, kind); err != nil {
-		return err
-	}
-	if err := f.o.Sink.Append(group, end.LogPosition.String(), nil); err != nil {
+	if err := f.o.To.Begin(group, end.LogPosition.String(), f.live(ctx, group)); err != nil {
 		return err
 	}
 	g.at, g.told, g.missed = end.LogPosition, f.o.Now(), false
 	return nil
-}
-
-// tellLive appends an event of a kind, Interim or Allocated, of each block in service.
-func (f *Follower) tellLive(ctx context.Context, group string, g *followed, kind nat.EventKind) error {
-	now := f.o.Now()
-	_, err := f.o.Log.NATLive(ctx, group, func(blocks []nat.Event) error {
-		for i := 0; i < len(blocks) && kind == nat.Interim; i++ {
-			b := &blocks[i]
-			b.Kind, b.Since, b.At = nat.Interim, b.At, latest(now, b.At)
-		}
-		return f.o.Sink.append(group, blocks)
-	})
-	if err != nil {
-		return err
-	}
-	if err := f.o.Sink.Append(interimKey(group), now.Format(time.RFC3339), nil); err != nil {
-		return err
-	}
-	g.interim = now
-	return nil
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

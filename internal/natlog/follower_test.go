@@ -72,18 +72,21 @@ func (l *fakeLog) NATLive(_ context.Context, _ string, yield func([]nat.Event) e
 // after a gap, and after each interval, it gets the blocks in service again, as interims.
 func TestFollower(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "spool")
-	sink, err := Open(Options{Protocol: Syslog, Target: "udp://127.0.0.1:9", Spool: path, Log: slog.New(slog.DiscardHandler)})
+	now, gaps, seen := time.UnixMilli(100_000_000).UTC(), 0, 0
+	clock := func() time.Time { return now }
+	sink, err := Open(Options{
+		Protocol: Syslog, Target: "udp://127.0.0.1:9", Spool: path, Interim: time.Hour, Now: clock, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = sink.Close() })
 	log := &fakeLog{epoch: "one", first: 7, live: eventsFrom(1, 2), joined: map[string]bindings.LogPosition{}}
-	now, gaps, seen := time.UnixMilli(100_000_000).UTC(), 0, 0
 	var f *Follower
 	restart := func() {
 		f = NewFollower(FollowerOptions{
-			Name: "export", Log: log, Sink: sink, Groups: func() []string { return []string{"default"} }, Interim: time.Hour,
-			Gap: func(string) { gaps++ }, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+			Name: "export", Log: log, To: sink, Groups: func() []string { return []string{"default"} },
+			Gap: func(string) { gaps++ }, Now: clock, Logger: slog.New(slog.DiscardHandler),
 		})
 	}
 	expect := func(what string, want []nat.Event, failure error) {

@@ -28,9 +28,12 @@ type Options struct {
 	TemplateMessages int           // and after so many messages; 20 if zero
 	PEN              uint32        // private enterprise number in syslog; that of documentation, 32473, if zero
 	Batch            int           // events of a POST at most; 500 if zero
+	Interim          time.Duration // blocks in service are told again after it; 24 h if zero
 	Node             string        // name of this machine in syslog; "-" if empty
 	TLS              *tls.Config   // of tls:// and https://; the system's roots if nil
 	Log              *slog.Logger  // required
+
+	Now func() time.Time // time.Now if nil
 }
 
 const (
@@ -38,6 +41,7 @@ const (
 	defaultTemplateInterval = time.Minute
 	defaultTemplateMessages = 20
 	defaultBatch            = 500
+	defaultInterim          = 24 * time.Hour
 
 	leastWait = 500 * time.Millisecond // before the first attempt after a failure
 	mostWait  = 30 * time.Second       // before an attempt, after many
@@ -69,6 +73,8 @@ type Sink struct {
 	spool   *spool
 	carrier carrier
 	log     *slog.Logger
+	interim time.Duration
+	now     func() time.Time
 	wake    chan struct{}
 
 	mu    sync.Mutex
@@ -99,7 +105,13 @@ func Open(o Options) (*Sink, error) {
 	o.TemplateMessages = cmp.Or(o.TemplateMessages, defaultTemplateMessages)
 	o.PEN = cmp.Or(o.PEN, wire.ExamplePEN)
 	o.Batch = cmp.Or(o.Batch, defaultBatch)
-	s := &Sink{target: t, log: o.Log.With("collector", t.String(), "protocol", string(o.Protocol)), wake: make(chan struct{}, 1)}
+	s := &Sink{
+		target: t, log: o.Log.With("collector", t.String(), "protocol", string(o.Protocol)), wake: make(chan struct{}, 1),
+		interim: cmp.Or(o.Interim, defaultInterim), now: o.Now,
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	s.carrier = newCarrier(t, &o)
 	if s.spool, err = openSpool(o.Spool, cmp.Or(o.SpoolSize, defaultSpoolSize)); err != nil {
 		return nil, fmt.Errorf("export: %w", err)

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -17,10 +18,13 @@ import (
 
 // Audits answers queries about the audit trails, and remembers callers' requests. It
 // implements the interfaces of package control.
-type Audits struct{ trails *trail.Store }
+type Audits struct {
+	trails *trail.Store
+	log    *slog.Logger
+}
 
 // Audits returns the audit trails of the Manager's database.
-func (m *Manager) Audits() *Audits { return &Audits{m.backend.store.Audit()} }
+func (m *Manager) Audits() *Audits { return &Audits{m.backend.store.Audit(), m.backend.shared.log} }
 
 // ListAudit returns up to limit entries that match, newest first, after a place: of the trails that
 // can be read. It fails if none can.
@@ -105,18 +109,24 @@ func (a *Audits) ForgetRequest(ctx context.Context, r audit.Request) error {
 	return a.trails.ForgetRequest(ctx, r)
 }
 
-// ordered carries out an order to the kernel between its two audit entries.
-func (v *Backend) ordered(ctx context.Context, entry func(*audit.Entry), carryOut func() (int, error)) (int, error) {
-	end, err := v.store.BeginOrder(ctx, entry)
+// Ordered carries out the order of the context, to something that is not in Redis, between its two
+// audit entries. carryOut returns the number of subjects, which it is with the error too.
+func (a *Audits) Ordered(ctx context.Context, entry func(*audit.Entry), carryOut func() (int, error)) (int, error) {
+	end, err := a.trails.Begin(ctx, entry)
 	if err != nil {
 		return 0, unavailable(err)
 	}
 	n, failed := carryOut()
 	if err := end(n, failed); err != nil {
-		v.shared.log.Error("the outcome of an order is not in the audit trail", "changed", n, "error", err,
+		a.log.Error("the outcome of an order is not in the audit trail", "changed", n, "error", err,
 			"alarm", "sessiond_audit_write_failures_total")
 	}
 	return n, failed
+}
+
+// ordered carries out an order to the kernel between its two audit entries.
+func (v *Backend) ordered(ctx context.Context, entry func(*audit.Entry), carryOut func() (int, error)) (int, error) {
+	return (&Audits{v.store.Audit(), v.shared.log}).Ordered(ctx, entry, carryOut)
 }
 
 // earlier returns the subscribers that an earlier attempt with the order's request_id has

@@ -111,6 +111,8 @@ var alarmCases = map[string]struct{ fires, silent history }{
 	"SessiondExportDown":                {history{`sessiond_export_up{` + of + `,sink="syslog udp://c"} 1x30 0x60`}, history{`sessiond_export_up{` + of + `,sink="syslog udp://c"} 1x50 0x5 1x35`}},
 	"SessiondExportLost":                {history{`sessiond_export_records_total{` + of + `,sink="syslog udp://c",result="dropped"} 0x50 9x40`}, history{`sessiond_export_records_total{` + of + `,sink="syslog udp://c",result="sent"} 0+9x90`, `sessiond_export_records_total{` + of + `,sink="syslog udp://c",result="dropped"} 9x90`}},
 	"SessiondExportGap":                 {history{`sessiond_export_gaps_total{` + of + `,group="a"} 0x50 1x40`}, history{`sessiond_export_gaps_total{` + of + `,group="a"} 1x90`}},
+	"SessiondHistoryDown":               {history{`sessiond_history_up{` + of + `} 1x50 0x40`}, history{`sessiond_history_up{` + of + `} 1x50 0x3 1x37`}},
+	"SessiondHistoryGap":                {history{`sessiond_history_gaps_total{` + of + `,group="a"} 0x50 1x40`}, history{`sessiond_history_gaps_total{` + of + `,group="a"} 1x90`}},
 	"SessiondSlowRemoval": {
 		history{`sessiond_stop_to_cut_seconds_bucket{` + of + `,le="1"} 0+90x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="2.5"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="+Inf"} 0+100x90`},
 		history{`sessiond_stop_to_cut_seconds_bucket{` + of + `,le="1"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="2.5"} 0+100x90`, `sessiond_stop_to_cut_seconds_bucket{` + of + `,le="+Inf"} 0+100x90`},
@@ -262,8 +264,8 @@ func scrape(t *testing.T) string {
 			t.Error(err)
 		}
 	})
-	err = r.Daemon.Edit(func(config string) string { // its metrics are there only with a collector
-		return config + fmt.Sprintf("export: {syslog: [{collector: 'udp://127.0.0.1:9'}], spool: {path: %q}}\n", t.TempDir())
+	err = r.Daemon.Edit(func(config string) string { // theirs are there only with a collector and a history
+		return config + fmt.Sprintf("export: {syslog: [{collector: 'udp://127.0.0.1:9'}], spool: {path: %q}}\nhistory: {path: %q}\n", t.TempDir(), t.TempDir())
 	})
 	if err == nil {
 		_, err = r.Daemon.Stop()

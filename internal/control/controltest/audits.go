@@ -20,6 +20,7 @@ type Audits struct {
 	Checks   []audit.Verified // of all trails
 	Unread   []audit.Unread
 	Requests map[audit.Request][]byte
+	Begun    []*audit.Order // by Ordered
 
 	mu sync.Mutex
 }
@@ -62,6 +63,18 @@ func (a *Audits) VerifyAudit(_ context.Context, trail string) ([]audit.Verified,
 		return nil, inspect.ErrNotFound
 	}
 	return found, nil
+}
+
+// Ordered implements control.Audits, without entries.
+func (a *Audits) Ordered(ctx context.Context, _ func(*audit.Entry), carryOut func() (int, error)) (int, error) {
+	a.mu.Lock()
+	a.Begun = append(a.Begun, audit.From(ctx))
+	err := a.Err
+	a.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return carryOut()
 }
 
 // BeginRequest implements control.Audits.

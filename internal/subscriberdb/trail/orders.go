@@ -50,6 +50,24 @@ func (s *Store) Begin(ctx context.Context, entry func(*audit.Entry)) (end func(c
 	}, nil
 }
 
+// Note appends an entry about the context's order, which changes nothing in Redis, to the common
+// trail. Errors wrap audit.ErrUnwritten.
+func (s *Store) Note(ctx context.Context, entry func(*audit.Entry)) error {
+	e, ordered, err := audit.EntryFor(ctx)
+	if err != nil || !ordered {
+		return err
+	}
+	entry(&e)
+	_, err = s.note(ctx, e)
+	if redisconn.IsAnswer(err) {
+		s.o.Failed()
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", audit.ErrUnwritten, err)
+	}
+	return nil
+}
+
 // note appends an entry to the common trail, without a change.
 func (s *Store) note(ctx context.Context, e audit.Entry) (audit.Head, error) {
 	_, head, err := s.appendTo(ctx, audit.DaemonTrail, e, writes, []any{"evalsha", writes.plain.Hash(), 0})

@@ -587,6 +587,7 @@ func TestFailuresThatCount(t *testing.T) {
 	check("a caller who left", 0, s.Write(gone, "default", entry, nil))
 	_, err := s.Begin(gone, entry)
 	check("an order of a caller who left", 0, err)
+	check("a note of a caller who left", 0, s.Note(gone, entry))
 	check("a change that fails", 0, s.Write(ordered(t.Context()), "default", entry, nil, []any{"nonsense"}))
 
 	end, err := s.Begin(ordered(t.Context()), entry)
@@ -601,7 +602,25 @@ func TestFailuresThatCount(t *testing.T) {
 	check("a trail of another type", 1, s.Write(ordered(t.Context()), "default", entry, nil))
 	_, err = s.Begin(ordered(t.Context()), entry)
 	check("an order without an entry", 1, err)
+	check("a note that cannot be written", 1, s.Note(ordered(t.Context()), entry))
 	check("an outcome without an entry", 1, end(3, nil))
+}
+
+// TestNote: a note is one entry in the common trail, and without an order there is none.
+func TestNote(t *testing.T) {
+	redistest.OnEach(t, func(t *testing.T, client redis.UniversalClient) {
+		s := newStore(client)
+		entry := func(e *audit.Entry) { e.Group, e.New = "default", "signed" }
+		for _, ctx := range []context.Context{t.Context(), audit.With(t.Context(), &audit.Order{Actor: audit.Actor{Name: "sessiond"}, Method: "M"})} {
+			if err := s.Note(ctx, entry); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list, _, err := s.List(t.Context(), audit.Filter{}, audit.Place{}, 10)
+		if err != nil || len(list) != 1 || list[0].Trail != audit.DaemonTrail || list[0].Group != "default" || list[0].New != "signed" || list[0].Outcome != audit.Done {
+			t.Errorf("%+v, %v", list, err)
+		}
+	})
 }
 
 // TestTrailOfAnotherType: the check names it, and goes on with the others.

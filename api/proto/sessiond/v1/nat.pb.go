@@ -1162,10 +1162,17 @@ type LookupOutsideRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
 	OutsideAddress string `protobuf:"bytes,1,opt,name=outside_address,json=outsideAddress,proto3" json:"outside_address,omitempty"`
-	// Transport port or ICMP query identifier, 1 to 65535. Required.
+	// Transport port or ICMP query identifier, 1 to 65535; 0 for all holders of the address, which
+	// needs at and a history.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// Absent for now. Not in the future.
-	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	At *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	// Prove an answer of the history.
+	Proof bool `protobuf:"varint,80,opt,name=proof,proto3" json:"proof,omitempty"`
+	// With port 0, at most so many candidates: 1 to 1000; 0 means 100; more means 1000.
+	PageSize int32 `protobuf:"varint,81,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; empty for the first.
+	PageToken     string `protobuf:"bytes,82,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1221,13 +1228,41 @@ func (x *LookupOutsideRequest) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *LookupOutsideRequest) GetProof() bool {
+	if x != nil {
+		return x.Proof
+	}
+	return false
+}
+
+func (x *LookupOutsideRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *LookupOutsideRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // LookupOutsideResponse has the holder.
 type LookupOutsideResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The binding that has the port in one of its blocks; absent for a port of mappings.
 	Binding *Binding `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
 	// The mappings of the port: of TCP and UDP at most one each. No block has such a port.
-	Mappings      []*Mapping `protobuf:"bytes,2,rep,name=mappings,proto3" json:"mappings,omitempty"`
+	Mappings []*Mapping `protobuf:"bytes,2,rep,name=mappings,proto3" json:"mappings,omitempty"`
+	// The answer of the history; absent where the present bindings answer alone. With port 0 its
+	// verdict is UNKNOWN where candidates may be missing, else UNSPECIFIED.
+	Answer *HistoryAnswer `protobuf:"bytes,80,opt,name=answer,proto3" json:"answer,omitempty"`
+	// With port 0: the records of all blocks of the address that were held at the time.
+	Candidates []*HistoryRecord `protobuf:"bytes,81,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	// For the next page of candidates; empty after the last.
+	NextPageToken string `protobuf:"bytes,82,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1274,6 +1309,27 @@ func (x *LookupOutsideResponse) GetMappings() []*Mapping {
 		return x.Mappings
 	}
 	return nil
+}
+
+func (x *LookupOutsideResponse) GetAnswer() *HistoryAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *LookupOutsideResponse) GetCandidates() []*HistoryRecord {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *LookupOutsideResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // ListPoolsRequest picks pools. Pools are few; there are no pages.
@@ -2294,7 +2350,7 @@ var File_sessiond_v1_nat_proto protoreflect.FileDescriptor
 
 const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\n" +
-	"\x15sessiond/v1/nat.proto\x12\vsessiond.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sessiond/v1/mapping.proto\x1a\x18sessiond/v1/reason.proto\"\x88\x03\n" +
+	"\x15sessiond/v1/nat.proto\x12\vsessiond.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sessiond/v1/history.proto\x1a\x19sessiond/v1/mapping.proto\x1a\x18sessiond/v1/reason.proto\"\x88\x03\n" +
 	"\aReceipt\x121\n" +
 	"\x06cut_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05cutAt\x127\n" +
 	"\treaped_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\breapedAt\x12;\n" +
@@ -2386,14 +2442,23 @@ const file_sessiond_v1_nat_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\"\n" +
 	"\n" +
 	"total_size\x18F \x01(\rH\x00R\ttotalSize\x88\x01\x01B\r\n" +
-	"\v_total_size\"\x7f\n" +
+	"\v_total_size\"\xd1\x01\n" +
 	"\x14LookupOutsideRequest\x12'\n" +
 	"\x0foutside_address\x18\x01 \x01(\tR\x0eoutsideAddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12*\n" +
-	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"y\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
+	"\x05proof\x18P \x01(\bR\x05proof\x12\x1b\n" +
+	"\tpage_size\x18Q \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18R \x01(\tR\tpageToken\"\x91\x02\n" +
 	"\x15LookupOutsideResponse\x12.\n" +
 	"\abinding\x18\x01 \x01(\v2\x14.sessiond.v1.BindingR\abinding\x120\n" +
-	"\bmappings\x18\x02 \x03(\v2\x14.sessiond.v1.MappingR\bmappings\"(\n" +
+	"\bmappings\x18\x02 \x03(\v2\x14.sessiond.v1.MappingR\bmappings\x122\n" +
+	"\x06answer\x18P \x01(\v2\x1a.sessiond.v1.HistoryAnswerR\x06answer\x12:\n" +
+	"\n" +
+	"candidates\x18Q \x03(\v2\x1a.sessiond.v1.HistoryRecordR\n" +
+	"candidates\x12&\n" +
+	"\x0fnext_page_token\x18R \x01(\tR\rnextPageToken\"(\n" +
 	"\x10ListPoolsRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\"<\n" +
 	"\x11ListPoolsResponse\x12'\n" +
@@ -2547,6 +2612,8 @@ var file_sessiond_v1_nat_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
 	(Reason)(0),                     // 30: sessiond.v1.Reason
 	(*Mapping)(nil),                 // 31: sessiond.v1.Mapping
+	(*HistoryAnswer)(nil),           // 32: sessiond.v1.HistoryAnswer
+	(*HistoryRecord)(nil),           // 33: sessiond.v1.HistoryRecord
 }
 var file_sessiond_v1_nat_proto_depIdxs = []int32{
 	29, // 0: sessiond.v1.Receipt.cut_at:type_name -> google.protobuf.Timestamp
@@ -2576,36 +2643,38 @@ var file_sessiond_v1_nat_proto_depIdxs = []int32{
 	29, // 24: sessiond.v1.LookupOutsideRequest.at:type_name -> google.protobuf.Timestamp
 	6,  // 25: sessiond.v1.LookupOutsideResponse.binding:type_name -> sessiond.v1.Binding
 	31, // 26: sessiond.v1.LookupOutsideResponse.mappings:type_name -> sessiond.v1.Mapping
-	9,  // 27: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
-	16, // 28: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
-	9,  // 29: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
-	9,  // 30: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
-	9,  // 31: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
-	27, // 32: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
-	29, // 33: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
-	29, // 34: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
-	28, // 35: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
-	10, // 36: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
-	12, // 37: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
-	14, // 38: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
-	17, // 39: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
-	19, // 40: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
-	21, // 41: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
-	23, // 42: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
-	25, // 43: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
-	11, // 44: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
-	13, // 45: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
-	15, // 46: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
-	18, // 47: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
-	20, // 48: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
-	22, // 49: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
-	24, // 50: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
-	26, // 51: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
-	44, // [44:52] is the sub-list for method output_type
-	36, // [36:44] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	32, // 27: sessiond.v1.LookupOutsideResponse.answer:type_name -> sessiond.v1.HistoryAnswer
+	33, // 28: sessiond.v1.LookupOutsideResponse.candidates:type_name -> sessiond.v1.HistoryRecord
+	9,  // 29: sessiond.v1.ListPoolsResponse.pools:type_name -> sessiond.v1.Pool
+	16, // 30: sessiond.v1.ListDropsResponse.drops:type_name -> sessiond.v1.Drop
+	9,  // 31: sessiond.v1.AddPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 32: sessiond.v1.DrainPoolResponse.pools:type_name -> sessiond.v1.Pool
+	9,  // 33: sessiond.v1.RemovePoolResponse.pools:type_name -> sessiond.v1.Pool
+	27, // 34: sessiond.v1.AdviseBlockSizeResponse.groups:type_name -> sessiond.v1.BlockSizeAdvice
+	29, // 35: sessiond.v1.BlockSizeAdvice.observed_since:type_name -> google.protobuf.Timestamp
+	29, // 36: sessiond.v1.BlockSizeAdvice.observed_until:type_name -> google.protobuf.Timestamp
+	28, // 37: sessiond.v1.BlockSizeAdvice.sizes:type_name -> sessiond.v1.BlockSizeOutcome
+	10, // 38: sessiond.v1.NatService.ListBindings:input_type -> sessiond.v1.ListBindingsRequest
+	12, // 39: sessiond.v1.NatService.LookupOutside:input_type -> sessiond.v1.LookupOutsideRequest
+	14, // 40: sessiond.v1.NatService.ListPools:input_type -> sessiond.v1.ListPoolsRequest
+	17, // 41: sessiond.v1.NatService.ListDrops:input_type -> sessiond.v1.ListDropsRequest
+	19, // 42: sessiond.v1.NatService.AddPool:input_type -> sessiond.v1.AddPoolRequest
+	21, // 43: sessiond.v1.NatService.DrainPool:input_type -> sessiond.v1.DrainPoolRequest
+	23, // 44: sessiond.v1.NatService.RemovePool:input_type -> sessiond.v1.RemovePoolRequest
+	25, // 45: sessiond.v1.NatService.AdviseBlockSize:input_type -> sessiond.v1.AdviseBlockSizeRequest
+	11, // 46: sessiond.v1.NatService.ListBindings:output_type -> sessiond.v1.ListBindingsResponse
+	13, // 47: sessiond.v1.NatService.LookupOutside:output_type -> sessiond.v1.LookupOutsideResponse
+	15, // 48: sessiond.v1.NatService.ListPools:output_type -> sessiond.v1.ListPoolsResponse
+	18, // 49: sessiond.v1.NatService.ListDrops:output_type -> sessiond.v1.ListDropsResponse
+	20, // 50: sessiond.v1.NatService.AddPool:output_type -> sessiond.v1.AddPoolResponse
+	22, // 51: sessiond.v1.NatService.DrainPool:output_type -> sessiond.v1.DrainPoolResponse
+	24, // 52: sessiond.v1.NatService.RemovePool:output_type -> sessiond.v1.RemovePoolResponse
+	26, // 53: sessiond.v1.NatService.AdviseBlockSize:output_type -> sessiond.v1.AdviseBlockSizeResponse
+	46, // [46:54] is the sub-list for method output_type
+	38, // [38:46] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_sessiond_v1_nat_proto_init() }
@@ -2613,6 +2682,7 @@ func file_sessiond_v1_nat_proto_init() {
 	if File_sessiond_v1_nat_proto != nil {
 		return
 	}
+	file_sessiond_v1_history_proto_init()
 	file_sessiond_v1_mapping_proto_init()
 	file_sessiond_v1_reason_proto_init()
 	file_sessiond_v1_nat_proto_msgTypes[7].OneofWrappers = []any{}

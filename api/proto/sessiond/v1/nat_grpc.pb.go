@@ -43,7 +43,9 @@ type NatServiceClient interface {
 	// LookupOutside returns the holder of a public port, now or at a given time: a binding, or
 	// the owners of its mappings.
 	// NOT_FOUND when there was none, and with reason NOT_COVERED when the time lies
-	// before the present bindings.
+	// before the present bindings. Where a history is configured, a question with a time is
+	// answered by it, as far as it tells more than the present bindings: with an answer of any verdict
+	// instead of NOT_FOUND.
 	LookupOutside(ctx context.Context, in *LookupOutsideRequest, opts ...grpc.CallOption) (*LookupOutsideResponse, error)
 	// ListPools counts the port blocks of every outside prefix, by group and
 	// prefix.
@@ -174,7 +176,9 @@ type NatServiceServer interface {
 	// LookupOutside returns the holder of a public port, now or at a given time: a binding, or
 	// the owners of its mappings.
 	// NOT_FOUND when there was none, and with reason NOT_COVERED when the time lies
-	// before the present bindings.
+	// before the present bindings. Where a history is configured, a question with a time is
+	// answered by it, as far as it tells more than the present bindings: with an answer of any verdict
+	// instead of NOT_FOUND.
 	LookupOutside(context.Context, *LookupOutsideRequest) (*LookupOutsideResponse, error)
 	// ListPools counts the port blocks of every outside prefix, by group and
 	// prefix.
