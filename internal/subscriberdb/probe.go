@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -116,7 +115,7 @@ func (p *prober) Doubts(ctx context.Context) ([]string, error) {
 			return err
 		}
 		found := evictionDoubt(memory)
-		if infoField(persistence, "aof_enabled") == "0" {
+		if redisconn.InfoField(persistence, "aof_enabled") == "0" {
 			save, err := server.ConfigGet(ctx, "save").Result() // often not allowed
 			found = append(found, persistenceDoubt(err == nil && save["save"] == ""))
 		}
@@ -131,7 +130,7 @@ func (p *prober) Doubts(ctx context.Context) ([]string, error) {
 }
 
 func evictionDoubt(memory string) []string {
-	policy := infoField(memory, "maxmemory_policy")
+	policy := redisconn.InfoField(memory, "maxmemory_policy")
 	if policy == "" || policy == wantedPolicy {
 		return nil
 	}
@@ -145,14 +144,4 @@ func persistenceDoubt(nothing bool) string {
 		return "nothing is kept on disk: with a restart of Redis all records and holds are lost; set appendonly yes"
 	}
 	return "only snapshots are kept on disk: with a crash of Redis the last minutes are lost, and what was answered to BNGs in them; set appendonly yes"
-}
-
-// infoField returns a field of INFO, "" where there is none.
-func infoField(info, name string) string {
-	for line := range strings.Lines(info) {
-		if value, ok := strings.CutPrefix(line, name+":"); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
 }
