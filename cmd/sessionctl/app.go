@@ -91,6 +91,7 @@ func (a *app) root() *cobra.Command {
 		deskCommands{a}.topCommand(),
 		deskCommands{a}.explainCommand(),
 		auditCommands{a}.command(),
+		doctorCommands{a}.command(),
 	)
 	root.Long = rootLong
 	root.Version = version

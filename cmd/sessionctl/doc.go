@@ -4,7 +4,7 @@
 // Each noun has a file with its commands: subscriber.go, with subscriber_put.go,
 // subscriber_delete.go and history.go; binding.go, session.go, mapping.go, pool.go, nas.go, removal.go,
 // settings.go, audit.go. status.go, reconcile.go, drops.go and watch.go show the daemon as a whole,
-// explain.go one customer, top.go the busiest ones. They share:
+// explain.go one customer, top.go the busiest ones, doctor.go the machine. They share:
 //
 //	main.go       the start of the program
 //	app.go        one run: its flags and its nouns
