@@ -209,10 +209,11 @@ func TestChecks(t *testing.T) {
 		}, []string{"should redis-notifications: lacks Egxe => CONFIG SET notify-keyspace-events KlEgxe"}},
 		"no notices yet":  {func(f *Facts) { f.Redis[0].EventsLacking = "Egxe" }, nil},
 		"unknown notices": {func(f *Facts) { f.Redis[0].EventsKnown = false }, []string{"should redis-notifications: may not read => ACL SETUSER sessiond '+config|get'"}},
-		"no rights": {func(f *Facts) {
-			f.Redis[0].Refused, f.Redis[0].EventsKnown = []string{"xadd", "use the key sessiond:settings"}, false
-		},
-			[]string{"must redis-rights: the user sessiond may not xadd, use the key sessiond:settings => ACL SETUSER sessiond '~sessiond:*'"}},
+		"no rights": {func(f *Facts) { f.Redis[0].Refused, f.Redis[0].EventsKnown = []string{"xadd", "memory|usage"}, false },
+			[]string{"must redis-rights: the user sessiond may not use the commands xadd, memory|usage => ACL SETUSER sessiond +xadd '+memory|usage'"}},
+		"no keys": {func(f *Facts) {
+			f.Redis[0].RefusedKeys, f.Redis[0].RefusedEvents = []string{"sessiond:settings"}, true
+		}, []string{"must redis-rights: may not use keys such as sessiond:settings, nor the channels => ACL SETUSER sessiond '~sessiond:*' '~{sessiond:settings}:*' '&__keyevent@*'"}},
 		"a slow Redis":   {func(f *Facts) { f.Redis[0].Latency = 12 * time.Millisecond }, []string{"should redis-latency: 12ms => "}},
 		"a clock behind": {func(f *Facts) { f.Redis[0].Ahead = -3 * time.Second }, []string{"should redis-clock: 3s behind => timedatectl"}},
 		"a clock ahead":  {func(f *Facts) { f.Redis[0].Ahead = 3 * time.Second }, []string{"should redis-clock: 3s ahead of => timedatectl"}},

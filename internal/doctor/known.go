@@ -125,7 +125,9 @@ type Redis struct {
 	EventsLacking string // the flags that Events lacks
 	Configurable  bool   // the user may CONFIG SET
 	User          string
-	Refused       []string      // commands that the user may not, with the reason
+	Refused       []string      // commands that the user may not, as in a rule of an ACL
+	RefusedKeys   []string      // keys
+	RefusedEvents bool          // the channels of keyspace events
 	Latency       time.Duration // the median of some round trips; 0: not known
 	Ahead         time.Duration // of this machine's clock
 }

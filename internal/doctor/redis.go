@@ -112,7 +112,7 @@ func checkEviction(r *Redis) (found []Finding) {
 func checkNotifications(r *Redis) []Finding {
 	const why = "records that others remove, or that expire, are found by walks over all online addresses, which cost Redis time"
 	switch {
-	case !r.answers() || len(r.Refused) > 0 && !r.EventsKnown: // the rights come first
+	case !r.answers() || r.refuses(): // the rights come first
 		return nil
 	case !r.EventsKnown:
 		return []Finding{{
@@ -130,31 +130,43 @@ const administrator = "as a user of Redis that may ACL SETUSER; write it into it
 
 func (r *Redis) user() string { return cmp.Or(r.User, "default") }
 
-// Rights are the rules of a user of Redis that suffice for sessiond.
-const Rights = "~sessiond:* ~{sessiond:settings}:* &__keyevent@* +@read +@write -@dangerous +@scripting +@transaction +@connection +@pubsub +info +time +config|get +config|set"
+// refuses reports whether the user lacks a right.
+func (r *Redis) refuses() bool { return len(r.Refused)+len(r.RefusedKeys) > 0 || r.RefusedEvents }
 
+// checkRights names the least rules that are to be added: those of the user may be of other
+// programs, too.
 func checkRights(r *Redis) []Finding {
-	if len(r.Refused) == 0 {
+	if !r.refuses() {
 		return nil
 	}
-	user := r.user()
-	words := strings.Fields(Rights)
-	for i, w := range words {
-		words[i] = Quote(w)
+	var lacks, rules []string
+	if len(r.Refused) > 0 {
+		lacks = append(lacks, "the commands "+strings.Join(r.Refused, ", "))
+		for _, command := range r.Refused {
+			rules = append(rules, Quote("+"+command))
+		}
+	}
+	if len(r.RefusedKeys) > 0 {
+		lacks = append(lacks, "keys such as "+r.RefusedKeys[0])
+		rules = append(rules, Quote("~sessiond:*"), Quote("~{sessiond:settings}:*"))
+	}
+	if r.RefusedEvents {
+		lacks = append(lacks, "the channels of keyspace events")
+		rules = append(rules, Quote("&__keyevent@*"))
 	}
 	return []Finding{{
-		Severity: Must, Found: "Redis at " + r.Address + ": the user " + user + " may not " + strings.Join(r.Refused, ", "),
+		Severity: Must, Found: "Redis at " + r.Address + ": the user " + r.user() + " may not use " + strings.Join(lacks, ", nor "),
 		Why:     "what sessiond does by these fails: accounting is not recorded, or changes are not noticed",
-		Command: r.CLI + " ACL SETUSER " + Quote(user) + " " + strings.Join(words, " "),
+		Command: r.CLI + " ACL SETUSER " + Quote(r.user()) + " " + strings.Join(rules, " "),
 		Note:    administrator,
 	}}
 }
 
-// slowTrip is a round trip that a Redis in the same site does not need.
-const slowTrip = 5 * time.Millisecond
+// slowAnswer is a round trip that a Redis in the same site does not need.
+const slowAnswer = 5 * time.Millisecond
 
 func checkLatency(r *Redis) []Finding {
-	if r.Latency <= slowTrip {
+	if r.Latency <= slowAnswer {
 		return nil
 	}
 	return []Finding{{

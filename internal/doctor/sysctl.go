@@ -184,7 +184,7 @@ func checkTableSize(f *Facts) []Finding {
 		return nil
 	}
 	assignment := fmt.Sprintf("%s=%d", conntrackMax, f.wantedTable())
-	finding.Command, finding.Note = "sysctl -w "+assignment, lasting(assignment)+"; 1,000,000 entries take about 300 MB of the kernel's memory"
+	finding.Command, finding.Note = "sysctl -w "+assignment, lasting(assignment)+"; 1,000,000 entries take about 400 MB of the kernel's memory"
 	return []Finding{finding}
 }
 

@@ -27,7 +27,9 @@ func Read(ctx context.Context, o Options) *doctor.Facts {
 		readHost(ctx, f, &o)
 	}
 	if !o.Config.Redis.Embedded {
-		readRedis(ctx, f, &o.Config)
+		var err error
+		f.Redis, err = Redis(ctx, o.Config)
+		unread(f, "Redis", err)
 	}
 	readClock(f)
 	readFiles(f, o.File)

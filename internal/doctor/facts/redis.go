@@ -24,31 +24,31 @@ const (
 	pings     = 21              // whose median is the latency
 )
 
-// readRedis reads the facts of each server that takes writes. Where none answers, they are of the
-// configured addresses.
-func readRedis(ctx context.Context, f *doctor.Facts, c *config.Config) {
+// Redis reads the facts of each server of the database that takes writes, within a few seconds.
+// Where none answers, they are of the configured addresses, and say why.
+func Redis(ctx context.Context, c config.Config) (servers []doctor.Redis, err error) {
 	ctx, cancel := context.WithTimeout(ctx, redisWait)
 	defer cancel()
 	dialled, err := redisconn.Dial(c.Redis.URLs, c.Redis.Mode, 1)
 	if err != nil {
-		unread(f, "Redis", err)
-		return
+		return nil, err
 	}
 	defer dialled.Close()
 	var mu sync.Mutex // a Cluster has several servers
 	err = redisconn.New(dialled).EachMaster(ctx, func(ctx context.Context, server redis.UniversalClient) error {
-		r := serverFacts(ctx, server, c)
+		r := serverFacts(ctx, server, &c)
 		mu.Lock()
 		defer mu.Unlock()
-		f.Redis = append(f.Redis, r)
+		servers = append(servers, r)
 		return nil
 	})
-	if err != nil && len(f.Redis) == 0 {
+	if err != nil && len(servers) == 0 {
 		for _, u := range c.Redis.URLs {
-			f.Redis = append(f.Redis, doctor.Redis{Address: addressIn(u), Err: err.Error()})
+			servers = append(servers, doctor.Redis{Address: addressIn(u), Err: err.Error()})
 		}
 	}
-	slices.SortFunc(f.Redis, func(a, b doctor.Redis) int { return strings.Compare(a.Address, b.Address) })
+	slices.SortFunc(servers, func(a, b doctor.Redis) int { return strings.Compare(a.Address, b.Address) })
+	return servers, nil
 }
 
 // addressIn returns the server of a url, without user, password and options.
@@ -77,7 +77,7 @@ func serverFacts(ctx context.Context, server redis.UniversalClient, c *config.Co
 	if r.User == "" {
 		r.User = userOf(server)
 	}
-	r.Refused, r.Configurable = refusals(ctx, server, c)
+	readRights(ctx, server, c, &r)
 	r.Latency, r.Ahead = timings(ctx, server)
 	return r
 }
@@ -140,44 +140,65 @@ func readConfig(ctx context.Context, server redis.UniversalClient, r *doctor.Red
 	}
 }
 
-// refusals returns the commands and keys that the user of Redis may not, of those that sessiond
-// uses, and whether it may CONFIG SET. Redis checks rights when it queues the commands of a
-// transaction, which is discarded.
-func refusals(ctx context.Context, server redis.UniversalClient, c *config.Config) (refused []string, configurable bool) {
+// readRights reads the commands, keys and channels that the user of Redis may not use, of those that
+// sessiond uses. Redis checks rights when it queues the commands of a transaction, which is
+// discarded.
+func readRights(ctx context.Context, server redis.UniversalClient, c *config.Config, r *doctor.Redis) {
 	begin, end := redis.NewStatusCmd(ctx, "multi"), redis.NewStatusCmd(ctx, "discard")
 	_ = redisconn.Pipeline(ctx, server, []redis.Cmder{begin, end})
 	if begin.Err() != nil || end.Err() != nil { // without a transaction the commands would be carried out
-		return []string{"multi, discard"}, false
+		r.Refused = []string{"multi", "exec", "discard"}
+		return
 	}
-	cmds := []redis.Cmder{redis.NewStatusCmd(ctx, "multi")}
-	for _, words := range needed(codec.ProbeKey(c.Groups[0].Name, c.Node)) {
+	commands := needed(codec.ProbeKey(c.Groups[0].Name, c.Node))
+	for _, key := range neededKeys(c) {
+		commands = append(commands, []any{"set", key, ""})
+	}
+	configure := redis.NewCmd(ctx, "config", "set", "notify-keyspace-events", "")
+	cmds := []redis.Cmder{redis.NewStatusCmd(ctx, "multi"), configure}
+	for _, words := range commands {
 		cmds = append(cmds, redis.NewCmd(ctx, words...))
 	}
-	for _, key := range neededKeys(c) {
-		cmds = append(cmds, redis.NewCmd(ctx, "set", key, ""))
-	}
-	set := redis.NewCmd(ctx, "config", "set", "notify-keyspace-events", "")
-	cmds = append(cmds, set, redis.NewStatusCmd(ctx, "discard"))
+	cmds = append(cmds, redis.NewStatusCmd(ctx, "discard"))
 	_ = redisconn.Pipeline(ctx, server, cmds)
-	seen := map[string]bool{}
+	r.Configurable = !isRefused(configure)
 	for _, cmd := range cmds {
-		err := cmd.Err()
-		if cmd == redis.Cmder(set) || err == nil || !redis.HasErrorPrefix(err, "NOPERM") {
+		if cmd == redis.Cmder(configure) || !isRefused(cmd) {
 			continue
 		}
-		what := cmd.FullName()
-		if strings.Contains(err.Error(), "key") { // the command may, the key may not
-			what = "use the key " + keyIn(cmd)
-		}
-		if !seen[what] {
-			seen[what] = true
-			refused = append(refused, what)
+		switch text := cmd.Err().Error(); {
+		case strings.Contains(text, "channel"):
+			r.RefusedEvents = true
+		case strings.Contains(text, "key"):
+			r.RefusedKeys = appendNew(r.RefusedKeys, keyIn(cmd))
+		default:
+			r.Refused = appendNew(r.Refused, ruleOf(cmd))
 		}
 	}
-	return refused, set.Err() == nil
 }
 
-// keyIn returns the first argument that is a key of sessiond.
+func isRefused(cmd redis.Cmder) bool {
+	return cmd.Err() != nil && redis.HasErrorPrefix(cmd.Err(), "NOPERM")
+}
+
+func appendNew(list []string, text string) []string {
+	if slices.Contains(list, text) {
+		return list
+	}
+	return append(list, text)
+}
+
+// ruleOf returns the name of a command as rules of an ACL have it.
+func ruleOf(cmd redis.Cmder) string {
+	switch name := cmd.Name(); name {
+	case "memory", "script", "xinfo":
+		return name + "|" + cmd.Args()[1].(string)
+	default:
+		return name
+	}
+}
+
+// keyIn returns the key among the arguments of a command.
 func keyIn(cmd redis.Cmder) string {
 	for _, a := range cmd.Args() {
 		if text, ok := a.(string); ok && strings.Contains(text, "sessiond:") {
