@@ -17,7 +17,6 @@ import (
 	"github.com/sessiond/sessiond/internal/clock"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb/codec"
-	"github.com/sessiond/sessiond/internal/subscriberdb/redisconn"
 	"github.com/sessiond/sessiond/internal/subscriberdb/redistest"
 	"github.com/sessiond/sessiond/internal/testenv"
 )
