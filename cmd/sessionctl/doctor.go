@@ -30,15 +30,15 @@ func (a doctorCommands) command() *cobra.Command {
 		Use:     "doctor",
 		Short:   "Examine machine, kernel, Redis and files for what is to be mended",
 		Example: "  sessionctl doctor --config /etc/sessiond.yaml\n  sessionctl doctor -o json",
-		Long: `doctor examines the machine of the daemon as the configuration needs it: sysctls,
-kernel modules, interfaces, routes and addresses, other tables of nftables,
-flowtables, Redis and the rights of its user, clocks, and modes of files. Of each
-finding it says why it matters, and which command mends it. It changes nothing,
-and works where the daemon is down. The exit code is 1 where something must be
-mended.
+		Long: `doctor examines the machine of the daemon as the configuration needs it:
+sysctls, kernel modules, interfaces, routes and addresses, other tables of
+nftables, flowtables, Redis and the rights of its user, clocks, and modes of
+files. Of each finding it says why it matters, and which command mends it. It
+changes nothing, and works where the daemon is down. The exit code is 1 where
+something must be mended.
 
-It runs the sessiond that is beside it, or in PATH, with --check --live. Run it as
-root: what it may not read it cannot examine, and says so.`,
+It runs the sessiond that is beside it, or in PATH, with --check --live. Run it
+as root: what it may not read it cannot examine, and says so.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			findings, err := a.findings(c.Context(), file)
