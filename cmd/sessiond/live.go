@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/doctor"
 	"github.com/sessiond/sessiond/internal/doctor/facts"
@@ -22,6 +24,7 @@ const (
 // the exit code.
 func examine(ctx context.Context, file string, c config.Config, output string, stdout, stderr io.Writer) int {
 	quiet := slog.New(slog.DiscardHandler) // the checks tell it
+	redis.SetLogger(clientLog{quiet})
 	findings := doctor.Examine(facts.Read(ctx, facts.Options{File: file, Config: c, NAT: natOptions(c, quiet)}))
 	if err := printFindings(findings, output, stdout); err != nil {
 		fmt.Fprintf(stderr, "sessiond: %v\n", err)

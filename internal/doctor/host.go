@@ -4,7 +4,7 @@ import "fmt"
 
 var hostChecks = []Check{
 	{"time", "whether the clock is synchronized", checkTime},
-	{"files", "owner and mode of the configuration, and of files with secrets", checkFiles},
+	{"files", "modes of the configuration, and of files with secrets", checkFiles},
 }
 
 func checkTime(f *Facts) []Finding {

@@ -133,16 +133,12 @@ type Redis struct {
 }
 
 // Clock is the state of the machine's clock.
-type Clock struct {
-	Synchronized bool
-	MaxError     time.Duration
-}
+type Clock struct{ Synchronized bool }
 
 // File is the configuration, or a file that it names.
 type File struct {
 	Path   string
 	Mode   fs.FileMode
-	Owner  uint32
 	Secret bool
 }
 

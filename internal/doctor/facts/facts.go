@@ -3,8 +3,6 @@ package facts
 import (
 	"context"
 	"os"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -72,10 +70,7 @@ func readClock(f *doctor.Facts) {
 		unread(f, "the state of the clock", err)
 		return
 	}
-	f.Clock = &doctor.Clock{
-		Synchronized: state != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0,
-		MaxError:     time.Duration(t.Maxerror) * time.Microsecond,
-	}
+	f.Clock = &doctor.Clock{Synchronized: state != unix.TIME_ERROR && t.Status&unix.STA_UNSYNC == 0}
 }
 
 func readFiles(f *doctor.Facts, file string) {
@@ -95,11 +90,7 @@ func readFiles(f *doctor.Facts, file string) {
 		if !info.Mode().IsRegular() {
 			return // a pipe of a shell
 		}
-		entry := doctor.File{Path: path, Mode: info.Mode(), Secret: secret}
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			entry.Owner = stat.Uid
-		}
-		f.Files = append(f.Files, entry)
+		f.Files = append(f.Files, doctor.File{Path: path, Mode: info.Mode(), Secret: secret})
 	}
 	for _, path := range secrets {
 		add(path, true)

@@ -224,7 +224,7 @@ func needed(k string) [][]any {
 
 // neededKeys returns a key of each kind.
 func neededKeys(c *config.Config) []string {
-	keys := []string{codec.SettingsKey, codec.AuditKey("")}
+	keys := []string{codec.SettingsKey, codec.AuditKey(codec.Reserved)}
 	for _, g := range c.Groups {
 		keys = append(keys, codec.ProbeKey(g.Name, c.Node))
 	}

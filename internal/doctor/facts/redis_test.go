@@ -37,6 +37,7 @@ func TestRedis(t *testing.T) {
 		"no settings":   {args: []string{"--appendonly", "yes"}, acl: "-config", want: []string{"redis-notifications"}},
 		"a command":     {args: []string{"--appendonly", "yes"}, acl: "-xadd", want: []string{"redis-rights"}},
 		"a key":         {args: []string{"--appendonly", "yes"}, acl: "resetkeys ~sessiond:{default}:*", want: []string{"redis-rights"}},
+		"a trail":       {args: []string{"--appendonly", "yes"}, acl: "resetkeys ~sessiond:*", want: []string{"redis-rights"}},
 		"a channel":     {args: []string{"--appendonly", "yes"}, acl: "resetchannels", want: []string{"redis-rights"}},
 		"transactions":  {args: []string{"--appendonly", "yes"}, acl: "-multi", want: []string{"redis-rights"}},
 		"of docs":       {args: []string{"--appendonly", "yes"}, acl: "reset on >pw " + rightsInHandbook(t)},
