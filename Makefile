@@ -13,10 +13,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 DATE ?= $(shell git log -1 --format=%cs 2>/dev/null || date +%F)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test soak verify bench conformance e2e setup generate fuzz man clean
+.PHONY: build demo test soak verify bench conformance e2e setup generate fuzz man clean check-go
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
-build:
+build: check-go
 	$(ALIKE) $(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 ## demo: the main job in a lab of network namespaces, each step shown
@@ -42,7 +42,7 @@ soak: setup
 	$(GO) test -count=1 -timeout 24h -v ./test/faults -run TestFaults -args -faults $(FAULTS) -each 50 -first $(SEED)
 
 ## verify: formatting, vet, staticcheck, generated code, go.mod, protobuf
-verify:
+verify: check-go
 	scripts/verify.sh
 
 ## bench: the benchmarks, beside the peers they name
@@ -59,11 +59,14 @@ e2e: setup build
 	e2e/run.sh
 
 ## fuzz: every fuzz target for FUZZTIME each (default 30s)
-fuzz:
+fuzz: check-go
 	scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-setup:
+setup: check-go
 	@scripts/setup-debian.sh
+
+check-go:
+	@scripts/check-go.sh $(GO)
 
 ## man: the manual pages, in bin/man
 man: build
@@ -72,7 +75,7 @@ man: build
 	$(GO) run ./internal/manpage/write --sessiond bin/sessiond --version '$(VERSION)' --date '$(DATE)' -o bin/man
 
 ## generate: the Go code of api/proto, and docs/api.md
-generate:
+generate: check-go
 	$(TOOL) buf generate
 
 clean:

@@ -34,6 +34,7 @@ needed=(
 	turnserver:coturn
 	turnutils_natdiscovery:coturn
 	git:git
+	openssl:openssl # for the commands of docs/operations.md
 	traceroute:traceroute
 	iperf3:iperf3
 	hping3:hping3

@@ -92,6 +92,7 @@ func (a *app) root() *cobra.Command {
 		deskCommands{a}.explainCommand(),
 		auditCommands{a}.command(),
 		historyCommands{a}.command(),
+		doctorCommands{a}.command(),
 	)
 	root.Long = rootLong
 	root.Version = version

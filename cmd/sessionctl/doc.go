@@ -2,9 +2,10 @@
 // changes subscribers, bindings, sessions, pools and settings over gRPC.
 //
 // Each noun has a file with its commands: subscriber.go, with subscriber_put.go,
-// subscriber_delete.go, history.go and timeline.go; past.go for the history of ports, with proof.go;
-// binding.go, session.go, mapping.go, pool.go, nas.go, removal.go, settings.go, audit.go. status.go, reconcile.go, drops.go and watch.go show the daemon as a whole,
-// explain.go one customer, top.go the busiest ones. They share:
+// subscriber_delete.go, history.go and timeline.go; past.go for the history of ports, with
+// proof.go; binding.go, session.go, mapping.go, pool.go, nas.go, removal.go, settings.go, audit.go.
+// status.go, reconcile.go, drops.go and watch.go show the daemon as a whole, explain.go one
+// customer, top.go the busiest ones, doctor.go the machine. They share:
 //
 //	main.go       the start of the program
 //	app.go        one run: its flags and its nouns

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,8 @@ import (
 	"github.com/sessiond/sessiond/internal/config"
 	"github.com/sessiond/sessiond/internal/console"
 	"github.com/sessiond/sessiond/internal/control"
+	"github.com/sessiond/sessiond/internal/doctor"
+	"github.com/sessiond/sessiond/internal/doctor/facts"
 	"github.com/sessiond/sessiond/internal/keyfiles"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -323,7 +326,7 @@ func (d *daemon) answerWhenReady(ctx context.Context) error {
 	return d.radius.Run(ctx)
 }
 
-// doubtDatabase logs once the settings of Redis that endanger records.
+// doubtDatabase logs once what is not as it should be in Redis, such as settings that endanger records.
 func (d *daemon) doubtDatabase(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -335,12 +338,12 @@ func (d *daemon) doubtDatabase(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushWithin)
 	defer cancel()
-	doubts, err := d.db.Doubts(ctx)
+	servers, err := facts.Redis(ctx, d.config)
 	if err != nil {
 		d.log.Debug("settings of redis are not known", "error", err)
 	}
-	for _, doubt := range doubts {
-		d.log.Warn("redis does not keep records safe", "doubt", doubt)
+	for _, doubt := range doctor.ExamineRedis(servers) {
+		d.log.Warn("redis is not as it should be", "doubt", doubt.Found+": "+doubt.Why, "do", cmp.Or(doubt.Command, doubt.Note))
 	}
 }
 

@@ -42,6 +42,8 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "configuration `FILE` (required; see sessiond.example.yaml)")
 	check := flags.Bool("check", false, "validate the configuration and exit, without touching Redis or the kernel")
+	live := flags.Bool("live", false, "with --check: examine the machine, its kernel and Redis as well, print what is to be mended and by which command, and exit with 1 if something must be; nothing is changed")
+	output := flags.String("output", outputText, "`format` of the findings of --live: text, or json, one object a line")
 	barrier := flags.Bool("barrier", false, "raise the barrier on nat.outside_interfaces, so that no packet with an inside source leaves before sessiond runs, and exit without touching Redis or the rest of the kernel")
 	lookup := flags.String("deterministic", "", "print the block of an inside address, or the inside address of a public port, of a group in deterministic mode, from the configuration alone: `INSIDE|OUTSIDE:PORT`")
 	discard := flags.Bool("discard-unconfigured", false, "end the subscribers of groups, prefixes and blocks that are in Redis and not in the configuration, instead of serving them to their end")
@@ -60,14 +62,22 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 		fmt.Fprintln(stderr, "sessiond: name the configuration with --config FILE, and nothing else")
 		return exitUsage
 	}
+	if *live && !*check || *output != outputText && *output != outputJSON || *output != outputText && !*live {
+		fmt.Fprintln(stderr, "sessiond: --live goes with --check, and --output text or json with --live")
+		return exitUsage
+	}
 	if *lookup != "" {
 		return lookUp(*file, *lookup, stdout, stderr)
 	}
-	return start(ctx, *file, orders{*check, *barrier, *discard}, hangups, stdout, stderr)
+	return start(ctx, *file, orders{*check, *live, *output, *barrier, *discard}, hangups, stdout, stderr)
 }
 
 // orders are the command line's flags for a start.
-type orders struct{ check, barrier, discard bool }
+type orders struct {
+	check, live      bool
+	output           string
+	barrier, discard bool
+}
 
 // start loads the configuration and serves, or only checks it or raises the
 // barrier.
@@ -86,6 +96,8 @@ func start(ctx context.Context, file string, o orders, hangups <-chan os.Signal,
 		log.Warn("configuration", "warning", w)
 	}
 	switch {
+	case o.live:
+		return examine(ctx, file, c, o.output, stdout, stderr)
 	case o.check:
 		fmt.Fprintf(stdout, "%s: the configuration is good\n", file)
 		return exitDone

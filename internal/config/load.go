@@ -42,6 +42,23 @@ func Exposed(file string) []string {
 	return texts(r.exposed)
 }
 
+// SecretFiles returns the paths of the files with secrets: those that a valid configuration names,
+// and the configuration itself where it has any.
+func SecretFiles(file string) ([]string, error) {
+	data, err := readFile(file, maxSize)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	r := &report{file: file}
+	if _, err := r.parse(data); err != nil {
+		return nil, err
+	}
+	if r.secrets {
+		return append([]string{file}, r.private...), nil
+	}
+	return r.private, nil
+}
+
 // Parse is Load for the content of a file. The file's name appears in messages,
 // and its directory is the base of relative paths in it.
 func Parse(file string, data []byte) (c Config, warnings []string, err error) {

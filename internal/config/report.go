@@ -40,6 +40,7 @@ type report struct {
 	file     string
 	problems []Problem
 	secrets  bool      // the file itself contains secrets
+	private  []string  // the other files with secrets
 	exposed  []Problem // files with secrets that every user can read
 	doubts   []Problem
 }

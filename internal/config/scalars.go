@@ -207,6 +207,7 @@ func (v value) listen(to *string) bool {
 func (v value) privateFile(dir string, to *string) []byte {
 	data := v.file(dir, to)
 	if data != nil {
+		v.report.private = append(v.report.private, *to)
 		v.noteReadable(*to)
 	}
 	return data

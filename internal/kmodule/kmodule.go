@@ -19,8 +19,20 @@ func Lacks(err error) bool {
 	return false
 }
 
-// Missing says which module is missing, and which command loads it.
-func Missing(module string, err error) error {
-	return fmt.Errorf("the kernel module %s is missing: load it (modprobe %s), at each boot by a line in /etc/modules-load.d/sessiond.conf, or install the kernel that has it: %w",
-		module, module, err)
+// A MissingError says that a module is missing.
+type MissingError struct {
+	Module string
+	Err    error // of the kernel
 }
+
+// Missing returns a MissingError.
+func Missing(module string, err error) error { return &MissingError{module, err} }
+
+// Error says which module is missing, and which command loads it.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("the kernel module %s is missing: load it (modprobe %s), at each boot by a line in /etc/modules-load.d/sessiond.conf, or install the kernel that has it: %v",
+		e.Module, e.Module, e.Err)
+}
+
+// Unwrap returns the error of the kernel.
+func (e *MissingError) Unwrap() error { return e.Err }

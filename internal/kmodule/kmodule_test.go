@@ -27,4 +27,7 @@ func TestMissing(t *testing.T) {
 	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "modprobe nft_nat") {
 		t.Error(err)
 	}
+	if missing := (*kmodule.MissingError)(nil); !errors.As(fmt.Errorf("start: %w", err), &missing) || missing.Module != "nft_nat" {
+		t.Errorf("%v names the module %+v", err, missing)
+	}
 }

@@ -119,3 +119,18 @@ func (n Namespace) visit(fn func() error) error {
 	}
 	return err
 }
+
+// Scratch calls fn with the path of a new network namespace that has nothing but its loopback
+// interface, and that ends after the call with all that was made in it. It needs CAP_SYS_ADMIN.
+func Scratch(fn func(path string) error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine, and its namespace with it
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("make a network namespace: %w", err)
+			return
+		}
+		result <- fn(fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid()))
+	}()
+	return <-result
+}

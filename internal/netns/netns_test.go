@@ -108,3 +108,37 @@ func TestCheck(t *testing.T) {
 		t.Errorf("made anew: %v", err)
 	}
 }
+
+// TestScratch: the namespace is a new one, and gone afterwards.
+func TestScratch(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	failed := errors.New("failed")
+	var path string
+	err := netns.Scratch(func(p string) error {
+		path = p
+		ns, err := netns.Open(p)
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		err = ns.Do(func() error {
+			links, err := net.Interfaces()
+			if err == nil && (len(links) != 1 || links[0].Name != "lo") {
+				t.Errorf("interfaces: %v", links)
+			}
+			return err
+		})
+		return errors.Join(err, failed)
+	})
+	if err == nil || err.Error() != failed.Error() {
+		t.Errorf("Scratch = %v", err)
+	}
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "the namespace's end", func() bool {
+		now, err := os.Readlink(path)
+		return err != nil || now == own
+	})
+}

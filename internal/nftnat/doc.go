@@ -39,5 +39,6 @@
 //	rereader.go      what reads all rules again
 //	quiet.go         rules that make conntrack leave events out
 //	helpers.go       conntrack helpers of others
+//	others.go        tables of others as data, and a start to find what the kernel lacks
 //	surroundings.go  the host: interfaces, forwarding, kernel modules
 package nftnat

@@ -123,7 +123,7 @@ func testExists(t *testing.T, pkg, name string) bool {
 var pure = []string{
 	"internal/nat", "internal/subscriber", "internal/lsn", "internal/inspect", "internal/guard", "internal/portuse", "internal/portmap", "internal/reconcile/drift", "internal/lifecycle", "internal/addrtable",
 	"internal/prefixtable", "internal/addrrange", "internal/fifo", "internal/arena", "internal/radiusacct/wire",
-	"internal/subscriberdb/codec", "internal/rawtext", "internal/measure", "internal/audit",
+	"internal/subscriberdb/codec", "internal/rawtext", "internal/measure", "internal/audit", "internal/doctor",
 }
 
 // numbers are the foreign packages whose protocol numbers a pure package uses.

@@ -107,6 +107,33 @@ func Raise(ns netns.Namespace, interfaces []string, prefixes []netip.Prefix, log
 	return errors.Join(without...)
 }
 
+// Without returns those of the interfaces that exist and have no barrier, of any prefixes, and
+// changes nothing in the kernel.
+func Without(ns netns.Namespace, interfaces []string, log *slog.Logger) (names []string, err error) {
+	b, err := Open(ns, interfaces, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	for _, name := range interfaces {
+		index, err := b.index(name)
+		if errors.Is(err, errNoInterface) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		installed, err := b.installed(index)
+		if err != nil {
+			return nil, err
+		}
+		if installed == nil {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
 func (b *Barrier) raiseOn(name string) error {
 	index, err := b.index(name)
 	if err != nil {

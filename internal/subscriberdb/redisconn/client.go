@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -64,6 +65,16 @@ func Database(server redis.UniversalClient) int {
 		return c.Options().DB
 	}
 	return 0
+}
+
+// InfoField returns a field of an answer to INFO, "" where there is none.
+func InfoField(info, name string) string {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }
 
 // Many commands in one round trip, calls of scripts among them.

@@ -94,6 +94,11 @@ func enableNotifications(ctx context.Context, server redis.UniversalClient) (mis
 	return true, server.ConfigSet(ctx, notifySetting, merged).Err()
 }
 
+// MissingFlags returns the flags that a value of notify-keyspace-events lacks; "" for none.
+func MissingFlags(setting string) string {
+	return strings.TrimPrefix(mergeFlags(setting, neededFlags), setting)
+}
+
 // mergeFlags adds flags; "A" is short for all flags but a few.
 func mergeFlags(have, need string) string {
 	for _, f := range need {
