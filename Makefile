@@ -13,7 +13,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 DATE ?= $(shell git log -1 --format=%cs 2>/dev/null || date +%F)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test soak verify bench conformance e2e setup generate fuzz man clean
+.PHONY: build demo test soak verify bench conformance e2e deb deb-test setup generate fuzz man clean
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build:
@@ -71,9 +71,17 @@ man: build
 	bin/sessionctl man --date '$(DATE)' >bin/man/sessionctl.1
 	$(GO) run ./internal/manpage/write --sessiond bin/sessiond --version '$(VERSION)' --date '$(DATE)' -o bin/man
 
+## deb: the Debian package, in dist
+deb: build
+	scripts/deb.sh '$(VERSION)' dist
+
+## deb-test: the package on a bare Debian 12: install, upgrade, downgrade, purge, the demo
+deb-test: setup build
+	scripts/deb-test.sh
+
 ## generate: the Go code of api/proto, and docs/api.md
 generate:
 	$(TOOL) buf generate
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

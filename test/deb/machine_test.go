@@ -58,26 +58,25 @@ func boot(t *testing.T, tar string, network *netlab.Namespace, files ...string) 
 			t.Logf("console:\n%s", console.String())
 		}
 	})
-	m.until("its systemd is there", func() error {
+	m.until("it has booted", func() error {
 		select {
 		case <-ended:
 			return errors.New("systemd-nspawn ended")
 		default:
 		}
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", nspawn.Process.Pid, nspawn.Process.Pid))
-		if err == nil && strings.TrimSpace(string(children)) == "" {
-			err = errors.New("no child")
+		if err != nil {
+			return err
 		}
-		m.leader = strings.TrimSpace(string(children))
-		return err
-	})
-	m.until("it has booted", func() error {
+		m.leader = strings.TrimSpace(string(children)) // at first of its predecessors
 		out, err := m.try("systemctl is-system-running")
 		if state := strings.TrimSpace(out); state == "running" || state == "degraded" {
 			return nil
 		}
 		return fmt.Errorf("%s: %w", out, err)
 	})
+	// nspawn leaves it read-only where the network is not of its making, unlike a machine's own.
+	m.run("mount -o remount,bind,rw /proc/sys && sysctl -qw net.ipv4.ip_forward=0")
 	return m
 }
 
