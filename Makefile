@@ -13,7 +13,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 DATE ?= $(shell git log -1 --format=%cs 2>/dev/null || date +%F)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test soak verify bench conformance e2e deb deb-test setup generate fuzz man clean
+.PHONY: build demo test soak verify bench conformance e2e deb deb-test image setup generate fuzz man clean
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build:
@@ -74,6 +74,10 @@ man: build
 ## deb: the Debian package, in dist
 deb: build
 	scripts/deb.sh '$(VERSION)' dist
+
+## image: the container image, in dist
+image: build
+	scripts/image.sh '$(VERSION)' 'dist/sessiond-image-$(VERSION).tar.gz'
 
 ## deb-test: the package on a bare Debian 12: install, upgrade, downgrade, purge, the demo
 deb-test: setup build

@@ -44,7 +44,7 @@ func boot(t *testing.T, tar string, network *netlab.Namespace, files ...string) 
 	if err := nspawn.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
+	ended, booted := make(chan struct{}), false
 	go func() { defer close(ended); _ = nspawn.Wait() }()
 	t.Cleanup(func() {
 		_ = nspawn.Process.Signal(syscall.SIGTERM) // powers it off
@@ -54,7 +54,7 @@ func boot(t *testing.T, tar string, network *netlab.Namespace, files ...string) 
 			_ = nspawn.Process.Kill()
 			<-ended
 		}
-		if t.Failed() {
+		if !booted {
 			t.Logf("console:\n%s", console.String())
 		}
 	})
@@ -75,6 +75,7 @@ func boot(t *testing.T, tar string, network *netlab.Namespace, files ...string) 
 		}
 		return fmt.Errorf("%s: %w", out, err)
 	})
+	booted = true
 	// nspawn leaves it read-only where the network is not of its making, unlike a machine's own.
 	m.run("mount -o remount,bind,rw /proc/sys && sysctl -qw net.ipv4.ip_forward=0")
 	return m
