@@ -13,7 +13,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 DATE ?= $(shell git log -1 --format=%cs 2>/dev/null || date +%F)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test soak verify bench conformance e2e deb deb-test image setup generate fuzz man clean
+.PHONY: build demo test soak verify bench conformance e2e deb deb-test image release setup generate fuzz man clean
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build:
@@ -78,6 +78,10 @@ deb: build
 ## image: the container image, in dist
 image: build
 	scripts/image.sh '$(VERSION)' 'dist/sessiond-image-$(VERSION).tar.gz'
+
+## release: package, image, modules with licences, and signed checksums, in dist; SIGNING_KEY=FILE
+release: build
+	scripts/release.sh '$(VERSION)' dist
 
 ## deb-test: the package on a bare Debian 12: install, upgrade, downgrade, purge, the demo
 deb-test: setup build
