@@ -5,6 +5,10 @@
 # The container needs CAP_NET_ADMIN in its network namespace and no other
 # capability, no shell, and no writable file.
 FROM scratch
+LABEL org.opencontainers.image.title="sessiond" \
+	org.opencontainers.image.description="Carrier-Grade NAT tied to the life of the subscriber" \
+	org.opencontainers.image.source="https://github.com/sessiond/sessiond" \
+	org.opencontainers.image.licenses="Apache-2.0"
 COPY bin/sessiond bin/sessionctl /usr/bin/
 COPY deploy/compose/sessiond.yaml /etc/sessiond/sessiond.yaml
 EXPOSE 1813/udp

@@ -13,7 +13,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 DATE ?= $(shell git log -1 --format=%cs 2>/dev/null || date +%F)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test soak verify bench conformance e2e setup generate fuzz man clean check-go
+.PHONY: build demo test soak verify bench conformance e2e deb deb-test image release setup generate fuzz man clean check-go
 
 ## build: bin/sessiond, bin/sessionctl and bin/acctload, static
 build: check-go
@@ -74,9 +74,25 @@ man: build
 	bin/sessionctl man --date '$(DATE)' >bin/man/sessionctl.1
 	$(GO) run ./internal/manpage/write --sessiond bin/sessiond --version '$(VERSION)' --date '$(DATE)' -o bin/man
 
+## deb: the Debian package, in dist
+deb: build
+	scripts/deb.sh '$(VERSION)' dist
+
+## image: the container image, in dist
+image: build
+	scripts/image.sh '$(VERSION)' 'dist/sessiond-image-$(VERSION).tar.gz'
+
+## release: package, image, modules with licences, and signed checksums, in dist; SIGNING_KEY=FILE
+release: build
+	scripts/release.sh '$(VERSION)' dist
+
+## deb-test: the package on a bare Debian 12: install, upgrade, downgrade, purge, the demo
+deb-test: setup build
+	scripts/deb-test.sh
+
 ## generate: the Go code of api/proto, and docs/api.md
 generate: check-go
 	$(TOOL) buf generate
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

@@ -60,6 +60,7 @@ needed=(
 	nfdump:nfdump
 	nfacctd:pmacct
 	rsyslogd:rsyslog
+	systemd-analyze:systemd
 )
 
 # syslog-ng cannot be installed beside rsyslog, so it is unpacked with the libraries that only

@@ -22,14 +22,14 @@ import (
 type doctorCommands struct{ *app }
 
 // defaultConfig is where packages and the units of systemd have the configuration.
-const defaultConfig = "/etc/sessiond.yaml"
+const defaultConfig = "/etc/sessiond/sessiond.yaml"
 
 func (a doctorCommands) command() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use:     "doctor",
 		Short:   "Examine machine, kernel, Redis and files for what is to be mended",
-		Example: "  sessionctl doctor --config /etc/sessiond.yaml\n  sessionctl doctor -o json",
+		Example: "  sessionctl doctor --config /etc/sessiond/sessiond.yaml\n  sessionctl doctor -o json",
 		Long: `doctor examines the machine of the daemon as the configuration needs it:
 sysctls, kernel modules, interfaces, routes and addresses, other tables of
 nftables, flowtables, Redis and the rights of its user, clocks, and modes of

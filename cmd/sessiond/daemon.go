@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/sessiond/sessiond/internal/control"
 	"github.com/sessiond/sessiond/internal/doctor"
 	"github.com/sessiond/sessiond/internal/doctor/facts"
+	"github.com/sessiond/sessiond/internal/fdstore"
 	"github.com/sessiond/sessiond/internal/keyfiles"
 	"github.com/sessiond/sessiond/internal/metrics"
 	"github.com/sessiond/sessiond/internal/nftnat"
@@ -152,8 +154,11 @@ func (d *daemon) openManager(context.Context) (err error) {
 }
 
 func (d *daemon) openRADIUS(context.Context) (err error) {
+	listen := d.config.RADIUS.Listen
+	kept := fdstore.Open(activation.Files(true), os.Getenv("NOTIFY_SOCKET"), listen, d.log)
+	defer kept.Close()
 	d.radius, err = radiusacct.New(radiusacct.Options{
-		Listen: d.config.RADIUS.Listen, Clients: radiusClients(d.config),
+		Listen: listen, ListenUDP: kept.ListenUDP, Clients: radiusClients(d.config),
 		RadSec: radsecOptions(d.config.RADIUS.RadSec), IgnoreStatusServer: !d.config.RADIUS.StatusServer,
 		Recorder: subscriberdb.Recorder{DB: d.db}, Healthy: d.manager.NotReady, Observer: d.metrics, Logger: d.log,
 	})

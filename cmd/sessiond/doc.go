@@ -12,6 +12,7 @@
 //	ownership.go      the lock of the table, and the groups of this node
 //	deterministic.go  sessiond --deterministic
 //	live.go           sessiond --check --live
+//	removal.go        sessiond --removal
 //	controls.go       gRPC: status and settings of the whole daemon
 //	auditsinks.go     audit trails, trimmed and copied
 //	export.go         the NAT log, sent to collectors

@@ -46,6 +46,7 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 	output := flags.String("output", outputText, "`format` of the findings of --live: text, or json, one object a line")
 	barrier := flags.Bool("barrier", false, "raise the barrier on nat.outside_interfaces, so that no packet with an inside source leaves before sessiond runs, and exit without touching Redis or the rest of the kernel")
 	lookup := flags.String("deterministic", "", "print the block of an inside address, or the inside address of a public port, of a group in deterministic mode, from the configuration alone: `INSIDE|OUTSIDE:PORT`")
+	removal := flags.Bool("removal", false, "print a shell script that takes from the kernel what sessiond leaves there when it ends, and exit")
 	discard := flags.Bool("discard-unconfigured", false, "end the subscribers of groups, prefixes and blocks that are in Redis and not in the configuration, instead of serving them to their end")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	switch err := flags.Parse(args); {
@@ -69,14 +70,14 @@ func run(ctx context.Context, args []string, hangups <-chan os.Signal, stdout, s
 	if *lookup != "" {
 		return lookUp(*file, *lookup, stdout, stderr)
 	}
-	return start(ctx, *file, orders{*check, *live, *output, *barrier, *discard}, hangups, stdout, stderr)
+	return start(ctx, *file, orders{*check, *live, *output, *barrier, *removal, *discard}, hangups, stdout, stderr)
 }
 
 // orders are the command line's flags for a start.
 type orders struct {
-	check, live      bool
-	output           string
-	barrier, discard bool
+	check, live               bool
+	output                    string
+	barrier, removal, discard bool
 }
 
 // start loads the configuration and serves, or only checks it or raises the
@@ -103,6 +104,8 @@ func start(ctx context.Context, file string, o orders, hangups <-chan os.Signal,
 		return exitDone
 	case o.barrier:
 		return raiseBarrier(c, log, stdout, stderr)
+	case o.removal:
+		return printRemoval(c, stdout, stderr)
 	}
 	log.Info("sessiond starts", "version", version, "node", c.Node)
 	d, err := newDaemon(ctx, c, o.discard, log)

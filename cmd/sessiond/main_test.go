@@ -104,6 +104,12 @@ func readUntil(log io.Reader, text string) (read []string, found bool) {
 // startProgram starts the program without a kernel and a database, and returns its log.
 func startProgram(t *testing.T) (*exec.Cmd, *os.File) {
 	t.Helper()
+	return startCommand(t, exec.CommandContext(t.Context(), os.Args[0], "--config", smallConfig(t)))
+}
+
+// smallConfig writes a configuration without a kernel and a database.
+func smallConfig(t *testing.T) string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "sessiond.yaml")
 	if err := os.WriteFile(file, []byte(`redis: {url: embedded}
 radius:
@@ -116,8 +122,13 @@ groups: [{name: default, inside: [100.64.0.0/24], outside: [198.51.100.0/30]}]
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	program := exec.CommandContext(t.Context(), os.Args[0], "--config", file)
-	program.Env = append(os.Environ(), asProgram+"=1")
+	return file
+}
+
+// startCommand starts a command that runs the program, and returns its log.
+func startCommand(t *testing.T, program *exec.Cmd) (*exec.Cmd, *os.File) {
+	t.Helper()
+	program.Env = append(append(os.Environ(), program.Env...), asProgram+"=1")
 	log, stderr, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

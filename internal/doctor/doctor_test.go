@@ -21,7 +21,7 @@ func prefixes(texts ...string) (list []netip.Prefix) {
 func sound() *Facts {
 	return &Facts{
 		Config: Config{
-			File: "/etc/sessiond.yaml", Namespace: "cgn", Inside: []string{"s0"}, Outside: []string{"i0"}, Flowtables: "refuse",
+			File: "/etc/sessiond/sessiond.yaml", Namespace: "cgn", Inside: []string{"s0"}, Outside: []string{"i0"}, Flowtables: "refuse",
 			Groups: []Group{{Name: "default", Inside: prefixes("100.64.0.0/10"), Outside: prefixes("198.51.100.0/28"), BlockSize: 512, Blocks: 2016}},
 			ICMP:   time.Minute, TCP: 7440 * time.Second, UDP: 300 * time.Second,
 		},
@@ -44,7 +44,7 @@ func sound() *Facts {
 			Memory: 100, EventsKnown: true, Configurable: true, User: "sessiond", Latency: time.Millisecond,
 		}},
 		Clock: &Clock{Synchronized: true},
-		Files: []File{{Path: "/etc/sessiond.yaml", Mode: 0o640, Secret: true}},
+		Files: []File{{Path: "/etc/sessiond/sessiond.yaml", Mode: 0o640, Secret: true}},
 	}
 }
 
@@ -187,7 +187,7 @@ func TestChecks(t *testing.T) {
 		"a pool that others route": {func(f *Facts) { f.Routes[2] = Route{To: f.Routes[2].To, Device: "mgmt"} },
 			[]string{"should routes: a route to mgmt => ip route replace blackhole 198.51.100.0/28 proto 93"}},
 		"no barrier": {func(f *Facts) { f.Open = []string{"i0"} },
-			[]string{"should barrier: no barrier on i0 => sessiond --config /etc/sessiond.yaml --barrier"}},
+			[]string{"should barrier: no barrier on i0 => sessiond --config /etc/sessiond/sessiond.yaml --barrier"}},
 		"no barrier, before the first start": {func(f *Facts) { f.Open, f.Programmed = []string{"i0"}, false },
 			[]string{"must barrier: no barrier on i0 => --barrier"}},
 
@@ -222,7 +222,7 @@ func TestChecks(t *testing.T) {
 		"readable secrets": {func(f *Facts) { f.Files[0].Mode, f.Files[0].Path = 0o644, "/etc/my isp.yaml" },
 			[]string{"must files: 0644 => chmod o-rwx '/etc/my isp.yaml'"}},
 		"readable, without secrets": {func(f *Facts) { f.Files[0] = File{Path: "/etc/x", Mode: 0o644} }, nil},
-		"writable":                  {func(f *Facts) { f.Files[0].Mode = 0o660 }, []string{"must files: 0660 => chmod go-w /etc/sessiond.yaml"}},
+		"writable":                  {func(f *Facts) { f.Files[0].Mode = 0o660 }, []string{"must files: 0660 => chmod go-w /etc/sessiond/sessiond.yaml"}},
 		"unread":                    {func(f *Facts) { f.Clock, f.Unread = nil, []Unread{{"the clock", "denied"}} }, []string{"should unread: the clock could not be read: denied => "}},
 	}
 	seen := map[string]bool{}

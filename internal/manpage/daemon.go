@@ -11,7 +11,7 @@ import (
 func Daemon(version, date, help string) *Page {
 	p := New(Head{Name: "sessiond", Section: 8, Summary: "carrier-grade NAT tied to the life of the subscriber", Version: version, Date: date})
 	p.Section("SYNOPSIS")
-	p.Text("sessiond --config FILE [--check [--live [--output text|json]] | --barrier | --deterministic INSIDE|OUTSIDE:PORT] [--discard-unconfigured]")
+	p.Text("sessiond --config FILE [--check [--live [--output text|json]] | --barrier | --removal | --deterministic INSIDE|OUTSIDE:PORT] [--discard-unconfigured]")
 	p.Section("DESCRIPTION")
 	p.Text(daemonText)
 	p.Section("OPTIONS")
@@ -24,7 +24,7 @@ func Daemon(version, date, help string) *Page {
 	p.Item([]string{"1"}, "It could not start, or could not go on, and the log says why; or --live found something that must be mended.")
 	p.Item([]string{"2"}, "Wrong usage, or a mistake in the configuration, named with file, line and key.")
 	p.Section("FILES")
-	p.Item([]string{"/etc/sessiond.yaml"}, "The usual place of the configuration, sessiond.yaml(5).")
+	p.Item([]string{"/etc/sessiond/sessiond.yaml"}, "The usual place of the configuration, sessiond.yaml(5).")
 	p.Item([]string{"/run/sessiond/grpc.sock"}, "The socket of sessionctl(1), unless the configuration says otherwise.")
 	p.Section("SEE ALSO")
 	p.Text("sessionctl(1), sessiond.yaml(5), nft(8), conntrack(8), redis-server(1)")

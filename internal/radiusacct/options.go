@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"runtime"
 	"time"
 
@@ -44,6 +45,9 @@ type Options struct {
 	// Listen holds UDP addresses, "IP:PORT" or ":PORT" (all addresses of both
 	// families). "[::]:PORT" takes IPv6 only. Port 0 picks a free one. Required.
 	Listen []string
+	// ListenUDP opens the socket of an address of Listen, on the network udp, udp4 or udp6;
+	// the default binds a new one.
+	ListenUDP func(network, address string) (*net.UDPConn, error)
 	// Clients are the permitted senders. None is valid: every sender is then unknown.
 	Clients []Client
 	// Recorder takes the events. Required.
@@ -102,6 +106,9 @@ func (o *Options) setDefaults() {
 	setDefault(&o.StatusRate, 20)
 	setDefault(&o.CacheBytes, 32<<20)
 	setDefault(&o.Grace, 5*time.Second)
+	if o.ListenUDP == nil {
+		o.ListenUDP = bindUDP
+	}
 	if o.Healthy == nil {
 		o.Healthy = func() error { return nil }
 	}

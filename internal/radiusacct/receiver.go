@@ -2,12 +2,10 @@ package radiusacct
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -263,27 +261,35 @@ type socket struct {
 	index   int
 }
 
-func openSocket(listen string, index int) (*socket, error) {
+func openSocket(o *Options, listen string, index int) (*socket, error) {
 	network, err := networkOf("udp", listen)
 	if err != nil {
 		return nil, err
 	}
-	lc := net.ListenConfig{Control: enlargeBuffer}
-	pc, err := lc.ListenPacket(context.Background(), network, listen)
+	c, err := o.ListenUDP(network, listen)
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{UDPConn: pc.(*net.UDPConn), index: index}
-	if err = askDestinations(s.UDPConn); err == nil {
-		s.batches, err = udpbatch.New(s.UDPConn)
+	s := &socket{UDPConn: c, index: index}
+	if err = errors.Join(enlargeBuffer(c), askDestinations(c)); err == nil {
+		s.batches, err = udpbatch.New(c)
 	}
 	if err == nil {
 		err = errors.Join(s.batches.AllowFragments(), s.batches.Stamp())
 	}
 	if err != nil {
-		return nil, errors.Join(err, pc.Close())
+		return nil, errors.Join(err, c.Close())
 	}
 	return s, nil
+}
+
+// bindUDP binds a new socket.
+func bindUDP(network, address string) (*net.UDPConn, error) {
+	at, err := net.ResolveUDPAddr(network, address)
+	if err != nil {
+		return nil, err
+	}
+	return net.ListenUDP(network, at)
 }
 
 func listenTCP(listen string) (net.Listener, error) {
@@ -329,16 +335,16 @@ func askDestinations(c *net.UDPConn) (err error) {
 
 // enlargeBuffer sets the receive buffer by privilege, or else as much of it as
 // net.core.rmem_max grants.
-func enlargeBuffer(_, _ string, c syscall.RawConn) error {
-	var err error
-	ctlErr := c.Control(func(fd uintptr) {
+func enlargeBuffer(c *net.UDPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 		if err != nil {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 		}
 	})
-	if ctlErr != nil {
-		return ctlErr
-	}
-	return err
+	return errors.Join(err, controlErr)
 }

@@ -57,7 +57,7 @@ func New(options Options) (*Server, error) {
 		return nil, err
 	}
 	for i, listen := range options.Listen {
-		sock, err := openSocket(listen, i)
+		sock, err := openSocket(&s.options, listen, i)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("radiusacct: listen on %q: %w", listen, err), s.Close())
 		}

@@ -25,7 +25,7 @@ const stageBatch = 64
 // pair returns a socket of the server and one connected to it, both in batches.
 func pair(b *testing.B) (server, peer *udpbatch.Conn) {
 	b.Helper()
-	sock, err := openSocket("127.0.0.1:0", 0)
+	sock, err := openSocket(&Options{ListenUDP: bindUDP}, "127.0.0.1:0", 0)
 	if err != nil {
 		b.Fatal(err)
 	}

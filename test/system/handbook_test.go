@@ -25,7 +25,7 @@ func TestHandbook(t *testing.T) {
 	w.online(rig.Session{ID: "b1", User: "bob", Inside: bob})
 	flow := w.flow(alice)
 	places := strings.NewReplacer(
-		"/etc/sessiond.yaml", filepath.Join(w.Dir, "sessiond.yaml"),
+		"/etc/sessiond/sessiond.yaml", filepath.Join(w.Dir, "sessiond.yaml"),
 		"/tmp/sessiond-backup.rdb", filepath.Join(w.Dir, "backup.rdb"),
 		"198.51.100.3:20480", fmt.Sprintf("%s:%d", held.OutsideAddress, held.FirstPort), // one that is held
 	)
