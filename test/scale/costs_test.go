@@ -60,8 +60,6 @@ var rows = []row{
 	{cost: "page", text: "first page of subscribers", unit: "ms", limit: constant(50)},
 	{cost: "page of bindings", text: "first page of bindings", unit: "ms", limit: constant(50)},
 	{cost: "page of a user", text: "one subscriber by name", unit: "ms"},
-	{cost: "overview", text: "overview page of the console", unit: "ms"},
-	{cost: "overview, painted", text: "  first paint in Chromium", unit: "ms", limit: constant(200)},
 	{cost: "off", text: "Accounting-Off to nothing left", unit: "s", linear: true, limit: each(40e-6)},
 	{cost: "off, sessiond", text: "  processor time of sessiond", unit: "s"},
 	{cost: "off, redis", text: "  processor time of Redis", unit: "s"},

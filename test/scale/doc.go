@@ -5,7 +5,6 @@
 //
 //   - run_test.go: a size from the first Start to the last subscriber gone, phase by phase.
 //   - world_test.go: the program with its Redis and kernel, and requests to them.
-//   - overview_test.go: the console's first page in Chromium.
 //   - kernel_test.go: the number of elements in the kernel, and nft for comparison.
 //   - process_test.go, pauses_test.go: memory, processor time, and Redis's pauses.
 //   - costs_test.go: the limits, and the printed table.

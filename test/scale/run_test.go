@@ -36,7 +36,6 @@ var phases = []struct {
 	{"reconcile", (*runner).reconcile},
 	{"page", (*runner).pages},
 	{"list", (*runner).list},
-	{"overview", (*runner).overview},
 	{"peer", (*runner).peer},
 	{"off", (*runner).off},
 }

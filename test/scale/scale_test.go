@@ -19,7 +19,7 @@ const (
 	usualSizes    = "100000 1000000"
 )
 
-const needs = testenv.Root | testenv.Redis | testenv.Nft | testenv.Conntrack | testenv.Browser
+const needs = testenv.Root | testenv.Redis | testenv.Nft | testenv.Conntrack
 
 var programs *rig.Programs
 
