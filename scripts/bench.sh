@@ -21,6 +21,7 @@ parts=(
 	'radiusacct radiusacct/... . 1s'
 	'subscriberdb subscriberdb Record 1s'
 	'control control EventToWatchers 500x'
+	'readers control EventsToReaders 200x'
 	'history history Append 1x'
 	'lookup history Lookup 1000x'
 	'removeday history RemoveDay 1x'
@@ -153,6 +154,10 @@ judge() {
 		metric "$2" Watchers/readers=0 x-p99 1 'time to their replies at half load, p99, against none'
 		metric "$2" Watchers/readers=1 x-rate 1 'the same where one of them reads all events on this machine'
 		metric "$2" Watchers/readers=1 x-p99 1 'the same, p99'
+		metric "$2" Watchers/readers=1/batch x-rate 1 'the same with several events in a message'
+		metric "$2" Watchers/readers=1/batch x-p99 1 'the same, p99'
+		metric "$2" Watchers/readers=999 x-rate 1 'where all but the stalled one read all events'
+		metric "$2" Watchers/readers=999/batch x-rate 1 'the same with several events in a message'
 		;;
 	removal) removal "$2" ;;
 	forward) forward "$2" ;;
