@@ -64,6 +64,10 @@ func used() *Metrics {
 	m.ExportGap("default")
 	m.ExpectExport("default", "other")
 	m.NASConflict("bng1")
+	pcp := NewPCP(m, PCPLabels{Opcodes: []string{"map", "peer"}, Results: []string{"success"}, Announcements: []string{"announce"}, Groups: []string{"default"}})
+	pcp.Request("map", "success")
+	pcp.NonceMismatch("default")
+	pcp.Announced("announce")
 	return m
 }
 
@@ -112,6 +116,8 @@ func TestContract(t *testing.T) {
 		`sessiond_export_records_total{result="sent",sink="ipfix udp://c"} 3`, `sessiond_export_records_total{result="dropped",sink="ipfix udp://c"} 4`,
 		`sessiond_export_spool_bytes{sink="ipfix udp://c"} 5`, `sessiond_export_up{sink="ipfix udp://c"} 1`,
 		`sessiond_export_gaps_total{group="default"} 1`, `sessiond_export_gaps_total{group="other"} 0`,
+		`sessiond_pcp_requests_total{opcode="map",result="success"} 1`, `sessiond_pcp_requests_total{opcode="peer",result="success"} 0`,
+		`sessiond_pcp_nonce_mismatches_total{group="default"} 1`, `sessiond_pcp_announcements_total{kind="announce"} 1`,
 		`sessiond_key_files_last_reload_successful{kind="tokens"} 1`, `sessiond_key_files_last_reload_successful{kind="certificate"} 0`,
 		`sessiond_radsec_connections{client="bng1"} 1`,
 		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 1`,
