@@ -41,7 +41,8 @@ type GroupConfig struct {
 // StaticPorts are the ports of each outside address for mappings that outlive their sessions.
 type StaticPorts struct {
 	First, Last nat.Port // inclusive; 0 and 0 for none
-	PerOwner    int      // mappings of one owner; 0 for no bound
+	PerOwner    int      // static mappings of one owner; 0 for no bound
+	PCP         int      // mappings that one subscriber may ask for by PCP; 0 for none
 	Mappings    []nat.Mapping
 }
 
