@@ -44,6 +44,9 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 
 func staticPorts(g *config.Group) lsn.StaticPorts {
 	s := lsn.StaticPorts{First: nat.Port(g.Static.First), Last: nat.Port(g.Static.Last), PerOwner: g.Static.PerOwner}
+	if g.PCP.Enabled {
+		s.PCP = g.PCP.Mappings
+	}
 	for _, m := range g.Static.Mappings {
 		s.Mappings = append(s.Mappings, nat.Mapping{
 			Group: g.Name, Kind: nat.MappingStatic, Configured: true, Owner: nat.Owner{UserName: m.User, Inside: m.Inside},
