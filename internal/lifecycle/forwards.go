@@ -48,7 +48,7 @@ func (s *Slot) remapped() bool { return s.ports != nil && s.ports.change != unre
 func MappingConfig(c *lsn.GroupConfig) portmap.Config {
 	p := portmap.Config{
 		Inside: c.Inside, Outside: c.Outside, Draining: c.Draining, Hold: c.Hold,
-		Range: portmap.Range{First: c.Static.First, Last: c.Static.Last}, PerOwner: c.Static.PerOwner, PCP: c.Static.PCP,
+		Range: portmap.Range{First: c.Static.First, Last: c.Static.Last}, PerOwner: c.Static.PerOwner, PCP: c.Static.PCP.Mappings,
 	}
 	for _, m := range c.Static.Mappings {
 		for _, outside := range c.AllOutside() {

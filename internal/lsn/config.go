@@ -42,8 +42,15 @@ type GroupConfig struct {
 type StaticPorts struct {
 	First, Last nat.Port // inclusive; 0 and 0 for none
 	PerOwner    int      // static mappings of one owner; 0 for no bound
-	PCP         int      // mappings that one subscriber may ask for by PCP; 0 for none
+	PCP         PCP
 	Mappings    []nat.Mapping
+}
+
+// PCP says what subscribers may ask for by PCP.
+type PCP struct {
+	On         bool
+	Mappings   int            // of one subscriber
+	ThirdParty []netip.Prefix // who may ask for others
 }
 
 // overlaps reports whether a block has one of the ports.

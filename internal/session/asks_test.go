@@ -20,7 +20,7 @@ import (
 // askedGroup is mappedGroup, with four mappings by PCP for each subscriber.
 func askedGroup() lsn.GroupConfig {
 	g := mappedGroup()
-	g.Static.PCP = 4
+	g.Static.PCP = lsn.PCP{On: true, Mappings: 4}
 	return g
 }
 
