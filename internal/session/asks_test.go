@@ -239,9 +239,9 @@ func TestAskedOfDeadRun_PCP26(t *testing.T) {
 	w.check()
 }
 
-// TestAskedExpires_PCP20: the end of the lifetime takes the mapping and its sessions; the operator
-// may end one before.
-func TestAskedExpires_PCP20(t *testing.T) {
+// TestAskedExpires_PCP20_PCP37: the end of the lifetime takes the mapping and its sessions; the
+// operator may end one before, and what is stored of it, as in the audit trail, has no nonce.
+func TestAskedExpires_PCP20_PCP37(t *testing.T) {
 	var clock sync.Mutex
 	var ahead time.Duration
 	w := newWorld(t, askedGroup(), func(w *world) {
@@ -261,6 +261,9 @@ func TestAskedExpires_PCP20(t *testing.T) {
 	view, _, err := w.DeleteMapping(context.Background(), "", nat.Endpoint{Protocol: nat.ProtocolUDP, AddrPort: other.Outside})
 	if err != nil || view.Kind != nat.MappingPCP || len(w.PCP().List(alice)) != 1 {
 		t.Errorf("the operator ends %+v, %v; left: %+v", view, err, w.PCP().List(alice))
+	}
+	if stored, ok := w.storedAsked(other.Outside); ok && (!stored.Ended() || stored.Nonce != [12]byte{}) {
+		t.Errorf("stored of it: %+v", stored)
 	}
 	clock.Lock()
 	ahead = 61 * time.Minute
