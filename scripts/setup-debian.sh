@@ -59,6 +59,7 @@ needed=(
 	nfdump:nfdump
 	nfacctd:pmacct
 	rsyslogd:rsyslog
+	natpmpc:natpmpc
 )
 
 # syslog-ng cannot be installed beside rsyslog, so it is unpacked with the libraries that only

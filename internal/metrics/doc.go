@@ -1,6 +1,6 @@
 // Package metrics defines every metric of sessiond, by name: those of gRPC's connections
 // and streams in calls.go, of the audit in audit.go, of collectors of the NAT log in export.go,
-// all others in metrics.go. totals.go has sums for the console.
+// of PCP in pcp.go, all others in metrics.go. totals.go has sums for the console.
 //
 // Counters and histograms are updated by events; states are read from a Source
 // at each scrape. Labels are bounded: none names a subscriber.

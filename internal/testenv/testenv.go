@@ -48,6 +48,7 @@ const (
 	Pmacct                       // the nfacctd command
 	Rsyslog                      // the rsyslogd command
 	SyslogNG                     // syslog-ng, unpacked at SyslogNGRoot
+	Natpmpc                      // the natpmpc command
 )
 
 // SyslogNGRoot is where setup unpacks syslog-ng, which cannot be installed beside rsyslog.
@@ -91,6 +92,7 @@ var things = []thing{
 	{Nfdump, "nfcapd", ""}, {Nfdump, "nfdump", ""},
 	{Pmacct, "nfacctd", "package pmacct"},
 	{Rsyslog, "rsyslogd", "package rsyslog"},
+	{Natpmpc, "natpmpc", ""},
 	{SyslogNG, SyslogNGRoot + "/usr/sbin/syslog-ng", "package syslog-ng-core"},
 }
 

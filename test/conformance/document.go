@@ -41,6 +41,7 @@ var partNames = map[string]string{
 	"RSEC": "RADIUS over TLS",
 	"DEL":  "removal of NAT state",
 	"NAT":  "address translation",
+	"PCP":  "ports that subscribers ask for",
 }
 
 // cell returns a text as it stands in a table.
