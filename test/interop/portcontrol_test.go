@@ -206,7 +206,7 @@ func (r *router) portmapper(clients, protocol string) (p *mapper, end func()) {
 	run, err := rig.Run(cmd)
 	r.must(err)
 	r.t.Cleanup(func() { _ = run.Kill() })
-	r.await(run, "198.51.100.")
+	r.await(run, "endpoint: 198.51.100.")
 	return &mapper{run, r}, sync.OnceFunc(func() { _ = in.(io.Closer).Close() })
 }
 
@@ -214,10 +214,8 @@ func (r *router) portmapper(clients, protocol string) (p *mapper, end func()) {
 func (p *mapper) endpoint() (outside netip.AddrPort) {
 	p.r.t.Helper()
 	for line := range strings.Lines(p.Log()) {
-		if e, err := netip.ParseAddrPort(strings.TrimSpace(line)); err == nil {
-			outside = e
-		} else if strings.TrimSpace(line) == "none" {
-			outside = netip.AddrPort{}
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "endpoint: "); ok {
+			outside, _ = netip.ParseAddrPort(text) // none is the zero one
 		}
 	}
 	if !outside.IsValid() {

@@ -5,8 +5,8 @@
 //	portclients natpmp GATEWAY udp|tcp INSIDE_PORT OUTSIDE_PORT SECONDS
 //	portclients portmapper GATEWAY SELF INSIDE_PORT pcp|pmp
 //
-// The last one prints a line with each outside endpoint that the library holds, "none" for none,
-// and one with each of its log lines behind "log:". It renews the mapping until its standard input
+// The last one prints a line with each outside endpoint that the library holds behind "endpoint:",
+// "none" for none, and its log behind "log:". It renews the mapping until its standard input
 // ends, then deletes it.
 package main
 
@@ -126,7 +126,7 @@ func keepMapping(args []string, in io.Reader, out io.Writer) error {
 			now = endpoint.String()
 		}
 		if now != last {
-			say("%s", now)
+			say("endpoint: %s", now)
 			last = now
 		}
 		select {
