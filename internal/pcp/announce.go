@@ -9,34 +9,24 @@ import (
 	"github.com/sessiond/sessiond/internal/pcp/wire"
 )
 
-// Kinds of messages that no request asked for.
+// Kinds of messages that no request asked for. Each says that mappings were lost.
 const (
-	lossAnnounced = "announce"       // mappings were lost (RFC 6887 section 14.1)
-	updated       = "mapping_update" // the outside address is another one (section 14.2)
+	announcePCP    = "announce"       // RFC 6887 section 14.1
+	announceNATPMP = "natpmp_address" // RFC 6886 section 3.2.1
 )
 
 // Announcements are the values of an Observer's kind.
-func Announcements() []string { return []string{lossAnnounced, updated} }
+func Announcements() []string { return []string{announcePCP, announceNATPMP} }
 
-const (
-	// repeatAfter is the time to the first repetition, which doubles each time.
-	repeatAfter = 250 * time.Millisecond
-	// updateSends is how often a Mapping Update is sent.
-	updateSends = 3
-)
+// repeatAfter is the time to the first repetition, which doubles each time.
+const repeatAfter = 250 * time.Millisecond
 
-// A notice is a message to one client, which is repeated.
+// A notice tells one client, several times, that its mappings are lost.
 type notice struct {
 	inside netip.Addr
-	kind   string
 	began  time.Duration // uptime
 	at     time.Duration // uptime of the next message
 	sent   int
-}
-
-type noticeKey struct {
-	inside netip.Addr
-	kind   string
 }
 
 // An announcer keeps the notices until they are due. Its methods may be called from several
@@ -44,20 +34,20 @@ type noticeKey struct {
 type announcer struct {
 	mu      sync.Mutex
 	due     noticeHeap
-	pending map[noticeKey]*notice
+	pending map[netip.Addr]*notice
 	wake    chan struct{} // something is due sooner than before
 }
 
 func newAnnouncer() *announcer {
-	return &announcer{pending: map[noticeKey]*notice{}, wake: make(chan struct{}, 1)}
+	return &announcer{pending: map[netip.Addr]*notice{}, wake: make(chan struct{}, 1)}
 }
 
 // add begins a notice, once more if one is under way.
-func (a *announcer) add(inside netip.Addr, kind string, uptime time.Duration) {
+func (a *announcer) add(inside netip.Addr, uptime time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	n := &notice{inside: inside, kind: kind, began: uptime, at: uptime}
-	a.pending[noticeKey{inside, kind}] = n
+	n := &notice{inside: inside, began: uptime, at: uptime}
+	a.pending[inside] = n
 	heap.Push(&a.due, n)
 	select {
 	case a.wake <- struct{}{}:
@@ -72,7 +62,7 @@ func (a *announcer) next(uptime time.Duration) (n notice, wait time.Duration, ok
 	for len(a.due) > 0 {
 		first := a.due[0]
 		switch {
-		case a.pending[first.key()] != first: // ended, or begun once more
+		case a.pending[first.inside] != first: // ended, or begun once more
 			heap.Pop(&a.due)
 			continue
 		case first.at > uptime:
@@ -91,12 +81,10 @@ func (a *announcer) next(uptime time.Duration) (n notice, wait time.Duration, ok
 func (a *announcer) end(n notice) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if has := a.pending[n.key()]; has != nil && has.began == n.began {
-		delete(a.pending, n.key())
+	if has := a.pending[n.inside]; has != nil && has.began == n.began {
+		delete(a.pending, n.inside)
 	}
 }
-
-func (n *notice) key() noticeKey { return noticeKey{n.inside, n.kind} }
 
 // noticeHeap orders notices by their time.
 type noticeHeap []*notice
@@ -119,53 +107,27 @@ type message struct {
 	local  netip.Addr // its source; the zero Addr lets the kernel choose
 }
 
-// messagesOf returns the messages of a notice, none if it is over: the client is offline, has
-// asked since, or has got as many as it shall.
-func (r *Responder) messagesOf(n notice, now Moment) []message {
+// messageOf returns the message of a notice; false if it is over: the client is offline, has asked
+// since, or has got as many as it shall.
+func (r *Responder) messageOf(n notice, now Moment) (m message, kind string, ok bool) {
 	client, online := r.mappings.Client(n.inside)
-	if !online || !client.Settings.Enabled || n.sent >= sendsOf(n.kind, client.Settings) {
-		return nil
+	if !online || !client.Settings.Enabled || n.sent >= client.Settings.Announce {
+		return m, "", false
 	}
 	state := r.clients.find(n.inside)
-	if state == nil { // it has not asked since the server began: where it is told is left to it
+	if state == nil { // it has not asked since the server began
 		state = &clientState{}
 	}
 	from, local, natpmp, at := state.heard()
-	listens := netip.AddrPortFrom(n.inside, wire.ClientPort)
-	switch {
-	case from.IsValid() && at > n.began:
-		return nil
-	case !from.IsValid():
-		from = listens
+	if from.IsValid() && at > n.began {
+		return m, "", false
 	}
+	m.to, m.local = netip.AddrPortFrom(n.inside, wire.ClientPort), local
 	epoch := state.epoch(client.Since, now)
-	switch {
-	case natpmp: // RFC 6886 section 3.2.1
-		answer := wire.NATPMPAnswer{Epoch: epoch, Outside: client.Outside}
-		return []message{{wire.AppendNATPMPAnswer(nil, &answer), listens, local}}
-	case n.kind == lossAnnounced:
-		answer := wire.Answer{Opcode: wire.Announce, Epoch: epoch}
-		return []message{{wire.AppendAnswer(nil, &answer), listens, local}}
+	if natpmp {
+		m.octets = wire.AppendNATPMPAnswer(nil, &wire.NATPMPAnswer{Epoch: epoch, Outside: client.Outside})
+		return m, announceNATPMP, true
 	}
-	var all []message
-	for _, m := range r.mappings.List(n.inside) {
-		if m.Static {
-			continue
-		}
-		w := wish{Request: &wire.Request{}, client: client, now: now}
-		answer := wire.Answer{Opcode: wire.Map, Epoch: epoch, Target: wire.Target{Nonce: m.Nonce, Protocol: m.Protocol, InsidePort: m.Inside.Port()}}
-		if m.Peer.IsValid() {
-			answer.Opcode, answer.Remote = wire.Peer, m.Peer
-		}
-		w.tell(&m, &answer)
-		all = append(all, message{wire.AppendAnswer(nil, &answer), from, local})
-	}
-	return all
-}
-
-func sendsOf(kind string, s *GroupSettings) int {
-	if kind == updated {
-		return min(updateSends, s.Announce)
-	}
-	return s.Announce
+	m.octets = wire.AppendAnswer(nil, &wire.Answer{Opcode: wire.Announce, Epoch: epoch})
+	return m, announcePCP, true
 }

@@ -11,6 +11,6 @@
 //	responder.go  who may ask, and what a request comes to
 //	mapping.go    MAP and PEER; natpmp.go: NAT-PMP
 //	clients.go    the clients known: their epochs, rates, and where they were heard last
-//	announce.go   messages after a loss of mappings, or a change of the outside address
+//	announce.go   messages after a loss of mappings
 //	server.go     the socket, the tasks; place.go: interfaces, addresses, the anycast route
 package pcp

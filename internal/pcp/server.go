@@ -146,15 +146,7 @@ func (s *Server) now() Moment {
 
 // MappingsLost tells a client that its mappings are lost (RFC 6887 section 14.1). Client of
 // Mappings must tell the new epoch already.
-func (s *Server) MappingsLost(inside netip.Addr) {
-	s.announcer.add(inside, lossAnnounced, s.now().Uptime)
-}
-
-// MappingsMoved tells a client that its mappings have another outside address (RFC 6887 section
-// 14.2). List of Mappings must tell it already.
-func (s *Server) MappingsMoved(inside netip.Addr) {
-	s.announcer.add(inside, updated, s.now().Uptime)
-}
+func (s *Server) MappingsLost(inside netip.Addr) { s.announcer.add(inside, s.now().Uptime) }
 
 // Run serves until ctx ends, finishes the requests in progress, closes the server and returns nil.
 // It returns an error when the socket fails. Run can be called once.
@@ -271,17 +263,16 @@ func (s *Server) announce(ctx context.Context) error {
 			}
 			continue
 		}
-		messages := s.responder.messagesOf(n, s.now())
-		if len(messages) == 0 {
+		m, kind, ok := s.responder.messageOf(n, s.now())
+		if !ok {
 			s.announcer.end(n)
+			continue
 		}
-		for _, m := range messages {
-			if err := pace.Wait(ctx); err != nil {
-				return err
-			}
-			s.options.Observer.Announced(n.kind)
-			s.send(m)
+		if err := pace.Wait(ctx); err != nil {
+			return err
 		}
+		s.options.Observer.Announced(kind)
+		s.send(m)
 	}
 }
 

@@ -19,8 +19,7 @@ import (
 // none malformed.
 func TestTshark_PCP07_PCP36(t *testing.T) {
 	testenv.Require(t, testenv.Tshark)
-	s := newScene(t)
-	s.twin.settings.ThirdParty = []netip.Prefix{netip.PrefixFrom(alice, 32)}
+	s := newScene(t, netip.PrefixFrom(alice, 32))
 	file := filepath.Join(t.TempDir(), "pcp.pcap")
 	dump, err := rig.Run(exec.Command("nsenter", "--net="+s.CGN.Path(), "--", "tcpdump", "-i", netlab.InsideInterface, "-n", "-U", "--immediate-mode", "-Z", "root", "-w", file, "udp"))
 	s.must(err)

@@ -144,23 +144,22 @@ func TestNATPMPClients_PCP36_PCP11_PCP13(t *testing.T) {
 // deletes it.
 func TestPortmapper_PCP13_PCP14_PCP21(t *testing.T) {
 	clients := portClients(t)
-	r := startPorts(t, 0, "nonce: lenient, min_lifetime: 1s, max_lifetime: 3s")
+	r := startPorts(t, 0, "nonce: lenient, min_lifetime: 1s, max_lifetime: 4s")
 	r.service(5000)
 	for _, protocol := range []string{"pcp", "pmp"} {
 		t.Run(protocol, func(t *testing.T) {
 			p, end := r.portmapper(clients, protocol)
 			outside := p.endpoint()
 			probes := r.probe(outside)
-			lives := r.metric(protocol) + 6 // renewed at half of each life
-			restart := r.metric(protocol) + 2
-			restarted := false
-			r.soon("six renewals", func() bool {
+			restart := r.metric(protocol) + 2 // renewed at half of each life
+			lives, restarted := 0, false
+			r.soon("five renewals", func() bool {
 				n := r.metric(protocol)
 				if n >= restart && !restarted {
 					restarted = true
 					r.must(r.Daemon.Kill())
 					r.must(r.Daemon.Start(r.ctx))
-					lives = r.metric(protocol) + 4
+					lives = r.metric(protocol) + 3
 				}
 				return restarted && r.metric(protocol) >= lives
 			})
