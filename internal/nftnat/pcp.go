@@ -48,14 +48,15 @@ func CheckPCP(p *PCP) error {
 // before it repeats one, so this is enough for a router that asks for all hosts behind it. Those of all
 // addresses are what the server answers.
 const (
-	askedRate, askedBurst       = 50, 200
+	askedRate, askedBurst       = 50, 100
 	askedRateAll, askedBurstAll = 50_000, 50_000
 )
 
-// askersKept is the time for which an address is counted after its last request, and askersMost
-// the number of addresses counted at a time: 10 MB. Beyond it, the rate of all bounds them.
+// askersKept is the time for which an address is counted after its last request, so short that
+// nothing is left of a subscriber whose gate is closed, and askersMost the number of addresses
+// counted at a time: 10 MB. Beyond it, the rate of all bounds them.
 const (
-	askersKept = 10 * time.Second
+	askersKept = time.Second
 	askersMost = 1 << 16
 )
 

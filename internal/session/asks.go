@@ -192,12 +192,12 @@ func (k *askKeeper) run(ctx context.Context) error {
 		if batch, err = k.queue.Dequeue(ctx, batch); err != nil {
 			return err
 		}
-		k.take(ctx, batch)
+		k.decideAll(ctx, batch)
 	}
 }
 
-// take decides about requests, stores the decisions, and carries them out.
-func (k *askKeeper) take(ctx context.Context, batch []*ask) {
+// decideAll decides about requests, stores the decisions, and carries them out.
+func (k *askKeeper) decideAll(ctx context.Context, batch []*ask) {
 	k.changing.Lock()
 	defer k.changing.Unlock()
 	now := k.now()

@@ -104,13 +104,18 @@ func TestPCP_PCP11_PCP13_PCP20_PCP26_PCP31(t *testing.T) {
 
 	brief := w.askedMapping(alice, mapOf(5001, 2))
 	w.must(w.Until(w.ctx, "the end of a short lifetime", func() (bool, error) {
-		return !strings.Contains(w.ctl("mapping", "list"), brief.Outside.String()+" ") || strings.Contains(w.ctl("-o", "json", "mapping", "list", "--outside", brief.Outside.Addr().String()), "hold_until"), nil
+		for line := range strings.Lines(w.ctl("mapping", "list")) {
+			if strings.Contains(line, brief.Outside.String()) {
+				return strings.Contains(line, "held"), nil
+			}
+		}
+		return true, nil
 	}))
 	if reached(brief.Outside, w.socket(w.Lab.Subscriber, netip.AddrPortFrom(alice, 5001)), silence) {
 		t.Error("a mapping is reached after its lifetime")
 	}
 	gone := w.askedMapping(alice, mapOf(5002, 600))
-	w.ctl("mapping", "delete", gone.Outside.String(), "--protocol", "udp")
+	w.ctl("mapping", "delete", gone.Outside.String(), "--protocol", "udp", "--yes")
 	if reached(gone.Outside, w.socket(w.Lab.Subscriber, netip.AddrPortFrom(alice, 5002)), silence) {
 		t.Error("a mapping is reached after the operator has deleted it")
 	}

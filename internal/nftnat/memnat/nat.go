@@ -204,14 +204,6 @@ func (n *NAT) SetStatic(ctx context.Context, list []nftnat.StaticPorts) error {
 	return ctx.Err()
 }
 
-// SetPCP is as that of nftnat.Kernel: the twin has no machine to ask.
-func (*NAT) SetPCP(ctx context.Context, p nftnat.PCP) error {
-	if err := nftnat.CheckPCP(&p); err != nil {
-		return err
-	}
-	return ctx.Err()
-}
-
 // MappingFill is as that of nftnat.Kernel.
 func (n *NAT) MappingFill() nftnat.MappingFill {
 	n.mu.Lock()
