@@ -20,6 +20,7 @@ parts=(
 	'forward nftnat MappedPackets|Limits 60x'
 	'radiusacct radiusacct/... . 1s'
 	'subscriberdb subscriberdb Record 1s'
+	'pcp pcp Answer 1s'
 	'control control EventToWatchers 500x'
 	'readers control EventsToReaders 200x'
 	'history history Append 1x'

@@ -61,6 +61,7 @@ needed=(
 	nfacctd:pmacct
 	rsyslogd:rsyslog
 	systemd-analyze:systemd
+	natpmpc:natpmpc
 )
 
 # syslog-ng cannot be installed beside rsyslog, so it is unpacked with the libraries that only

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -120,6 +121,7 @@ func (a mappingCommands) create(ctx context.Context, req *pb.CreateMappingReques
 
 func (a mappingCommands) listCommand() *cobra.Command {
 	req := &pb.ListMappingsRequest{PageSize: pageSize}
+	var kind string
 	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List the mappings, those in quarantine included",
@@ -132,6 +134,11 @@ func (a mappingCommands) listCommand() *cobra.Command {
 			if err := prefix("--outside", req.GetOutside()); err != nil {
 				return err
 			}
+			value, known := pb.MappingKind_value["MAPPING_KIND_"+strings.ToUpper(kind)]
+			if kind != "" && (!known || value == 0) {
+				return usagef("--kind %q is not known; write static or pcp", kind)
+			}
+			req.Kind = pb.MappingKind(value)
 			return a.list(c.Context(), req)
 		},
 	}
@@ -140,6 +147,8 @@ func (a mappingCommands) listCommand() *cobra.Command {
 	flags.StringVar(&req.UserName, "owner", "", "only those of this `User-Name`")
 	flags.StringVar(&req.Inside, "inside", "", "only those of inside addresses in this `prefix`")
 	flags.StringVar(&req.Outside, "outside", "", "only this outside `address` or prefix")
+	flags.StringVar(&kind, "kind", "", "only those of this `kind`: static, which the operator made, or pcp, which subscribers asked for")
+	complete(c, "kind", "static", "pcp")
 	a.completePicks(c)
 	a.listFlags(c, mappingHeader)
 	return c
@@ -220,12 +229,12 @@ func (a mappingCommands) remove(ctx context.Context, req *pb.DeleteMappingReques
 	return a.answer(res, "deleted; "+plural(res.GetSessionsEnded(), "session")+" ended")
 }
 
-var mappingHeader = []string{"GROUP", "PROTOCOL", "OUTSIDE", "OWNER", "PORT", "AT", "STATE", "AGE", "EXPIRES IN", "HELD FOR"}
+var mappingHeader = []string{"GROUP", "PROTOCOL", "OUTSIDE", "OWNER", "PORT", "KIND", "AT", "STATE", "AGE", "EXPIRES IN", "HELD FOR"}
 
 func (p *printer) mappingRow(m *pb.Mapping) []string {
 	return []string{
 		m.GetGroup(), protocolName(m.GetProtocol()), net.JoinHostPort(m.GetOutsideAddress(), strconv.Itoa(int(m.GetOutsidePort()))),
-		or(m.GetUserName(), m.GetInsideAddress()), number(m.GetInsidePort()), or(m.GetPresentAddress(), none), mappingState(m),
+		or(m.GetUserName(), m.GetInsideAddress()), number(m.GetInsidePort()), mappingKind(m), or(m.GetPresentAddress(), none), mappingState(m),
 		p.age(m.GetCreatedAt()), p.until(m.GetExpiresAt()), p.until(m.GetHoldUntil()),
 	}
 }
@@ -236,6 +245,11 @@ func (a *app) showMappings(mappings []*pb.Mapping) error {
 		return err
 	}
 	return out.end()
+}
+
+// mappingKind is the kind of a mapping in one word: who asked for it.
+func mappingKind(m *pb.Mapping) string {
+	return strings.ToLower(strings.TrimPrefix(m.GetKind().String(), "MAPPING_KIND_"))
 }
 
 // mappingState is the state of a mapping in one word.

@@ -44,6 +44,9 @@ func lsnGroups(groups []config.Group) []lsn.GroupConfig {
 
 func staticPorts(g *config.Group) lsn.StaticPorts {
 	s := lsn.StaticPorts{First: nat.Port(g.Static.First), Last: nat.Port(g.Static.Last), PerOwner: g.Static.PerOwner}
+	if g.PCP.Enabled {
+		s.PCP = lsn.PCP{On: true, Mappings: g.PCP.Mappings, ThirdParty: g.PCP.ThirdParty}
+	}
 	for _, m := range g.Static.Mappings {
 		s.Mappings = append(s.Mappings, nat.Mapping{
 			Group: g.Name, Kind: nat.MappingStatic, Configured: true, Owner: nat.Owner{UserName: m.User, Inside: m.Inside},
@@ -115,7 +118,7 @@ func natOptions(c config.Config, log *slog.Logger) nftnat.Options {
 		NoNAT:           t.NoNAT,
 		OutsideToOthers: c.NAT.OutsideToOthers == "accept", Flowtables: flowtableModes[c.NAT.Flowtables],
 		MaxSessions: c.NAT.MaxSessionsPerSubscriber, MaxUngated: c.NAT.MaxUngatedSessionsPerSecond,
-		Limits: t.Limits, Mappings: t.Mappings, Static: t.Static,
+		Limits: t.Limits, Mappings: t.Mappings, Static: t.Static, PCP: t.PCP,
 		Timeouts: firstSettings(c.Settings).IdleTimeouts, GroupTimeouts: t.Timeouts, Logger: log,
 	}
 }

@@ -69,6 +69,7 @@ type daemon struct {
 	console *console.Console // nil for none
 	exports *exports         // nil for none
 	history *pastNAT         // nil for none
+	pcp     *pcpService
 	metrics *metrics.Metrics
 	closers []io.Closer
 	discard bool // end the subscribers of groups, prefixes and blocks that are not configured
@@ -91,7 +92,8 @@ func newDaemon(ctx context.Context, c config.Config, discard bool, log *slog.Log
 		}
 	}()
 	for _, open := range []func(context.Context) error{
-		d.openDatabase, d.lockTable, d.claimGroups, d.openNAT, d.openManager, d.openHistory, d.openRADIUS, d.openControl, d.openWeb, d.openExports, d.programNAT,
+		d.openDatabase, d.lockTable, d.claimGroups, d.openNAT, d.openManager, d.openHistory, d.openRADIUS, d.openControl, d.openWeb, d.openExports,
+		d.openPCP, d.programNAT,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -287,6 +289,7 @@ func (d *daemon) run(ctx context.Context, reload func(context.Context) (config.C
 	front, frontCtx := errgroup.WithContext(ctx)
 	front.Go(func() error { return d.control.Run(frontCtx) })
 	front.Go(func() error { return d.answerWhenReady(frontCtx) })
+	front.Go(func() error { return uncanceled(d.pcp.run(frontCtx, d.manager.Ready())) })
 	front.Go(func() error { return d.tellReadiness(frontCtx) })
 	front.Go(func() error { d.doubtDatabase(frontCtx); return nil })
 	front.Go(func() error { return uncanceled(d.reloadOn(frontCtx, reload)) })

@@ -17,6 +17,7 @@
 //	auditsinks.go     audit trails, trimmed and copied
 //	export.go         the NAT log, sent to collectors
 //	history.go        the history of the NAT
+//	pcp.go            the server at which subscribers ask for mappings
 //	web.go            HTTP: metrics and health; metricsource.go: states for the metrics
 //	console.go        pages for a browser, beside them
 //	logwriter.go      the log, whose reader may stop reading

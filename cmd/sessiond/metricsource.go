@@ -5,7 +5,6 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/metrics"
-	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/radiusacct"
 	"github.com/sessiond/sessiond/internal/session"
@@ -53,7 +52,7 @@ func (s source) Snapshot() metrics.Snapshot {
 			Name: g.Name, Subscribers: g.Subscribers, Pending: g.Pending, FeedLag: g.FeedLag, Blocks: blocks,
 			FeedGaps: g.FeedGaps, FeedFill: g.FeedFill,
 			Bindings:     map[string]int{"active": g.Active, "draining": g.Draining, "cut": g.Cut, "held": g.Held},
-			Mappings:     map[string]int{nat.MappingStatic.String(): mapped[g.Name]},
+			Mappings:     mapped[g.Name],
 			RemovalsHeld: g.RemovalsHeld, Owner: s.manager.OwnsNAT(g.Name),
 			Ports: use.Total(), Users: use.Current, PeakUsers: use.Peaks,
 		})

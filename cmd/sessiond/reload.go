@@ -78,6 +78,9 @@ func (d *daemon) reload(ctx context.Context, c config.Config) error {
 	if err != nil {
 		return err
 	}
+	if err := d.needPCP(c.Groups); err != nil {
+		return err
+	}
 	before := d.manager.Groups()
 	if err := d.manager.SetGroups(ctx, lsnGroups(c.Groups)); err != nil {
 		return err
@@ -96,6 +99,7 @@ func (d *daemon) reload(ctx context.Context, c config.Config) error {
 	d.db.SetClients(databaseClients(c.RADIUS.Clients))
 	d.db.SetPlaces(places(c.RADIUS.Clients), d.manager.OnlineOf)
 	d.manager.SetGuards(guards(c.Groups))
+	d.manager.SetPCP(pcpRules(c.Groups), d.pcp.lost)
 	useRoles()
 	return nil
 }

@@ -19,6 +19,7 @@ type Config struct {
 	NAT      NAT
 	Settings Settings
 	Groups   []Group
+	PCP      PCP
 	Log      Log
 	Audit    Audit
 	Export   Export
@@ -243,6 +244,7 @@ type Group struct {
 	Guard     Guard
 	NoNAT     []NoNAT
 	Static    StaticPorts
+	PCP       GroupPCP
 	Limits    Limits
 
 	IdleTimeouts IdleTimeouts // in the place of the live settings' where not zero

@@ -19,7 +19,8 @@
 //	nat.go      nat, and settings
 //	groups.go   groups; removal.go: groups[].removal, and the removal mode
 //	timeouts.go idle timeouts of settings and groups; alg.go: groups[].alg, which stays empty
-//	nonat.go    groups[].no_nat; staticports.go: static_ports and static_mappings
+//	nonat.go    groups[].no_nat; staticports.go: static_ports and static_mappings; pcp.go: pcp,
+//	            and groups[].pcp
 //	prefixes.go prefixes of all groups that overlap
 //
 // Around them:

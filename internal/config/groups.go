@@ -39,9 +39,10 @@ func (l *loader) group(v value) Group {
 		FirstPort: lowestPort, LastPort: 65535, BlockSize: 512, MaxBlocks: 1, Filtering: AddressAndPortDependent, Overload: true, Hold: 120 * time.Second, RecordTTL: 45 * time.Minute,
 		Removal: Removal{GraceCauses: lostLine()},
 		Static:  StaticPorts{PerOwner: defaultPerOwner},
+		PCP:     defaultGroupPCP(),
 		Guard:   Guard{Minimum: 100, Removed: 0.10, Expired: 0.20, NASRestart: 1, Window: 15 * time.Minute},
 	}
-	place, whole, overload, several, static := v, v, v, v, v
+	place, whole, overload, several, static, asked := v, v, v, v, v, v
 	var mapped []value
 	keys := v.mapping(fields{
 		"name": func(v value) {
@@ -77,12 +78,15 @@ func (l *loader) group(v value) Group {
 		"static_ports":              func(v value) { static = v; readStaticPorts(v, &g.Static) },
 		"static_mappings":           func(v value) { g.Static.Mappings, mapped = readStaticMappings(v) },
 		"static_mappings_per_owner": func(v value) { v.natural(&g.Static.PerOwner) },
+
+		"pcp": func(v value) { asked = v; readGroupPCP(v, &g.PCP) },
 	})
 	v.require(keys, "name", "inside", "outside")
 	if place.checkBlocks(&g) && g.Deterministic {
 		whole.checkOwnBlocks(&g)
 	}
 	checkStatic(&g, static, mapped)
+	checkGroupPCP(&g, asked)
 	if g.Deterministic && g.MaxBlocks > 1 {
 		several.errorf("%d blocks are not possible with deterministic, which gives each inside address the block of its number; write 1 and a larger block_size, or take deterministic out", g.MaxBlocks)
 	}

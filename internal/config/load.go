@@ -122,6 +122,7 @@ type loader struct {
 	noNATs          []claim // destinations without NAT of all groups so far
 	bounds          []value // names of groups in the clients' bounds
 	groupValues     []value // each group in the file
+	pcpValue        value   // of pcp in the file
 	flowtables      int     // line of nat.flowtables
 	httpKeys        map[string]bool
 	httpLine        int
@@ -161,6 +162,7 @@ func defaults() Config {
 				ICMP:           60 * time.Second,
 			},
 		},
+		PCP: PCP{Anycast: true},
 		Log: Log{Format: "text"},
 	}
 }
@@ -179,6 +181,7 @@ func (l *loader) load(root value) {
 		"nat":      l.nat,
 		"settings": l.settings,
 		"groups":   l.groups,
+		"pcp":      func(v value) { l.pcpValue = v; l.pcp(v) },
 		"log":      l.log,
 	})
 	root.require(keys, "radius", "groups")
@@ -192,6 +195,7 @@ func (l *loader) load(root value) {
 	l.checkFlowtables()
 	l.checkClientGroups()
 	l.checkConsole()
+	l.checkPCP()
 }
 
 func (l *loader) log(v value) {

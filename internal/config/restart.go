@@ -63,6 +63,8 @@ var readAtStart = map[string]func(*Config) any{
 	"nat.max_mappings":                    func(c *Config) any { return c.NAT.MaxMappings },
 	"nat.max_sessions_per_subscriber":     func(c *Config) any { return c.NAT.MaxSessionsPerSubscriber },
 	"nat.outside_interfaces":              func(c *Config) any { return c.NAT.OutsideInterfaces },
+	"pcp.listen":                          func(c *Config) any { return c.PCP.Listen },
+	"pcp.anycast":                         func(c *Config) any { return c.PCP.Anycast },
 	"log.level":                           func(c *Config) any { return c.Log.Level },
 	"log.format":                          func(c *Config) any { return c.Log.Format },
 	"nat.flowtables":                      func(c *Config) any { return c.NAT.Flowtables },

@@ -411,7 +411,9 @@ func toRemoval(r *inspect.Removal) *pb.Removal {
 	}
 }
 
-var mappingKinds = map[nat.MappingKind]pb.MappingKind{nat.MappingStatic: pb.MappingKind_MAPPING_KIND_STATIC}
+var mappingKinds = map[nat.MappingKind]pb.MappingKind{
+	nat.MappingStatic: pb.MappingKind_MAPPING_KIND_STATIC, nat.MappingPCP: pb.MappingKind_MAPPING_KIND_PCP,
+}
 
 func toMapping(m *inspect.Mapping) *pb.Mapping {
 	p := &pb.Mapping{

@@ -33,6 +33,8 @@ type Effects interface {
 	// EndSessions requests the end of the sessions of an address through mappings that
 	// it no longer has.
 	EndSessions(inside netip.Addr, through nat.Forwards)
+	// MappingsEnded requests that mappings that ended with a binding be stored as ended.
+	MappingsEnded([]nat.Mapping)
 	// LookUp requests a look-up in the database of a record that seems to be gone
 	// for the given reason.
 	LookUp(subscriber.Key, subscriber.Reason)

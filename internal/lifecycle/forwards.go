@@ -48,7 +48,7 @@ func (s *Slot) remapped() bool { return s.ports != nil && s.ports.change != unre
 func MappingConfig(c *lsn.GroupConfig) portmap.Config {
 	p := portmap.Config{
 		Inside: c.Inside, Outside: c.Outside, Draining: c.Draining, Hold: c.Hold,
-		Range: portmap.Range{First: c.Static.First, Last: c.Static.Last}, PerOwner: c.Static.PerOwner,
+		Range: portmap.Range{First: c.Static.First, Last: c.Static.Last}, PerOwner: c.Static.PerOwner, PCP: c.Static.PCP.Mappings,
 	}
 	for _, m := range c.Static.Mappings {
 		for _, outside := range c.AllOutside() {
@@ -198,9 +198,14 @@ func (x Forwards) assignSlot(g *Group, s *Slot) {
 		return
 	}
 	inside, user := s.packed.Inside(), s.packed.UserName()
-	var list []nat.Forward
+	var list, asked []nat.Forward
 	for m := range g.Mappings.Of(nat.Owner{Inside: inside}) {
-		list = append(list, m.Forward())
+		switch {
+		case m.Kind != nat.MappingPCP:
+			list = append(list, m.Forward())
+		case m.BoundAt.Equal(x.boundAt(s)):
+			asked = append(asked, m.Forward())
+		}
 	}
 	if at, ok := g.users[user]; ok && at == inside {
 		for m := range g.Mappings.Of(nat.Owner{UserName: user}) {
@@ -210,7 +215,62 @@ func (x Forwards) assignSlot(g *Group, s *Slot) {
 	if user == "" {
 		list = append(list, x.foundAt(g, s)...)
 	}
-	x.set(s, nat.NewForwards(list))
+	x.set(s, nat.NewForwards(append(list, asked...))) // of one inside port the first counts: what a person gave
+}
+
+// Mappings that a subscriber asked for by PCP are of its binding, whatever record that has: a
+// grace time, and a drain, leave them. They end as the gate closes, in the same cut.
+
+// boundAt returns when the slot's live binding was allocated, zero for none.
+func (x Forwards) boundAt(s *Slot) time.Time {
+	b, _ := x.m.engine.Live(s.packed.Group(), s.packed.Inside())
+	return b.AllocatedAt
+}
+
+// Bound returns the binding for which a subscriber may ask for mappings by PCP: the gate of its
+// inside address is open, for the session that is online.
+func (x Forwards) Bound(g *Group, inside netip.Addr) (nat.Binding, bool) {
+	s := x.m.slots.at(inside)
+	if s == nil || s.phase != Open || !s.online || !s.Own() || s.over != nil || s.packed.Group() != g.Name {
+		return nat.Binding{}, false
+	}
+	return x.m.engine.Live(g.Name, inside)
+}
+
+// InSlot returns the mappings of an inside address, and whether the kernel has them.
+func (x Forwards) InSlot(inside netip.Addr) (f nat.Forwards, inForce bool) {
+	s := x.m.slots.at(inside)
+	if s == nil {
+		return nat.Forwards{}, true
+	}
+	return s.Forwards(), !s.busy && !s.remapped()
+}
+
+// EndAsked ends the mappings by PCP of the inside addresses whose binding is not live any more:
+// they are of an earlier run, which could not store their end.
+func (x Forwards) EndAsked(g *Group, now time.Time) {
+	x.m.now = now
+	stale := map[netip.Addr]bool{}
+	for m := range g.Mappings.From(nat.Endpoint{}) {
+		if m.Kind == nat.MappingPCP && !m.Ended() {
+			stale[m.Owner.Inside] = true
+		}
+	}
+	for inside := range stale {
+		var kept time.Time
+		if b, ok := x.m.engine.Live(g.Name, inside); ok && b.State != nat.Cut {
+			kept = b.AllocatedAt
+		}
+		x.endAsked(g, inside, kept)
+	}
+}
+
+// endAsked ends the mappings by PCP of an inside address, except those of the binding allocated
+// at kept.
+func (x Forwards) endAsked(g *Group, inside netip.Addr, kept time.Time) {
+	if ended := g.Mappings.EndAsked(inside, kept, x.m.now); len(ended) > 0 {
+		x.m.out.MappingsEnded(ended)
+	}
 }
 
 // foundAt returns the mappings of users that a slot without a User-Name has: a start found them in

@@ -517,6 +517,9 @@ func (m *Machine) close(s *Slot) {
 		s.over.elements += s.Expected().Elements()
 	}
 	delete(m.drains.at, s.packed.Inside())
+	if g := m.groups.named[s.packed.Group()]; g != nil {
+		ForwardsOf(m).endAsked(g, s.packed.Inside(), time.Time{})
+	}
 	m.enter(s, Cut)
 	m.out.Close(m.work(s))
 }

@@ -619,6 +619,13 @@ func (p *player) EndSessions(inside netip.Addr, through nat.Forwards) {
 	p.tell("end the sessions of %s%s", last(inside), throughPorts(through))
 }
 
+// MappingsEnded implements Effects.
+func (p *player) MappingsEnded(list []nat.Mapping) {
+	for _, m := range list {
+		p.tell("store the end of the mapping %d", m.Outside.Port())
+	}
+}
+
 // throughPorts returns the outside ports of mappings, as scenarios write them.
 func throughPorts(f nat.Forwards) (text string) {
 	for one := range f.All() {

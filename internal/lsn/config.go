@@ -41,8 +41,16 @@ type GroupConfig struct {
 // StaticPorts are the ports of each outside address for mappings that outlive their sessions.
 type StaticPorts struct {
 	First, Last nat.Port // inclusive; 0 and 0 for none
-	PerOwner    int      // mappings of one owner; 0 for no bound
+	PerOwner    int      // static mappings of one owner; 0 for no bound
+	PCP         PCP
 	Mappings    []nat.Mapping
+}
+
+// PCP says what subscribers may ask for by PCP.
+type PCP struct {
+	On         bool
+	Mappings   int            // of one subscriber
+	ThirdParty []netip.Prefix // who may ask for others
 }
 
 // overlaps reports whether a block has one of the ports.

@@ -514,7 +514,7 @@ type Group struct {
 	FeedGaps    int            // times that the feed lost entries before they were applied
 	FeedFill    float64        // used share of the feed's maximum length
 	Bindings    map[string]int // by state: active, draining, cut, held
-	Mappings    map[string]int // in force, by kind: static
+	Mappings    map[string]int // in force, by kind: static, pcp
 	Blocks      map[string]int // by state: used, held, free
 
 	Ports     nat.PortUse    // in use by all subscribers together

@@ -65,6 +65,10 @@ func used() *Metrics {
 	m.ExportGap("default")
 	m.ExpectExport("default", "other")
 	m.NASConflict("bng1")
+	pcp := NewPCP(m, PCPLabels{Opcodes: []string{"map", "peer"}, Results: []string{"success"}, Announcements: []string{"announce"}, Groups: []string{"default"}})
+	pcp.Request("map", "success")
+	pcp.NonceMismatch("default")
+	pcp.Announced("announce")
 	return m
 }
 
@@ -126,6 +130,8 @@ func TestContract(t *testing.T) {
 		`sessiond_history_records_total{kind="released"} 3`, `sessiond_history_records_total{kind="allocated"} 0`,
 		`sessiond_history_gaps_total{group="default"} 4`, `sessiond_history_through_timestamp_seconds{group="default"} 5.5`,
 		`sessiond_history_bytes 6`, `sessiond_history_up 1`,
+		`sessiond_pcp_requests_total{opcode="map",result="success"} 1`, `sessiond_pcp_requests_total{opcode="peer",result="success"} 0`,
+		`sessiond_pcp_nonce_mismatches_total{group="default"} 1`, `sessiond_pcp_announcements_total{kind="announce"} 1`,
 		`sessiond_key_files_last_reload_successful{kind="tokens"} 1`, `sessiond_key_files_last_reload_successful{kind="certificate"} 0`,
 		`sessiond_radsec_connections{client="bng1"} 1`,
 		`sessiond_radsec_connections_closed_total{cause="idle",client="bng1"} 1`,

@@ -38,6 +38,8 @@ const (
 	DropAddressRate   DropReason = "offline_address_rate"
 	DropOfflineRate   DropReason = "offline_rate"
 	DropOutsideRate   DropReason = "outside_rate"
+	DropPCPSource     DropReason = "pcp_source"
+	DropPCPRate       DropReason = "pcp_rate"
 	DropBarrier       DropReason = "barrier"
 )
 
@@ -86,6 +88,8 @@ var dropMeanings = []struct {
 	{Drop{DropAddressRate, DropLocal}, "new session to the machine itself, beyond the rate of one offline address (nat.max_ungated_sessions_per_second)"},
 	{Drop{DropOfflineRate, DropLocal}, "new session to the machine itself, beyond the rate of all offline addresses (nat.max_ungated_sessions_per_second)"},
 	{Drop{DropOutsideRate, DropLocal}, "new session to the machine itself, beyond the rate of outside hosts (nat.max_ungated_sessions_per_second)"},
+	{Drop{DropPCPSource, DropLocal}, "request of PCP from outside, or from an address without a subscriber online that is no third party (groups[].pcp)"},
+	{Drop{DropPCPRate, DropLocal}, "request of PCP beyond 50 a second of one address, or 50,000 of all"},
 	{Drop{DropBarrier, DropOut}, "from an inside address, while the nftables table was away"},
 }
 

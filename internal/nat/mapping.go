@@ -16,23 +16,35 @@ type MappingKind uint8
 // The kinds of such mappings.
 const (
 	MappingStatic MappingKind = iota + 1 // a person, or the configuration
+	MappingPCP                           // the subscriber, by PCP (RFC 6887) or NAT-PMP (RFC 6886)
 )
+
+var mappingKindNames = [...]string{MappingStatic: "static", MappingPCP: "pcp"}
+
+// MappingKinds returns all kinds.
+func MappingKinds() []MappingKind { return []MappingKind{MappingStatic, MappingPCP} }
 
 // String returns the kind's name in metrics and in the database.
 func (k MappingKind) String() string {
-	if k == MappingStatic {
-		return "static"
+	if int(k) < len(mappingKindNames) && mappingKindNames[k] != "" {
+		return mappingKindNames[k]
 	}
 	return fmt.Sprintf("MappingKind(%d)", uint8(k))
 }
 
 // ParseMappingKind is the reverse of String.
 func ParseMappingKind(name string) (MappingKind, bool) {
-	return MappingStatic, name == MappingStatic.String()
+	for _, k := range MappingKinds() {
+		if k.String() == name {
+			return k, true
+		}
+	}
+	return 0, false
 }
 
 // Owner is the subscriber of a mapping: a User-Name, wherever its session is, or an inside
-// address, whoever has it. Exactly one of them is set.
+// address, whoever has it; of a MappingPCP, as long as it has the binding. Exactly one of them is
+// set.
 type Owner struct {
 	UserName string // raw octets
 	Inside   netip.Addr
@@ -90,6 +102,13 @@ type Mapping struct {
 	CreatedAt  time.Time // zero of a configured one
 	ExpiresAt  time.Time // end of its lifetime; zero for none
 	HoldUntil  time.Time // it has ended, and nobody else gets the endpoint until then (RFC 6888 REQ-8); zero in force
+
+	// Of a MappingPCP. The time, UTC, names the binding whose subscriber asked for it, and with
+	// which it ends; the nonce is that of the request (RFC 6887 section 11.1), zero by NAT-PMP; the
+	// peer is the remote endpoint where PEER asked for it, zero by MAP.
+	BoundAt time.Time
+	Nonce   [12]byte
+	Peer    netip.AddrPort
 }
 
 // Ended reports whether the mapping has ended, and only its endpoint is still in quarantine.

@@ -45,8 +45,10 @@ func TestEntryWithForwards(t *testing.T) {
 }
 
 func TestMappingKinds(t *testing.T) {
-	if k, ok := ParseMappingKind(MappingStatic.String()); !ok || k != MappingStatic {
-		t.Errorf("%v is parsed as %v, %v", MappingStatic, k, ok)
+	for _, kind := range MappingKinds() {
+		if k, ok := ParseMappingKind(kind.String()); !ok || k != kind {
+			t.Errorf("%v is parsed as %v, %v", kind, k, ok)
+		}
 	}
 	if _, ok := ParseMappingKind("dynamic"); ok {
 		t.Error("an unknown kind is parsed")

@@ -50,6 +50,12 @@ var chainComments = map[string]string{
 	chainOnline:           "who has no gate passes, without limits",
 	chainUnreachable:      "answers a refused packet with ICMP host unreachable, at a bounded rate of all",
 
+	chainRequests:     "packets to the machine itself: requests of PCP and NAT-PMP (groups[].pcp)",
+	chainAskers:       "who may ask: subscribers, and third parties that the configuration names",
+	chainAskersInside: "of subscribers: their gate, then their rate",
+	chainAskersGate:   "drops what has no open gate",
+	chainAskersRate:   "requests of one address, and of all, a second",
+
 	chainFast: "packets that all other chains let pass: their flow goes to the flowtable (nat.flowtables: own)",
 
 	chainRefuse(nat.LimitSessions):    "at limits.sessions, or its reserve: ICMP for the first packets, and none for the rest",
@@ -102,6 +108,7 @@ var setComments = map[string]string{
 	mapGroupTimeouts:     "idle timeouts of new flows, by inside prefix and protocol (groups[].idle_timeouts)",
 	mapPortTimeouts:      "idle timeouts of new flows, by destination port too (groups[].port_timeouts)",
 	setNewSessions:       "new flows of each subscriber, for limits.new_sessions_per_second",
+	setAskersThirdParty:  "who may ask for subscribers (groups[].pcp.third_party)",
 	setNear:              "subscribers near limits.sessions, each with the rate of its new flows",
 	setMappedPorts:       "ports with sessions, of subscribers at a limit of ports: these may begin more",
 

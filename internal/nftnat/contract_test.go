@@ -61,6 +61,7 @@ type Contract interface {
 	SetLimits(ctx context.Context, list []nat.PrefixLimits) error
 	Refusals(ctx context.Context) ([]nat.Refusal, error)
 	SetStatic(ctx context.Context, list []StaticPorts) error
+	SetPCP(ctx context.Context, p PCP) error
 	ExpectStatic(endpoints []nat.Endpoint)
 }
 

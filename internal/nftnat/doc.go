@@ -24,6 +24,7 @@
 //	learned.go       the deletion of learned mappings, and their number
 //	staticmap.go     static mappings: their maps and rules
 //	staticelements.go  their elements, which go with the entry of their inside address
+//	pcp.go           whose requests of PCP reach the machine
 //	pins.go          inside ports that keep their block, and remote endpoints that get a part of one
 //	timeouts.go      idle timeouts of flows: policies
 //	timeouttable.go  which flow gets which policy

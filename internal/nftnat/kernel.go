@@ -413,6 +413,7 @@ type Options struct {
 	Flowtables        FlowtableMode       // which flowtables may carry flows of subscribers
 	Mappings          Mappings            // none: conntrack alone chooses ports
 	Static            []StaticPorts       // none: entries have no mappings
+	PCP               PCP                 // whose requests of PCP reach the machine
 	MaxUngated        int                 // new flows a second to the machine itself, of all inside addresses without an open gate, and of all hosts outside; 0 for no bound
 	Logger            *slog.Logger        // required
 
@@ -439,7 +440,7 @@ func (o Options) validate() error {
 	if err := errors.Join(CheckPrefixes(o.InsidePrefixes, o.OutsidePrefixes), o.Mappings.Check()); err != nil {
 		return err
 	}
-	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts), checkNoNAT(o.NoNAT), CheckStatic(o.Static))
+	return errors.Join(o.Timeouts.Check(), nat.CheckGroups(o.GroupTimeouts), checkNoNAT(o.NoNAT), CheckStatic(o.Static), CheckPCP(&o.PCP))
 }
 
 // maxInterfaceName is IFNAMSIZ less the terminating zero.

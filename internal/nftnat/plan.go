@@ -165,7 +165,7 @@ func (r *ruleset) flushSet(name string, b *wire.Batch) {
 // to them. So none of their elements comes to life again with a later configuration.
 func (r *ruleset) dropSets(s *actualRuleset, b *wire.Batch) {
 	for name := range s.sets {
-		own := ownLimitSet(name) || ownMappingSet(name) || ownStaticSet(name)
+		own := ownLimitSet(name) || ownMappingSet(name) || ownStaticSet(name) || ownAskSet(name)
 		if own && !slices.ContainsFunc(r.sets, func(x set) bool { return x.name == name }) {
 			r.delSet(name, b)
 		}

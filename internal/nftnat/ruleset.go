@@ -88,8 +88,8 @@ func newRuleset(o Options) *ruleset {
 		fast:     newFlowtable(o),
 		counters: newCounters(nil),
 		policies: t.policies,
-		chains:   slices.Concat(newChains(o), t.chains, limitChains(&o), mappingChains(o), staticChains(&o), fastChains(o)),
-		rules:    slices.Concat(establishedRules(o), forwardRules(o), leavingRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), staticRules(&o), mappingRules(o), fastRules(o)),
+		chains:   slices.Concat(newChains(o), t.chains, limitChains(&o), mappingChains(o), staticChains(&o), askChains(&o), fastChains(o)),
+		rules:    slices.Concat(establishedRules(o), forwardRules(o), leavingRules(o), ungatedRules(o), natRules(o), outsideRules(o), unmappedRules(o.InsideInterfaces), t.rules, limitRules(&o), staticRules(&o), mappingRules(o), askRules(&o), fastRules(o)),
 	}
 }
 

@@ -92,7 +92,7 @@ func newSets(o Options) []set {
 			shape:    shape{keyType: nftables.TypeICMPType.GetNFTMagic(), keyLen: icmpTypeLen},
 			userdata: byteOrders(orderBig), members: obsoleteICMP(),
 		},
-	}, fullSets(&o), limitSets(&o), mappingSets(o.Mappings), staticSets(&o), pinSets(o.Mappings))
+	}, fullSets(&o), limitSets(&o), mappingSets(o.Mappings), staticSets(&o), askSets(&o), pinSets(o.Mappings))
 }
 
 var gateShape = shape{

@@ -14,6 +14,7 @@ import (
 var (
 	ErrExists  = errors.New("exists already")     // its outside endpoint, or its owner's inside port, is mapped
 	ErrFull    = errors.New("no room")            // its owner has as many as allowed, or no port is free
+	ErrQuota   = errors.New("no quota")           // a subscriber asked for as many by PCP as allowed
 	ErrOutside = errors.New("not of this group")  // its outside endpoint, or its owner, is not the group's
 	ErrNoRange = errors.New("no ports set apart") // the group has none for mappings
 )
@@ -38,7 +39,8 @@ type Config struct {
 	Outside  []netip.Prefix // addresses that give ports
 	Draining []netip.Prefix // addresses whose mappings stay, and that give no ports
 	Range    Range
-	PerOwner int           // mappings of one owner; 0 for no bound
+	PerOwner int           // static mappings of one owner; 0 for no bound
+	PCP      int           // mappings that one binding's subscriber may ask for by PCP; 0 for none
 	Hold     time.Duration // quarantine of an endpoint before another owner may get it
 
 	Configured []nat.Mapping // each with its outside endpoint
@@ -47,6 +49,14 @@ type Config struct {
 // Has reports whether the endpoint is one of those set apart.
 func (c *Config) Has(e nat.Endpoint) bool {
 	return c.Range.contains(nat.Port(e.Port())) && (addrrange.InOne(c.Outside, e.Addr()) || addrrange.InOne(c.Draining, e.Addr()))
+}
+
+// mayAsk reports whether a subscriber may get an endpoint by PCP: no well-known port, which is a
+// person's to give, and not those of PCP itself (RFC 6887 section 19.2), at which a client
+// would hear others in the place of its server.
+func (c *Config) mayAsk(e nat.Endpoint) bool {
+	const first, announce, server = 1024, 5350, 5351
+	return e.Port() >= first && !(e.Protocol == nat.ProtocolUDP && (e.Port() == announce || e.Port() == server))
 }
 
 // checkOwn returns an error if a mapping cannot be one of the group, whatever others there are.

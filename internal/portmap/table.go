@@ -22,7 +22,7 @@ type Table struct {
 	owners  map[nat.Owner][]*nat.Mapping // in force
 	due     dueTimes
 	dueMost int // length of due at which outdated ones go
-	inForce int
+	inForce map[nat.MappingKind]int
 	stored  int                  // mappings that are not configured, ended ones included
 	cursor  map[uint8]netip.Addr // by protocol, the outside address that gave the last port
 }
@@ -43,7 +43,7 @@ func portOf(e nat.Endpoint) protocolPort { return protocolPort{e.Protocol, nat.P
 
 // New returns a Table with the configured mappings.
 func New(c Config) *Table {
-	t := &Table{owners: map[nat.Owner][]*nat.Mapping{}, cursor: map[uint8]netip.Addr{}}
+	t := &Table{owners: map[nat.Owner][]*nat.Mapping{}, inForce: map[nat.MappingKind]int{}, cursor: map[uint8]netip.Addr{}}
 	_, _ = t.Configure(c, time.Time{}) // nothing is in its way
 	return t
 }
@@ -51,8 +51,8 @@ func New(c Config) *Table {
 // Config returns the bounds in force.
 func (t *Table) Config() *Config { return &t.config }
 
-// Len returns the number of mappings in force.
-func (t *Table) Len() int { return t.inForce }
+// Len returns the number of mappings of a kind in force.
+func (t *Table) Len(k nat.MappingKind) int { return t.inForce[k] }
 
 // Stored returns the number of mappings that are not the configuration's, ended ones included.
 func (t *Table) Stored() int { return t.stored }
@@ -85,6 +85,18 @@ func (t *Table) Of(o nat.Owner) iter.Seq[nat.Mapping] {
 			}
 		}
 	}
+}
+
+// At the inside port of an owner.
+
+// OfPort returns the mapping in force of a port of an owner.
+func (t *Table) OfPort(o nat.Owner, protocol uint8, port nat.Port) (nat.Mapping, bool) {
+	for _, m := range t.owners[o] {
+		if m.Outside.Protocol == protocol && m.InsidePort == port {
+			return *m, true
+		}
+	}
+	return nat.Mapping{}, false
 }
 
 // Owns reports whether an owner has a mapping in force.
@@ -136,8 +148,8 @@ func (t *Table) Plan(m nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) 
 	if has := t.ofInside(&m); has != nil {
 		return m, fmt.Errorf("%s port %d of %v is mapped to %v: %w; delete that mapping first", nat.ProtocolName(m.Outside.Protocol), m.InsidePort, m.Owner, has.Outside.AddrPort, ErrExists)
 	}
-	if own := len(t.owners[m.Owner]); t.config.PerOwner > 0 && own >= t.config.PerOwner {
-		return m, fmt.Errorf("%v has %d mappings, %w for more; delete one, or raise static_mappings_per_owner", m.Owner, own, ErrFull)
+	if err := t.mayHaveMore(&m); err != nil {
+		return m, err
 	}
 	if m.Outside.IsValid() {
 		return m, t.mayHave(&m, taken)
@@ -151,6 +163,23 @@ func (t *Table) Plan(m nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) 
 	}
 	m.Outside = e
 	return m, nil
+}
+
+// mayHaveMore returns an error if the owner of m has as many mappings of its kind as allowed.
+func (t *Table) mayHaveMore(m *nat.Mapping) error {
+	own := 0
+	for _, has := range t.owners[m.Owner] {
+		if has.Kind == m.Kind {
+			own++
+		}
+	}
+	switch {
+	case m.Kind == nat.MappingPCP && own >= t.config.PCP:
+		return fmt.Errorf("%v has %d mappings, %w for more (pcp.mappings)", m.Owner, own, ErrQuota)
+	case m.Kind == nat.MappingStatic && t.config.PerOwner > 0 && own >= t.config.PerOwner:
+		return fmt.Errorf("%v has %d mappings, %w for more; delete one, or raise static_mappings_per_owner", m.Owner, own, ErrFull)
+	}
+	return nil
 }
 
 // ofInside returns the mapping in force of the owner's inside port and protocol of m, nil for none.
@@ -168,21 +197,57 @@ func (t *Table) mayHave(m *nat.Mapping, taken func(nat.Endpoint) bool) error {
 	switch has := t.at(m.Outside); {
 	case has != nil && !has.Ended():
 		return fmt.Errorf("%v is mapped to port %d of %v: %w; name another port, or none", m.Outside, has.InsidePort, has.Owner, ErrExists)
-	case has != nil && has.Owner != m.Owner:
+	case has != nil && !mayReclaim(m, has):
 		return fmt.Errorf("%v was of %v, and is in quarantine until %s (hold): %w; name another port, or none", m.Outside, has.Owner, has.HoldUntil.UTC().Format(time.RFC3339), ErrExists)
+	case m.Kind == nat.MappingPCP && !t.mayAsk(m):
+		return fmt.Errorf("%v: %w by PCP: it is well-known, of PCP itself, or beside a port of another owner", m.Outside, ErrExists)
 	case taken(m.Outside):
 		return fmt.Errorf("%v is in a block that a subscriber got before static_ports: %w; name another port, or none", m.Outside, ErrExists)
 	}
 	return nil
 }
 
+// mayReclaim reports whether a mapping may have the endpoint of an ended one in its quarantine:
+// its owner's own. A binding of the same inside address is another owner's, unless the client
+// shows that it is the one from before by its nonce, which others do not know (RFC 6887
+// section 14).
+func mayReclaim(m, ended *nat.Mapping) bool {
+	if ended.Owner != m.Owner || ended.Kind != m.Kind {
+		return false
+	}
+	again := m.Nonce != [12]byte{} && m.Nonce == ended.Nonce && m.InsidePort == ended.InsidePort
+	return m.Kind != nat.MappingPCP || again || m.BoundAt.Equal(ended.BoundAt)
+}
+
+// mayAsk reports whether a subscriber may get the endpoint of m by PCP. The port of the other
+// protocol beside it is of nobody else: a client that asks for one often asks for both
+// (RFC 6886 section 3.3).
+func (t *Table) mayAsk(m *nat.Mapping) bool {
+	if !t.config.mayAsk(m.Outside) {
+		return false
+	}
+	other := nat.Endpoint{Protocol: nat.ProtocolTCP + nat.ProtocolUDP - m.Outside.Protocol, AddrPort: m.Outside.AddrPort}
+	beside := t.at(other)
+	return beside == nil || beside.Owner == m.Owner
+}
+
 // choose returns a free outside endpoint: that of the owner's mapping of the same inside port
 // of another protocol, if it is free, else the next one on the preferred address, else the
-// next one on any.
+// next one on any. By PCP a client learns one outside address, that of its binding (RFC 6888
+// REQ-2): it gets no port of another one.
 func (t *Table) choose(m *nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) bool) (nat.Endpoint, bool) {
+	asked := m.Kind == nat.MappingPCP
+	if asked { // ports that it may not get are as if they were taken
+		by := taken
+		taken = func(e nat.Endpoint) bool {
+			want := *m
+			want.Outside = e
+			return by(e) || !t.mayAsk(&want)
+		}
+	}
 	for _, has := range t.owners[m.Owner] {
 		e := nat.Endpoint{Protocol: m.Outside.Protocol, AddrPort: has.Outside.AddrPort}
-		if has.InsidePort == m.InsidePort && addrrange.InOne(t.config.Outside, e.Addr()) && t.at(e) == nil && !taken(e) {
+		if has.InsidePort == m.InsidePort && (!asked || e.Addr() == prefer) && addrrange.InOne(t.config.Outside, e.Addr()) && t.at(e) == nil && !taken(e) {
 			return e, true
 		}
 	}
@@ -190,6 +255,9 @@ func (t *Table) choose(m *nat.Mapping, prefer netip.Addr, taken func(nat.Endpoin
 		if e, ok := t.freeOf(prefer, m.Outside.Protocol, taken); ok {
 			return e, true
 		}
+	}
+	if asked {
+		return nat.Endpoint{}, false
 	}
 	for a := range t.addressesFrom(t.cursor[m.Outside.Protocol]) {
 		if e, ok := t.freeOf(a, m.Outside.Protocol, taken); ok {
@@ -253,7 +321,7 @@ func (t *Table) freeOf(a netip.Addr, protocol uint8, taken func(nat.Endpoint) bo
 // endpoint in quarantine it takes back.
 func (t *Table) Put(m nat.Mapping) bool {
 	if has := t.at(m.Outside); has != nil {
-		if !has.Ended() || has.Owner != m.Owner && !m.Configured {
+		if !has.Ended() || !mayReclaim(&m, has) && !m.Configured {
 			return false
 		}
 		t.Remove(m.Outside)
@@ -274,7 +342,7 @@ func (t *Table) Put(m nat.Mapping) bool {
 	ports.cursor[m.Outside.Protocol] = nat.Port(m.Outside.Port())
 	if !m.Ended() {
 		t.owners[m.Owner] = append(t.owners[m.Owner], &m)
-		t.inForce++
+		t.inForce[m.Kind]++
 	}
 	t.await(&m)
 	return true
@@ -292,9 +360,33 @@ func (t *Table) End(e nat.Endpoint, now time.Time) (nat.Mapping, bool) {
 	return *m, true
 }
 
+// EndAsked ends the mappings in force that the subscriber at an inside address asked for by PCP,
+// except those of the binding that was allocated at kept. It returns the ended ones.
+func (t *Table) EndAsked(inside netip.Addr, kept, now time.Time) (ended []nat.Mapping) {
+	for _, m := range slices.Clone(t.owners[nat.Owner{Inside: inside}]) {
+		if m.Kind == nat.MappingPCP && !m.BoundAt.Equal(kept) {
+			one, _ := t.End(m.Outside, now)
+			ended = append(ended, one)
+		}
+	}
+	return ended
+}
+
+// Renew gives a mapping in force the lifetime, and the peer, of a renewed one. It returns false
+// where it is not in force any more, for the binding.
+func (t *Table) Renew(renewed *nat.Mapping) bool {
+	m := t.at(renewed.Outside)
+	if m == nil || m.Ended() || !m.BoundAt.Equal(renewed.BoundAt) {
+		return false
+	}
+	m.ExpiresAt, m.Peer = renewed.ExpiresAt, renewed.Peer
+	t.await(m)
+	return true
+}
+
 // disown takes a mapping in force from its owner.
 func (t *Table) disown(m *nat.Mapping) {
-	t.inForce--
+	t.inForce[m.Kind]--
 	left := slices.DeleteFunc(t.owners[m.Owner], func(x *nat.Mapping) bool { return x == m })
 	if len(left) == 0 {
 		delete(t.owners, m.Owner)
@@ -332,14 +424,21 @@ func (t *Table) Configure(c Config, now time.Time) (changed Changes, err error) 
 		return changed, err
 	}
 	wanted := make(map[nat.Endpoint]*nat.Mapping, len(c.Configured))
+	inTheWay := map[nat.Endpoint]bool{} // of mappings by PCP, which give way
 	for i := range c.Configured {
 		wanted[c.Configured[i].Outside] = &c.Configured[i]
+		if has := t.ofInside(&c.Configured[i]); has != nil {
+			inTheWay[has.Outside] = true
+		}
 	}
 	for m := range t.From(nat.Endpoint{}) {
-		if want := wanted[m.Outside]; !m.Configured || m.Ended() || want != nil && *want == m {
-			continue
+		want := wanted[m.Outside]
+		switch {
+		case m.Ended():
+		case m.Configured && (want == nil || *want != m), m.Kind == nat.MappingPCP && (want != nil || inTheWay[m.Outside] || !c.Has(m.Outside)):
+			changed.Ended = append(changed.Ended, m)
+			changed.Unstored = changed.Unstored || !m.Configured
 		}
-		changed.Ended = append(changed.Ended, m)
 	}
 	for i := range changed.Ended {
 		t.Remove(changed.Ended[i].Outside)
@@ -358,7 +457,7 @@ func (t *Table) Configure(c Config, now time.Time) (changed Changes, err error) 
 	for _, m := range changed.Ended {
 		if c.Has(m.Outside) {
 			m.Configured, m.HoldUntil = false, now.Add(c.Hold)
-			changed.Held = t.Put(m) || changed.Held
+			changed.Unstored = t.Put(m) || changed.Unstored
 		}
 	}
 	return changed, nil
@@ -367,14 +466,15 @@ func (t *Table) Configure(c Config, now time.Time) (changed Changes, err error) 
 // Changes are the mappings that a configuration took away, and those that it brought into force.
 type Changes struct {
 	Ended, Begun []nat.Mapping
-	Held         bool // endpoints went into quarantine, which is to be stored
+	Unstored     bool // mappings that are stored are other ones than before
 }
 
 // MayConfigure returns the error that Configure would return. A stored mapping that has no room
-// as it is, since a start without its ports, is in nobody's way.
+// as it is, since a start without its ports, is in nobody's way. One that a subscriber asked for
+// by PCP is not either: it ends.
 func (t *Table) MayConfigure(c Config) error {
 	for m := range t.From(nat.Endpoint{}) {
-		if !m.Configured && !m.Ended() && t.config.Has(m.Outside) && !c.Has(m.Outside) {
+		if !m.Configured && !m.Ended() && m.Kind != nat.MappingPCP && t.config.Has(m.Outside) && !c.Has(m.Outside) {
 			return fmt.Errorf("%v of %v would have no port of the group any more; delete it first (sessionctl mapping delete), or keep its outside prefix and static_ports", m.Outside, m.Owner)
 		}
 	}
@@ -383,10 +483,10 @@ func (t *Table) MayConfigure(c Config) error {
 		if err := c.checkOwn(want); err != nil {
 			return fmt.Errorf("configured mapping %v of %v: %w", want.Outside, want.Owner, err)
 		}
-		if has := t.at(want.Outside); has != nil && !has.Configured && !has.Ended() {
+		if has := t.at(want.Outside); has != nil && !has.Configured && !has.Ended() && has.Kind != nat.MappingPCP {
 			return fmt.Errorf("configured mapping %v of %v: the endpoint is mapped to %v since %s; delete that mapping first, or write another port", want.Outside, want.Owner, has.Owner, has.CreatedAt.UTC().Format(time.RFC3339))
 		}
-		if has := t.ofInside(want); has != nil && !has.Configured {
+		if has := t.ofInside(want); has != nil && !has.Configured && has.Kind != nat.MappingPCP {
 			return fmt.Errorf("configured mapping %v of %v: its inside port %d is mapped to %v already; delete that mapping first, or take this one out", want.Outside, want.Owner, want.InsidePort, has.Outside.AddrPort)
 		}
 	}

@@ -139,8 +139,8 @@ func TestQuarantine_NAT30(t *testing.T) {
 	table := New(testConfig())
 	m := table.make(t, wish("alice", 80), netip.Addr{})
 	ended, ok := table.End(m.Outside, began)
-	if !ok || !ended.HoldUntil.Equal(began.Add(2*time.Minute)) || table.Len() != 0 || table.Empty() {
-		t.Fatalf("ended: %+v, %v; %d in force", ended, ok, table.Len())
+	if !ok || !ended.HoldUntil.Equal(began.Add(2*time.Minute)) || table.Len(nat.MappingStatic) != 0 || table.Empty() {
+		t.Fatalf("ended: %+v, %v; %d in force", ended, ok, table.Len(nat.MappingStatic))
 	}
 	other := wish("bob", 80)
 	other.Outside = m.Outside
@@ -161,7 +161,7 @@ func TestQuarantine_NAT30(t *testing.T) {
 		t.Errorf("due: %v, %v", due.Outside, ok)
 	}
 	table.Remove(m.Outside)
-	if table.make(t, other, netip.Addr{}); table.Len() != 1 {
+	if table.make(t, other, netip.Addr{}); table.Len(nat.MappingStatic) != 1 {
 		t.Error("the endpoint is not free after its hold")
 	}
 }
@@ -188,8 +188,8 @@ func TestConfigured(t *testing.T) {
 	made := table.make(t, wish("bob", 22), netip.Addr{})
 	clash := moved
 	clash.Configured = append(slices.Clone(moved.Configured), nat.Mapping{Group: "g", Configured: true, Owner: nat.Owner{UserName: "carol"}, InsidePort: 1, Outside: made.Outside})
-	if _, err := table.Configure(clash, began); err == nil || !strings.Contains(err.Error(), "bob") || table.Len() != 2 {
-		t.Errorf("the endpoint of bob: %v, %d in force; want a refusal that names him", err, table.Len())
+	if _, err := table.Configure(clash, began); err == nil || !strings.Contains(err.Error(), "bob") || table.Len(nat.MappingStatic) != 2 {
+		t.Errorf("the endpoint of bob: %v, %d in force; want a refusal that names him", err, table.Len(nat.MappingStatic))
 	}
 	clash.Configured = []nat.Mapping{{Group: "g", Configured: true, Owner: nat.Owner{UserName: "bob"}, InsidePort: 22, Outside: tcp("198.51.100.3:60003")}}
 	if _, err := table.Configure(clash, began); err == nil || !strings.Contains(err.Error(), "inside port 22") {
@@ -210,8 +210,8 @@ func TestTakenOutOfTheConfiguration_NAT30(t *testing.T) {
 	with, moved := c, c
 	with.Configured = []nat.Mapping{one}
 	table := New(with)
-	if changed, err := table.Configure(c, began); err != nil || !changed.Held || table.Stored() != 1 || table.Len() != 0 {
-		t.Fatalf("taken out: %+v, %v; %d to store, %d in force", changed, err, table.Stored(), table.Len())
+	if changed, err := table.Configure(c, began); err != nil || !changed.Unstored || table.Stored() != 1 || table.Len(nat.MappingStatic) != 0 {
+		t.Fatalf("taken out: %+v, %v; %d to store, %d in force", changed, err, table.Stored(), table.Len(nat.MappingStatic))
 	}
 	if has, ok := table.At(one.Outside); !ok || !has.HoldUntil.Equal(began.Add(c.Hold)) || has.Owner != one.Owner {
 		t.Errorf("in quarantine is %+v, %v", has, ok)
@@ -224,12 +224,12 @@ func TestTakenOutOfTheConfiguration_NAT30(t *testing.T) {
 	configured := other
 	configured.Configured = true
 	moved.Configured = []nat.Mapping{configured}
-	if changed, err := table.Configure(moved, began); err != nil || !slices.Equal(changed.Begun, moved.Configured) || changed.Held || table.Stored() != 0 {
+	if changed, err := table.Configure(moved, began); err != nil || !slices.Equal(changed.Begun, moved.Configured) || changed.Unstored || table.Stored() != 0 {
 		t.Errorf("configured for another owner: %+v, %v; %d to store", changed, err, table.Stored())
 	}
 	narrow := c
 	narrow.Range = Range{60003, 60003}
-	if changed, err := table.Configure(narrow, began); err != nil || changed.Held || !table.Empty() {
+	if changed, err := table.Configure(narrow, began); err != nil || changed.Unstored || !table.Empty() {
 		t.Errorf("taken out with its port: %+v, %v", changed, err)
 	}
 }
@@ -388,8 +388,8 @@ func (list model) compare(t *testing.T, step int, table *Table) {
 			inForce++
 		}
 	}
-	if len(got) != len(list) || table.Stored() != len(list) || !slices.IsSortedFunc(got, nat.Endpoint.Compare) || table.Len() != inForce || table.In(pool) != inForce {
-		t.Fatalf("step %d: %d listed of %d, sorted %v; %d in force by the list, %d by Len, %d by In", step, len(got), len(list), slices.IsSortedFunc(got, nat.Endpoint.Compare), inForce, table.Len(), table.In(pool))
+	if len(got) != len(list) || table.Stored() != len(list) || !slices.IsSortedFunc(got, nat.Endpoint.Compare) || table.Len(nat.MappingStatic) != inForce || table.In(pool) != inForce {
+		t.Fatalf("step %d: %d listed of %d, sorted %v; %d in force by the list, %d by Len, %d by In", step, len(got), len(list), slices.IsSortedFunc(got, nat.Endpoint.Compare), inForce, table.Len(nat.MappingStatic), table.In(pool))
 	}
 	owned := 0
 	for o := range maps.Keys(table.owners) {

@@ -69,6 +69,7 @@ func (*scene) Close(lifecycle.Work)                             {}
 func (*scene) Reap(lifecycle.Work)                              {}
 func (*scene) AskIdle(*lifecycle.Drain)                         {}
 func (*scene) EndSessions(netip.Addr, nat.Forwards)             {}
+func (*scene) MappingsEnded([]nat.Mapping)                      {}
 func (*scene) AskVacant(*lifecycle.Part)                        {}
 func (s *scene) LookUp(k subscriber.Key, why subscriber.Reason) { s.Reconciler.LookUp(k, why) }
 func (*scene) WakeTimers()                                      {}

@@ -25,6 +25,7 @@
 //	settings.go    the settings in force
 //	mappings.go    mappings that outlive their sessions: made, ended, stored; staticports.go: their
 //	               ports in the kernel, and a changed configuration
+//	asks.go        mappings that subscribers ask for by PCP
 //	growth.go      blocks that bindings get and give back; pins.go: inside ports that keep theirs,
 //	               and remote endpoints with a part of a block; refusedlooks.go: the time for those without
 //	ports.go       the ports that subscribers use, and their peaks; limits.go: who is refused sessions

@@ -25,6 +25,7 @@ type effects struct {
 	growth   *growthWatch
 	timers   *lifeTimers
 	mappings *mappingKeeper
+	asks     *askKeeper
 	lookUp   func(subscriber.Key, subscriber.Reason)
 }
 

@@ -50,6 +50,8 @@ type executors struct {
 	leases *groupLeases
 	natLog *natLogKeeper
 
+	applied chan struct{} // gets a token when the kernel has a batch of entries
+
 	saves     *queue.Queue[lifecycle.Write]
 	opens     *queue.Queue[lifecycle.Work]
 	cuts      *queue.Queue[lifecycle.Work]
@@ -125,6 +127,7 @@ func (x *executors) apply(ctx context.Context, batch []lifecycle.Work, entries [
 		report(w.Slot, now)
 	}
 	x.settleLocked()
+	signal(x.applied)
 	return entries, nil
 }
 

@@ -69,6 +69,7 @@ type Manager struct {
 	limits     *limitWatch
 	served     *servedGroups
 	mappings   *mappingKeeper
+	asks       *askKeeper
 	follower   *feedFollower
 	watches    *eventWatches
 	reconciler *reconcile.Reconciler
@@ -147,7 +148,7 @@ func New(o Options) (*Manager, error) {
 	s := &sharedState{log: o.Logger, now: o.Now, groups: map[string]*group{}, ready: make(chan struct{})}
 	m := &Manager{sharedState: s}
 	m.compose(&o)
-	s.life = lifecycle.New(engine, &effects{m.reports, m.executors, m.idle, m.growth, m.timers, m.mappings, m.lookUp}, o.Kernel.SessionCount)
+	s.life = lifecycle.New(engine, &effects{m.reports, m.executors, m.idle, m.growth, m.timers, m.mappings, m.asks, m.lookUp}, o.Kernel.SessionCount)
 	s.life.SetRemoval(o.Settings.Removal)
 	if m.natLog.logged {
 		lifecycle.LogHolders(s.life)
@@ -194,8 +195,10 @@ func (m *Manager) compose(o *Options) {
 	m.mappings = &mappingKeeper{
 		sharedState: s, store: o.Store, kernel: o.Kernel, leases: m.leases, ends: queue.New[sessionEnd](batchMost),
 		endsLeft: map[netip.Addr]int{}, ended: map[nat.Endpoint]int{}, unsure: map[string]bool{},
-		former: map[string][]nat.Forward{},
+		former: map[string][]nat.Forward{}, loaded: map[string]bool{}, moved: map[netip.Addr]time.Time{},
 	}
+	m.asks = newAskKeeper(m.mappings)
+	m.executors.applied = m.asks.applied
 	m.served = &servedGroups{
 		mappings: m.mappings, natLog: m.natLog, sharedState: s, store: o.Store, kernel: o.Kernel, health: m.health, leases: m.leases, timers: m.timers, follow: m.followLocked, lost: m.reports.loseLocked,
 		by: cmp.Or(o.By, o.Node), discard: o.Discard, mostMappings: o.MaxMappings, file: o.Groups, configs: o.Groups, changes: map[string]poolChanges{}, guards: o.Guards,
@@ -235,7 +238,7 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 func (m *Manager) Run(whole context.Context) error {
 	tasks, ctx := errgroup.WithContext(whole)
 	for _, task := range slices.Concat(m.executors.tasks(), m.reconciler.Tasks(), []func(context.Context) error{
-		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.growth.pinAll, m.growth.pins.run, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds, m.reports.seedEndings, m.natLog.run, m.natLog.trim,
+		m.idle.run, m.idle.runAsks, m.growth.run, m.growth.runParts, m.growth.pinAll, m.growth.pins.run, m.timers.run, m.health.run, m.watchdog.run, m.alarms.run, m.limits.run, m.ports.run, m.leases.run, m.served.run, m.mappings.run, m.mappings.runEnds, m.asks.run, m.asks.runAnswers, m.reports.seedEndings, m.natLog.run, m.natLog.trim,
 	}) {
 		tasks.Go(func() error { return task(ctx) })
 	}

@@ -75,13 +75,16 @@ func (v *Backend) MappingsAt(_ context.Context, outside netip.AddrPort, at time.
 	return views, nil
 }
 
-// MappingCounts returns the number of mappings in force by group.
-func (v *Backend) MappingCounts() map[string]int {
+// MappingCounts returns the number of mappings in force by group and kind.
+func (v *Backend) MappingCounts() map[string]map[string]int {
 	v.shared.mu.RLock()
 	defer v.shared.mu.RUnlock()
-	counts := make(map[string]int, len(v.shared.groups))
+	counts := make(map[string]map[string]int, len(v.shared.groups))
 	for name, g := range v.shared.groups {
-		counts[name] = g.Mappings.Len()
+		counts[name] = map[string]int{}
+		for _, k := range nat.MappingKinds() {
+			counts[name][k.String()] = g.Mappings.Len(k)
+		}
 	}
 	return counts
 }

@@ -61,6 +61,8 @@ type mappingKeeper struct {
 	ended    map[nat.Endpoint]int
 	unsure   map[string]bool          // groups whose mappings are to be stored again: a write failed, or a reload ended some
 	former   map[string][]nat.Forward // by group, mappings that an earlier run ended, perhaps without their sessions
+	moved    map[netip.Addr]time.Time // online addresses whose mappings by PCP ended with a binding, and when that was allocated
+	loaded   map[string]bool          // groups with stored mappings whose bindings may be gone
 }
 
 // sessionEnd is the order to end the sessions of an address through former mappings.
@@ -191,39 +193,45 @@ func (k *mappingKeeper) run(ctx context.Context) error {
 			compared = time.Now()
 		}
 		for _, g := range k.syncedGroups() {
-			if err := errors.Join(k.endDue(ctx, g), k.endFormer(ctx, g), k.compare(ctx, g, whatever)); err != nil && ctx.Err() == nil {
+			if err := errors.Join(k.endStale(ctx, g), k.endDue(ctx, g), k.endFormer(ctx, g), k.compare(ctx, g, whatever)); err != nil && ctx.Err() == nil {
 				k.log.Debug("mappings are not as they should be in the database yet", "group", g.Name, "error", err)
 			}
 		}
 	}
 }
 
-// endDue ends the mappings and frees the endpoints that are due.
+// endDue ends the mappings and frees the endpoints that are due, here even if that cannot be
+// stored: their time is over.
 func (k *mappingKeeper) endDue(ctx context.Context, g *group) error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
-	for ctx.Err() == nil {
-		k.mu.Lock()
-		m, ok := g.Mappings.Due(k.now())
-		if ok && m.Ended() {
-			g.Mappings.Remove(m.Outside)
+	var over []nat.Mapping
+	var free []nat.Endpoint
+	k.mu.Lock()
+	for now := k.now(); ; {
+		m, ok := g.Mappings.Due(now)
+		if !ok {
+			break
 		}
-		k.mu.Unlock()
-		switch {
-		case !ok:
-			return nil
-		case m.Ended():
-			if err := k.save(ctx, g, nil, []nat.Endpoint{m.Outside}); err != nil {
-				return err // it is gone here, and compare removes it there
-			}
-		default:
+		if m.Ended() {
+			g.Mappings.Remove(m.Outside)
+			free = append(free, m.Outside)
+			continue
+		}
+		m, _ = g.Mappings.End(m.Outside, now)
+		lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, now)
+		over = append(over, m)
+	}
+	k.mu.Unlock()
+	if len(over)+len(free) == 0 {
+		return nil
+	}
+	for _, m := range over {
+		if m.Kind == nat.MappingStatic {
 			k.log.Info("the lifetime of a mapping is over", "group", g.Name, "outside", m.Outside, "owner", m.Owner.String())
-			if err := k.endLocked(ctx, g, &m); err != nil {
-				k.log.Debug("the end of a mapping is not stored yet", "group", g.Name, "outside", m.Outside, "error", err)
-			}
 		}
 	}
-	return ctx.Err()
+	return k.save(ctx, g, over, free) // an error: compare stores it
 }
 
 // save writes mappings, or has them compared later.
@@ -319,8 +327,10 @@ func (k *mappingKeeper) storeAll(ctx context.Context, g *group) error {
 // sameMapping compares times by the instant: the database gives back another form of them.
 func sameMapping(a, b *nat.Mapping) bool {
 	x, y := *a, *b
-	x.CreatedAt, y.CreatedAt, x.ExpiresAt, y.ExpiresAt, x.HoldUntil, y.HoldUntil = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	return x == y && a.CreatedAt.Equal(b.CreatedAt) && a.ExpiresAt.Equal(b.ExpiresAt) && a.HoldUntil.Equal(b.HoldUntil)
+	for _, m := range []*nat.Mapping{&x, &y} {
+		m.CreatedAt, m.ExpiresAt, m.HoldUntil, m.BoundAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	}
+	return x == y && a.CreatedAt.Equal(b.CreatedAt) && a.ExpiresAt.Equal(b.ExpiresAt) && a.HoldUntil.Equal(b.HoldUntil) && a.BoundAt.Equal(b.BoundAt)
 }
 
 // Load implements reconcile.Mappings. Where the configuration has the endpoint of a stored
@@ -350,7 +360,11 @@ func (k *mappingKeeper) Load(ctx context.Context, name string) error {
 		if has, known := g.Mappings.At(m.Outside); known && sameMapping(&has, m) {
 			continue // an earlier attempt has read it
 		}
-		if !g.Mappings.Put(*m) && !m.Ended() {
+		switch {
+		case g.Mappings.Put(*m) || m.Ended():
+		case m.Kind == nat.MappingPCP:
+			k.unsure[name] = true
+		default:
 			k.unsure[name] = true
 			k.log.Error("a stored mapping is given up: the configuration has its outside endpoint, or its owner's inside port, for another one",
 				"group", name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
@@ -363,6 +377,7 @@ func (k *mappingKeeper) Load(ctx context.Context, name string) error {
 			outside++
 		}
 	}
+	k.loaded[name] = true
 	k.kernel.ExpectStatic(mapped)
 	if outside > 0 {
 		k.log.Warn("stored mappings have ports that the configuration does not set apart; they are kept, and not in force", "group", name, "mappings", outside)
@@ -521,7 +536,7 @@ func (k *mappingKeeper) end(ctx context.Context, name string, e nat.Endpoint) (*
 	}
 	at := k.now()
 	ended := m
-	ended.HoldUntil = at.Add(g.Mappings.Config().Hold)
+	ended.HoldUntil, ended.Nonce = at.Add(g.Mappings.Config().Hold), [12]byte{} // the trail keeps no nonce
 	if err := k.save(ctx, g, []nat.Mapping{ended}, nil); err != nil {
 		return nil, m, netip.Addr{}, err
 	}
@@ -529,7 +544,9 @@ func (k *mappingKeeper) end(ctx context.Context, name string, e nat.Endpoint) (*
 	defer k.mu.Unlock()
 	k.ended[e] = 0
 	inside, _ := lifecycle.ForwardsOf(k.life).At(g.Group.Group, &m)
-	m, _ = g.Mappings.End(e, at)
+	g.Mappings.Remove(e)
+	g.Mappings.Put(ended)
+	m = ended
 	lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, at)
 	return g, m, inside, nil
 }
@@ -593,6 +610,11 @@ func (k *mappingKeeper) endIn(ctx context.Context, g *group, outside netip.Prefi
 	var errs []error
 	for i := range list {
 		errs = append(errs, k.endLocked(ctx, g, &list[i]))
+		if m := &list[i]; m.Kind == nat.MappingPCP {
+			k.mu.Lock()
+			k.moved[m.Owner.Inside] = m.BoundAt
+			k.mu.Unlock()
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -308,7 +308,7 @@ func TestMappingErrors(t *testing.T) {
 	if _, err := w.CreateMapping(context.Background(), udpOf("a", 5), 0); !errors.Is(err, inspect.ErrMappingFull) {
 		t.Errorf("a fifth of one owner: %v", err)
 	}
-	if n := w.MappingCounts()["default"]; n != 4 {
+	if n := w.MappingCounts()["default"]["static"]; n != 4 {
 		t.Errorf("%d are counted", n)
 	}
 	w.server.Kill()
@@ -320,7 +320,7 @@ func TestMappingErrors(t *testing.T) {
 	if _, _, err := w.DeleteMapping(ctx, "", first.Outside); err == nil {
 		t.Error("one was deleted without a database")
 	}
-	if n := w.MappingCounts()["default"]; n != 4 {
+	if n := w.MappingCounts()["default"]["static"]; n != 4 {
 		t.Errorf("%d are counted after the refusals", n)
 	}
 }

@@ -62,7 +62,7 @@ func (sg *servedGroups) mapLocked(g *group) {
 		sg.log.Error("the mappings of a group stay as they are", "group", g.Name, "error", err)
 		return
 	}
-	if changed.Held {
+	if changed.Unstored {
 		sg.mappings.unsure[g.Name] = true
 	}
 	for _, m := range slices.Concat(changed.Ended, changed.Begun) {

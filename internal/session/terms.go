@@ -21,6 +21,7 @@ type Terms struct {
 	Timeouts        []nat.GroupTimeouts
 	NoNAT           []nat.NoNAT
 	Static          []nftnat.StaticPorts
+	PCP             nftnat.PCP
 }
 
 // TermsOf returns the terms of groups. No inside prefix of one overlaps another's. mostMappings
@@ -49,6 +50,9 @@ func (t *Terms) add(g *lsn.GroupConfig) {
 	if g.Learned.Strict {
 		m.Strict = append(m.Strict, outside...)
 	}
+	if asked := &g.Static.PCP; asked.On {
+		t.PCP.On, t.PCP.ThirdParty = true, append(t.PCP.ThirdParty, asked.ThirdParty...)
+	}
 	t.Limits = append(t.Limits, nat.PrefixLimits{Inside: g.Inside, Limits: g.Limits})
 	timeouts := g.Timeouts
 	timeouts.Inside = g.Inside
@@ -66,6 +70,7 @@ type termKernel interface {
 	SetGroupTimeouts(ctx context.Context, groups []nat.GroupTimeouts) error
 	SetNoNAT(ctx context.Context, list []nat.NoNAT) error
 	SetStatic(ctx context.Context, list []nftnat.StaticPorts) error
+	SetPCP(ctx context.Context, p nftnat.PCP) error
 	OwnAddressIn(p netip.Prefix) (netip.Addr, error) // of the machine itself, zero for none
 	Pinned() []netip.Addr                            // subscribers with pins
 }
@@ -82,6 +87,9 @@ func (t *Terms) program(ctx context.Context, kernel termKernel) error {
 		return err
 	}
 	if err := kernel.SetNoNAT(ctx, t.NoNAT); err != nil {
+		return err
+	}
+	if err := kernel.SetPCP(ctx, t.PCP); err != nil {
 		return err
 	}
 	return kernel.SetStatic(ctx, t.Static)

@@ -49,6 +49,7 @@ const (
 	Rsyslog                      // the rsyslogd command
 	SyslogNG                     // syslog-ng, unpacked at SyslogNGRoot
 	Systemd                      // the systemd-analyze command, of systemd 250 or newer
+	Natpmpc                      // the natpmpc command
 )
 
 // SyslogNGRoot is where setup unpacks syslog-ng, which cannot be installed beside rsyslog.
@@ -93,6 +94,7 @@ var things = []thing{
 	{Pmacct, "nfacctd", "package pmacct"},
 	{Rsyslog, "rsyslogd", "package rsyslog"},
 	{Systemd, "systemd-analyze", "package systemd"},
+	{Natpmpc, "natpmpc", ""},
 	{SyslogNG, SyslogNGRoot + "/usr/sbin/syslog-ng", "package syslog-ng-core"},
 }
 

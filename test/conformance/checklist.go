@@ -63,7 +63,7 @@ func reasonOf(line string) (reason string, open, ok bool) {
 	return reason, ok, ok
 }
 
-var idInName = regexp.MustCompile(`(ACCT|SES|RSEC|DEL|NAT|LOG)-?([0-9]{2})`)
+var idInName = regexp.MustCompile(`(ACCT|SES|RSEC|DEL|NAT|LOG|PCP)-?([0-9]{2})`)
 
 // idsIn returns the items in a name, in the form of Item.ID.
 func idsIn(name string) []string {

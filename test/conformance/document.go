@@ -42,6 +42,7 @@ var partNames = map[string]string{
 	"DEL":  "removal of NAT state",
 	"NAT":  "address translation",
 	"LOG":  "the log of a NAT",
+	"PCP":  "ports that subscribers ask for",
 }
 
 // cell returns a text as it stands in a table.

@@ -27,3 +27,11 @@ func (surroundings) Translators(context.Context) ([]string, error) { return nil,
 
 // OwnAddressIn is as that of nftnat.Kernel: the twin has no address.
 func (surroundings) OwnAddressIn(netip.Prefix) (netip.Addr, error) { return netip.Addr{}, nil }
+
+// SetPCP is as that of nftnat.Kernel: the twin has no machine to ask.
+func (surroundings) SetPCP(ctx context.Context, p nftnat.PCP) error {
+	if err := nftnat.CheckPCP(&p); err != nil {
+		return err
+	}
+	return ctx.Err()
+}

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -43,14 +44,22 @@ type mappingValue struct {
 	CreatedAt  time.Time  `json:"created_at,omitzero"`
 	ExpiresAt  time.Time  `json:"expires_at,omitzero"`
 	HoldUntil  time.Time  `json:"hold_until,omitzero"`
+	BoundAt    time.Time  `json:"bound_at,omitzero"`
+	Nonce      string     `json:"nonce,omitzero"` // hexadecimal
+
+	Peer netip.AddrPort `json:"peer,omitzero"`
 }
 
 // FormatMapping returns the value of a mapping's field.
 func FormatMapping(m *nat.Mapping) ([]byte, error) {
-	return json.Marshal(mappingValue{
+	v := mappingValue{
 		Kind: m.Kind.String(), UserName: octets(m.Owner.UserName), Inside: m.Owner.Inside, InsidePort: m.InsidePort,
-		CreatedAt: m.CreatedAt, ExpiresAt: m.ExpiresAt, HoldUntil: m.HoldUntil,
-	})
+		CreatedAt: m.CreatedAt, ExpiresAt: m.ExpiresAt, HoldUntil: m.HoldUntil, BoundAt: m.BoundAt, Peer: m.Peer,
+	}
+	if m.Nonce != (nat.Mapping{}.Nonce) {
+		v.Nonce = hex.EncodeToString(m.Nonce[:])
+	}
+	return json.Marshal(v)
 }
 
 // ParseMapping parses a field of a group's MappingsKey and its value.
@@ -73,9 +82,17 @@ func ParseMapping(group, field, text string) (nat.Mapping, error) {
 		return nat.Mapping{}, fmt.Errorf("mapping %s: inside address %v is not IPv4", field, v.Inside)
 	case v.InsidePort == 0:
 		return nat.Mapping{}, fmt.Errorf("mapping %s: no inside port", field)
+	case (kind == nat.MappingPCP) != !v.BoundAt.IsZero(), kind == nat.MappingPCP && !v.Inside.IsValid(), kind != nat.MappingPCP && (v.Nonce != "" || v.Peer.IsValid()):
+		return nat.Mapping{}, fmt.Errorf("mapping %s: a mapping by PCP is of an inside address and its binding (bound_at), no other one is", field)
 	}
-	return nat.Mapping{
+	nonce, err := hex.DecodeString(v.Nonce)
+	if err != nil || len(nonce) != 0 && len(nonce) != len(nat.Mapping{}.Nonce) {
+		return nat.Mapping{}, fmt.Errorf("mapping %s: nonce %q is not %d octets in hexadecimal", field, v.Nonce, len(nat.Mapping{}.Nonce))
+	}
+	m := nat.Mapping{
 		Group: group, Kind: kind, Owner: nat.Owner{UserName: string(v.UserName), Inside: v.Inside}, InsidePort: v.InsidePort, Outside: e,
-		CreatedAt: v.CreatedAt, ExpiresAt: v.ExpiresAt, HoldUntil: v.HoldUntil,
-	}, nil
+		CreatedAt: v.CreatedAt, ExpiresAt: v.ExpiresAt, HoldUntil: v.HoldUntil, BoundAt: v.BoundAt, Peer: v.Peer,
+	}
+	copy(m.Nonce[:], nonce)
+	return m, nil
 }

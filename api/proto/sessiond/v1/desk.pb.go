@@ -614,7 +614,7 @@ type Explanation struct {
 	// Packets that did not pass, of all subscribers, for the reasons that can concern this one
 	// now. The kernel does not count them by subscriber.
 	Drops []*Drop `protobuf:"bytes,11,rep,name=drops,proto3" json:"drops,omitempty"`
-	// The static mappings of the address, or of the user; ten at most.
+	// The mappings of the address, those by PCP too, and of the user; ten at most.
 	Mappings []*Mapping `protobuf:"bytes,12,rep,name=mappings,proto3" json:"mappings,omitempty"`
 	// What stands out, and what to do, for people. The first line is the most important one.
 	Advice        []string `protobuf:"bytes,13,rep,name=advice,proto3" json:"advice,omitempty"`

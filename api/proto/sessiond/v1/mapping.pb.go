@@ -33,6 +33,8 @@ const (
 	MappingKind_MAPPING_KIND_UNSPECIFIED MappingKind = 0
 	// A person, by CreateMapping, or the configuration.
 	MappingKind_MAPPING_KIND_STATIC MappingKind = 1
+	// The subscriber, by PCP (RFC 6887) or NAT-PMP (RFC 6886). It ends with the subscriber's session.
+	MappingKind_MAPPING_KIND_PCP MappingKind = 2
 )
 
 // Enum value maps for MappingKind.
@@ -40,10 +42,12 @@ var (
 	MappingKind_name = map[int32]string{
 		0: "MAPPING_KIND_UNSPECIFIED",
 		1: "MAPPING_KIND_STATIC",
+		2: "MAPPING_KIND_PCP",
 	}
 	MappingKind_value = map[string]int32{
 		"MAPPING_KIND_UNSPECIFIED": 0,
 		"MAPPING_KIND_STATIC":      1,
+		"MAPPING_KIND_PCP":         2,
 	}
 )
 
@@ -802,10 +806,11 @@ const file_sessiond_v1_mapping_proto_rawDesc = "" +
 	"\rvalidate_only\x184 \x01(\bR\fvalidateOnly\"n\n" +
 	"\x15DeleteMappingResponse\x12.\n" +
 	"\amapping\x18\x01 \x01(\v2\x14.sessiond.v1.MappingR\amapping\x12%\n" +
-	"\x0esessions_ended\x18\x02 \x01(\rR\rsessionsEnded*D\n" +
+	"\x0esessions_ended\x18\x02 \x01(\rR\rsessionsEnded*Z\n" +
 	"\vMappingKind\x12\x1c\n" +
 	"\x18MAPPING_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
-	"\x13MAPPING_KIND_STATIC\x10\x012\x95\x02\n" +
+	"\x13MAPPING_KIND_STATIC\x10\x01\x12\x14\n" +
+	"\x10MAPPING_KIND_PCP\x10\x022\x95\x02\n" +
 	"\x0eMappingService\x12V\n" +
 	"\rCreateMapping\x12!.sessiond.v1.CreateMappingRequest\x1a\".sessiond.v1.CreateMappingResponse\x12S\n" +
 	"\fListMappings\x12 .sessiond.v1.ListMappingsRequest\x1a!.sessiond.v1.ListMappingsResponse\x12V\n" +

@@ -44,7 +44,7 @@ type MappingServiceClient interface {
 	// ListMappings returns mappings by group, public address, port and protocol: those of the
 	// configuration too, and those that have ended while their ports are in quarantine.
 	ListMappings(ctx context.Context, in *ListMappingsRequest, opts ...grpc.CallOption) (*ListMappingsResponse, error)
-	// DeleteMapping ends a mapping, and returns once neither it nor a session through it is
+	// DeleteMapping ends a mapping, one that a subscriber asked for by PCP too, and returns once neither it nor a session through it is
 	// left. Its port is in quarantine for the group's hold. NOT_FOUND where there is none.
 	// FAILED_PRECONDITION with reason MAPPING_CONFIGURED where the configuration has it.
 	DeleteMapping(ctx context.Context, in *DeleteMappingRequest, opts ...grpc.CallOption) (*DeleteMappingResponse, error)
@@ -106,7 +106,7 @@ type MappingServiceServer interface {
 	// ListMappings returns mappings by group, public address, port and protocol: those of the
 	// configuration too, and those that have ended while their ports are in quarantine.
 	ListMappings(context.Context, *ListMappingsRequest) (*ListMappingsResponse, error)
-	// DeleteMapping ends a mapping, and returns once neither it nor a session through it is
+	// DeleteMapping ends a mapping, one that a subscriber asked for by PCP too, and returns once neither it nor a session through it is
 	// left. Its port is in quarantine for the group's hold. NOT_FOUND where there is none.
 	// FAILED_PRECONDITION with reason MAPPING_CONFIGURED where the configuration has it.
 	DeleteMapping(context.Context, *DeleteMappingRequest) (*DeleteMappingResponse, error)
