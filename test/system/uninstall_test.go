@@ -8,9 +8,9 @@ import (
 	"github.com/sessiond/sessiond/internal/rig"
 )
 
-// TestRemoval: the script of `sessiond --removal` takes from the kernel all that sessiond leaves
+// TestUninstall: the script of `sessiond --removal` takes from the kernel all that sessiond leaves
 // there, and nothing of others. A second run finds nothing, and is no error.
-func TestRemoval(t *testing.T) {
+func TestUninstall(t *testing.T) {
 	w := start(t, rig.Options{})
 	for _, command := range [][]string{
 		{"nft", "add", "table", "ip", "operator"},
