@@ -21,7 +21,7 @@ import (
 func BenchmarkAsks(b *testing.B) {
 	const clients, workers = 1000, 64
 	g := askedGroup()
-	g.LastPort, g.Static.First, g.Static.Last = 32767, 40000, 59999
+	g.BlockSize, g.LastPort, g.Static.First, g.Static.Last = 256, 32767, 40000, 59999
 	w := newWorld(b, g)
 	for i := range clients {
 		w.send(subscriber.EventStart, asker(i), fmt.Sprint("u", i), fmt.Sprint("s", i))
