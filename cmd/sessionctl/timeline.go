@@ -67,7 +67,7 @@ func (a subscriberCommands) timeline(ctx context.Context, req *pb.ListEndingsReq
 	if _, err = fmt.Fprint(a.stdout, "\nNot shown, as nobody keeps them: interim updates, and limits that were reached.\n"); err != nil {
 		return err
 	}
-	return historyCommands{a.app}.reach(page)
+	return historyCommands(a).reach(page)
 }
 
 // happenings merges the steps of endings and the records of ports, the latest first.

@@ -616,7 +616,8 @@ func TestNote(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		list, _, err := s.List(t.Context(), audit.Filter{}, audit.Place{}, 10)
+		page, err := s.List(t.Context(), audit.Filter{}, audit.Place{}, 10)
+		list := page.Entries
 		if err != nil || len(list) != 1 || list[0].Trail != audit.DaemonTrail || list[0].Group != "default" || list[0].New != "signed" || list[0].Outcome != audit.Done {
 			t.Errorf("%+v, %v", list, err)
 		}
