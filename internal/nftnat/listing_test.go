@@ -59,6 +59,7 @@ func TestTheTableExplainsItself(t *testing.T) {
 	fullCone(&o)
 	withStatic(&o)
 	pinned(&o)
+	o.PCP.On = true
 	r := newRuleset(o)
 	for _, c := range r.chains {
 		ofPolicy := slices.ContainsFunc(r.policies, func(p policy) bool { return p.name == c.name })

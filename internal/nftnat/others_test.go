@@ -96,8 +96,10 @@ func TestOtherRules(t *testing.T) {
 func TestOtherFlowtables(t *testing.T) {
 	t.Parallel()
 	lab := newLab(t)
-	if _, err := lab.CGN.Output(testContext(t), "nft", netlab.OperatorsFlowtable); err != nil {
-		testenv.Lacks(t, "flowtables: "+err.Error())
+	flowtables := 0 // on a kernel without them there are none to find
+	if hasFlowtables(t, lab) {
+		run(t, lab, "nft", netlab.OperatorsFlowtable)
+		flowtables = 1
 	}
 	ns, err := netns.Open(lab.CGN.Name())
 	if err != nil {
@@ -105,8 +107,11 @@ func TestOtherFlowtables(t *testing.T) {
 	}
 	defer ns.Close()
 	o, err := ReadOthers(testContext(t), ns, "sessiond")
-	if err != nil || o.Own || len(o.Flowtables) != 1 || len(o.Rules) != 1 {
+	if err != nil || o.Own || len(o.Flowtables) != flowtables || len(o.Rules) != flowtables {
 		t.Fatalf("%+v, %v", o, err)
+	}
+	if flowtables == 0 {
+		return
 	}
 	f, r := o.Flowtables[0], o.Rules[0]
 	if f.Family != "inet" || f.Table != "fast" || f.Name != "ft" || !slices.Equal(f.Devices, []string{"i0", "s0"}) || f.Hardware || r.Flowtable != "ft" || r.Chain != "forward" {

@@ -40,6 +40,7 @@
 //                                              counts them
 //     FAILED_PRECONDITION  MAPPING_CONFIGURED  the configuration has the mapping
 //     FAILED_PRECONDITION  NO_STATIC_PORTS     the group sets no ports apart for mappings
+//     FAILED_PRECONDITION  NO_HISTORY          the configuration keeps no history
 //     ABORTED              CONFLICT            changed at the same time; look again
 //     ABORTED              WATCHER_LAGGED      events were lost; list and watch again
 //     ABORTED              LIST_AGAIN          the same, for another cause than a slow reader
@@ -52,6 +53,7 @@
 //                                              changed
 //     UNAVAILABLE          NOT_READY           still recovering after the start
 //     UNAVAILABLE          DATABASE_DOWN       Redis cannot be reached
+//     UNAVAILABLE          HISTORY_DOWN        the history cannot be opened or read
 //     UNAVAILABLE          STOPPING            the daemon is being stopped
 //     CANCELED             CANCELED            the caller ended the call
 //     DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   the call took too long
