@@ -23,10 +23,14 @@ build: check-go
 demo: setup build
 	bin/demo --sessiond bin/sessiond --sessionctl bin/sessionctl
 
+# The packages whose tests take longest, which begin first. Most wait more than they compute, so
+# three run at a time.
+LONGEST := ./internal/session ./test/field ./test/system ./internal/nftnat ./internal/subscriberdb ./test/faults ./test/interop
+
 ## test: every test, the kernel and Redis ones too; skips are listed at the end
 test: setup
 	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --raw-command -- \
-		env CGO_ENABLED=1 GOFLAGS= $(GO) test -json -race -vet=off -count=1 -timeout 15m ./...
+		env CGO_ENABLED=1 GOFLAGS= $(GO) test -json -race -vet=off -count=1 -timeout 15m -p 3 $(LONGEST) ./...
 
 ## soak: FAULTS random faults (default 1000), in worlds with seeds from SEED on, as many
 ## flushes of nftables under traffic and kills within audited changes, and 100 discoveries of
@@ -36,7 +40,8 @@ SEED ?= $(shell date +%s)
 soak: setup
 	STUN_RUNS=100 $(GO) test -count=1 -timeout 1h -v ./internal/nftnat -run 'TestNATDiscovery|TestSTUN'
 	KILLS=$(FAULTS) SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/subscriberdb -run 'TestKilledWithinOrders|TestHistories|TestFastScripts'
-	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/session -run TestRandomDisconnects
+	SOAK=1 $(GO) test -count=1 -timeout 1h ./internal/lifecycle ./internal/lsn ./internal/subscriber
+	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/session -run 'TestRandom|TestLists'
 	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/history -run TestRandomHistories
 	FLUSHES=$(FAULTS) $(GO) test -count=1 -timeout 1h -v ./internal/nftnat -run TestFlushes
 	$(GO) test -count=1 -timeout 24h -v ./test/faults -run TestFaults -args -faults $(FAULTS) -each 50 -first $(SEED)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sessiond/sessiond/internal/inspect"
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestRandomWalk_I1_I5_DEL10: for inputs in any order, no block has two owners,
@@ -19,7 +20,7 @@ import (
 // is that got its first block last, and nowhere else. When all subscribers have left and the holds are over, nothing remains. The
 // same history has the same effects.
 func TestRandomWalk_I1_I5_DEL10(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(testenv.Walks(20)) {
 		first, second := walk(t, seed), walk(t, seed)
 		if !slices.Equal(first, second) {
 			t.Fatalf("seed %d: the same history has other effects", seed)

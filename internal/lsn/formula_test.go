@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // ownConfig is a group in deterministic mode with 12 inside addresses and 15 blocks: of five on
@@ -86,7 +87,7 @@ func TestOwnBlocks_NAT38(t *testing.T) {
 	if testing.Short() {
 		steps = 500
 	}
-	for seed := range uint64(20) {
+	for seed := range uint64(testenv.Walks(20)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			c := ownConfig()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sessiond/sessiond/internal/nat"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 func prefixes(ss ...string) []netip.Prefix {
@@ -328,7 +329,7 @@ func sorted(bs []nat.Binding) []nat.Binding {
 
 func TestRandomWalk_I1_I5_DEL10_NAT30_NAT37(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(12) {
+	for seed := range uint64(testenv.Walks(12)) {
 		w := newWalk(t, seed, false)
 		for range 400 {
 			w.step()
@@ -339,7 +340,7 @@ func TestRandomWalk_I1_I5_DEL10_NAT30_NAT37(t *testing.T) {
 // TestRandomGrowth_I1_I5_NAT35 is the random walk with bindings that grow and shrink.
 func TestRandomGrowth_I1_I5_NAT35(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(12) {
+	for seed := range uint64(testenv.Walks(12)) {
 		w := newWalk(t, seed, true)
 		for range 400 {
 			w.step()

@@ -19,6 +19,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // listWorld is a Manager with three groups whose inside prefixes interleave,
@@ -404,7 +405,7 @@ func (w *listWorld) checkNASes() {
 // TestListsRandomWalk: after random histories every list, with every filter,
 // equals a look at everything, in the same order.
 func TestListsRandomWalk(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(testenv.Walks(3)) {
 		w := newListWorld(t, seed)
 		for range 120 {
 			w.step([]int{1, 4, 64}[seed%3])

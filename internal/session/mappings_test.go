@@ -19,6 +19,7 @@ import (
 	"github.com/sessiond/sessiond/internal/nftnat"
 	"github.com/sessiond/sessiond/internal/subscriber"
 	"github.com/sessiond/sessiond/internal/subscriberdb"
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // mappedGroup is testGroup with ports set apart.
@@ -674,7 +675,7 @@ func TestCutOfMappingsSurvivesKill_NAT27_I7(t *testing.T) {
 // crashes or its database is emptied, no endpoint has two owners, the database has what is in
 // force, and a visitor reaches whom the mapping names.
 func TestRandomMappings_I1_I7(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(testenv.Walks(3)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { randomMappings(t, rand.New(rand.NewPCG(seed, 7))) })
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestLateCopiesHarmNobody_I4 delivers packets again after up to hours, from
@@ -17,7 +19,7 @@ import (
 // those. At the end the database shows exactly the sessions that are online.
 func TestLateCopiesHarmNobody_I4(t *testing.T) {
 	late, doubtful := 0, 0
-	for seed := range uint64(250) {
+	for seed := range uint64(testenv.Walks(250)) {
 		c := newCountry(t, seed)
 		for range 60 {
 			c.happen(t)

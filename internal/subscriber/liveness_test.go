@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestNoSessionStaysAway_SES07: after any events, by any clocks, an online
@@ -14,7 +16,7 @@ import (
 // expiry. Its NAS may have used its identifier before.
 func TestNoSessionStaysAway_SES07(t *testing.T) {
 	later := 0
-	for seed := range uint64(5_000) {
+	for seed := range uint64(testenv.Walks(5_000)) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		f := newFog(rng)
 		f.wander(t, 5+rng.IntN(40))

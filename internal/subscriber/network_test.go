@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // network is a database of several groups in memory. Each event is decided in
@@ -170,7 +172,7 @@ func (n *network) check(t *testing.T, seed uint64) {
 // records that others write, delete, hold or restore. No record arises of a
 // session that is elsewhere or over.
 func TestWildNetwork(t *testing.T) {
-	for seed := range uint64(400) {
+	for seed := range uint64(testenv.Walks(400)) {
 		rng := rand.New(rand.NewPCG(seed, 99))
 		n, now := newNetwork(), t0
 		for range 80 {

@@ -4,13 +4,15 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // TestReplays_SES10: any packet of a NAS without Event-Timestamps, repeated to
 // the octet at any time, costs no other session its address; and a Start does
 // not bring back a session that has ended.
 func TestReplays_SES10(t *testing.T) {
-	for seed := range uint64(1500) {
+	for seed := range uint64(testenv.Walks(1500)) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		events, _ := history(rng, 1+rng.IntN(3), 4+rng.IntN(30))
 		w := newWorld()

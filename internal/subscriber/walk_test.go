@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"testing"
 	"time"
+
+	"github.com/sessiond/sessiond/internal/testenv"
 )
 
 // world is a database in memory: it applies decisions and checks after each
@@ -176,7 +178,7 @@ func deliver(rng *rand.Rand, events []Event) []Event {
 // TestRandomHistories_I4: in any order of arrival, and with any repetitions,
 // the database shows exactly the online sessions at the end.
 func TestRandomHistories_I4(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(testenv.Walks(3000)) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		events, truth := history(rng, 1+rng.IntN(4), 2+rng.IntN(40))
 		w := newWorld()
@@ -203,7 +205,7 @@ func compare(t *testing.T, seed uint64, w *world, truth map[netip.Addr]SessionID
 // TestDecideTwice_ACCT15: an event that is applied again changes only the
 // record's version.
 func TestDecideTwice_ACCT15(t *testing.T) {
-	for seed := range uint64(500) {
+	for seed := range uint64(testenv.Walks(500)) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		events, _ := history(rng, 2, 30)
 		w := newWorld()
@@ -218,7 +220,7 @@ func TestDecideTwice_ACCT15(t *testing.T) {
 
 // TestWildEvents: no event, however odd, breaks the invariants of the records.
 func TestWildEvents(t *testing.T) {
-	for seed := range uint64(2000) {
+	for seed := range uint64(testenv.Walks(2000)) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		w := newWorld()
 		for range 60 {
