@@ -32,15 +32,16 @@ func (s *Store) Maintain(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// rotateByTime begins a new journal where nothing happened since its day ended.
+// rotateByTime begins a new journal where nothing happened since its day ended. No event that is told
+// late, without a gap, is from before it.
 func (l *groupLog) rotateByTime() error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	j := l.running()
-	if j == nil || dayOf(l.through-jitter) <= dayOf(j.from) {
+	if j == nil || dayOf(l.through-clockStep) <= dayOf(j.from) {
 		return nil
 	}
-	return l.rotate(l.through - jitter)
+	return l.rotate(l.through - clockStep)
 }
 
 // seal makes a day's file of the oldest journal that is complete, and reports whether there

@@ -36,6 +36,10 @@ const defaultFileRecords = 2_000_000
 // writers of a group's log look at the clock one after the other, and write in another order.
 const jitter = microTime(time.Second / time.Microsecond)
 
+// clockStep is the time by which an event may be earlier than Batch.Through: the reader and the
+// writers of a log can be on machines whose clocks differ, and a change can be told late.
+const clockStep = microTime(time.Minute / time.Microsecond)
+
 // Store is the history of some groups, each with a log of its own. Its methods may be called
 // concurrently.
 type Store struct {
