@@ -45,7 +45,7 @@ type dayNote struct {
 	behind  chainHash // of the log, before the file
 	head    chainHash // of the log, at its end
 	chain   chainHash // of the records
-	gaps    []Gap     // that were known at the end
+	gaps    []Gap     // of its time, that were known at the end
 }
 
 // text writes the lines that are signed.

@@ -193,7 +193,7 @@ type Progress struct {
 	Epoch    string    // of the database
 	Position string    // of the last entry that is stored
 	Through  time.Time // everything until then is stored
-	Gaps     []Gap     // that are known, the oldest one first
+	Gaps     []Gap     // that are known, as they came, then the times of files that are missing
 	First    time.Time // the history begins
 }
 
@@ -206,8 +206,27 @@ func (s *Store) Progress(group string) (p Progress, ok bool) {
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	if len(l.segments) == 0 {
+		return p, false // closed
+	}
 	return Progress{
 		Epoch: l.epoch, Position: l.position, Through: l.through.time(),
-		Gaps: slices.Clone(l.gaps), First: l.segments[0].from.time(),
+		Gaps: append(slices.Clone(l.gaps), l.missingFiles()...), First: l.segments[0].from.time(),
 	}, true
+}
+
+// missingFiles returns the times of files that are not there.
+func (l *groupLog) missingFiles() (gaps []Gap) {
+	for i := 1; i < len(l.segments); i++ {
+		before, behind := l.segments[i-1], l.segments[i]
+		if behind.number == before.number+1 {
+			continue
+		}
+		from, err := l.endOf(i - 1)
+		if err != nil || before.day == nil {
+			from = before.from // its end is not known
+		}
+		gaps = append(gaps, l.gap(from, behind.from, fmt.Sprintf("the file behind %s is missing", before.file())))
+	}
+	return gaps
 }
