@@ -27,8 +27,8 @@ type historyService struct {
 }
 
 // pastAnswer returns the answer of the history about a port at a time; nil where there is none, or
-// where a present binding had the port then, and the history does not know it.
-func (s *natService) pastAnswer(req *pb.LookupOutsideRequest, outside netip.Addr, port nat.Port, at time.Time, present bool) (*pb.HistoryAnswer, error) {
+// where the binding in force of an inside address had the port then, and the history does not say so.
+func (s *natService) pastAnswer(req *pb.LookupOutsideRequest, outside netip.Addr, port nat.Port, at time.Time, inForce netip.Addr) (*pb.HistoryAnswer, error) {
 	past, err := s.past()
 	if errors.Is(err, inspect.ErrNoHistory) {
 		return nil, nil
@@ -37,7 +37,7 @@ func (s *natService) pastAnswer(req *pb.LookupOutsideRequest, outside netip.Addr
 		return nil, err
 	}
 	a, err := past.LookupOutside(history.Question{Outside: outside, Port: port, At: at})
-	if err != nil || present && a.State != history.Held {
+	if err != nil || inForce.IsValid() && (a.State != history.Held || a.Record.Holder.Inside != inForce) {
 		return nil, err
 	}
 	return toAnswer(past, &a, req.GetProof())
@@ -169,15 +169,15 @@ func fromHistoryQuery(q historyQuery) (f history.Filter, err error) {
 	return f, nil
 }
 
-// reach returns the earliest begin of the histories of a group, or of all for "", and the time until
-// which all of them are known.
+// reach returns the time from which on, and that until which, the history of a group, or those of all
+// for "", are known.
 func reach(past History, group string) (first, through time.Time) {
 	for _, name := range past.Groups() {
 		p, ok := past.Progress(name)
 		if !ok || group != "" && group != name {
 			continue
 		}
-		if first.IsZero() || p.First.Before(first) {
+		if first.IsZero() || p.First.After(first) {
 			first = p.First
 		}
 		if through.IsZero() || p.Through.Before(through) {

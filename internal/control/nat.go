@@ -84,7 +84,11 @@ func (s *natService) LookupOutside(ctx context.Context, req *pb.LookupOutsideReq
 		}
 	}
 	if !at.IsZero() {
-		past, pastErr := s.pastAnswer(req, outside, nat.Port(port), at, err == nil && binding.State != nat.Held)
+		var inForce netip.Addr
+		if err == nil && binding.State != nat.Held {
+			inForce = binding.Inside
+		}
+		past, pastErr := s.pastAnswer(req, outside, nat.Port(port), at, inForce)
 		switch {
 		case pastErr != nil && err != nil:
 			return nil, pastErr

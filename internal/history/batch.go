@@ -71,8 +71,9 @@ type Restart struct {
 // readable.
 //
 // Times are stored as they are told, but a record is at least a microsecond long. An event that
-// is earlier than one before it by more than a second shows that the clock was set back, or that
-// a change was told late: the times between are a gap (LOG-08).
+// is earlier than one before it by more than a second, or than a Through before it by more than a
+// minute, shows that the clock was set back, or that a change was told late: the times between are a
+// gap (LOG-08).
 func (s *Store) Append(batches ...Batch) error {
 	for i := range batches {
 		l := s.log(batches[i].Group)
@@ -184,8 +185,8 @@ func (l *groupLog) resume(r *Restart) error {
 	latest := latestOf(max(l.latest, to), live)
 	// Nothing is known behind the last entry, whatever the reader says.
 	from, end := min(max(microsOf(r.From), l.segments[0].from), to, l.through+1), to
-	if to < latest-jitter { // the clock was set back meanwhile
-		from, end = min(from, to-jitter-1), latest+1
+	if to < l.earliest(latest) { // the clock was set back meanwhile
+		from, end = min(from, to-jitter-1), max(latest, l.through)+1
 	}
 	if dayOf(to-jitter) > dayOf(j.from) {
 		if err := l.rotate(to - jitter); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,7 +46,7 @@ type dayNote struct {
 	behind  chainHash // of the log, before the file
 	head    chainHash // of the log, at its end
 	chain   chainHash // of the records
-	gaps    []Gap     // that were known at the end
+	gaps    []Gap     // of its time, that were known at the end
 }
 
 // text writes the lines that are signed.
@@ -209,6 +210,45 @@ func openNote(signed, public string) (string, error) {
 		return "", err
 	}
 	return n.Text, nil
+}
+
+// DayCheckpoint is the signed note of a day's file.
+type DayCheckpoint struct {
+	File uint64
+	Note string
+}
+
+// DayCheckpoints returns those of a group's files behind the file of a number, that were written after
+// a time, the oldest one first. Keep them elsewhere, such as in syslog, and give them to Verify.
+func (s *Store) DayCheckpoints(group string, after uint64, since time.Time) (list []DayCheckpoint, err error) {
+	l := s.log(group)
+	if l == nil {
+		return nil, fmt.Errorf("history: group %s: %w", group, ErrNotBegun)
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for i := len(l.segments) - 1; i >= 0 && l.segments[i].number > after; i-- {
+		g := l.segments[i]
+		if g.day == nil {
+			continue
+		}
+		info, err := os.Stat(g.day.path)
+		if err != nil {
+			return nil, fmt.Errorf("history: group %s: %w", group, err)
+		}
+		if !info.ModTime().After(since) {
+			break
+		}
+		err = g.day.with(func(r *dayReader) error {
+			list = append(list, DayCheckpoint{g.number, r.note})
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("history: group %s: %w", group, err)
+		}
+	}
+	slices.Reverse(list)
+	return list, nil
 }
 
 // textOf returns the text of a signed note without a look at the signature.

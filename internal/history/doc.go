@@ -16,8 +16,9 @@
 // Times are those of the events, to the microsecond, and are never moved; but a record is at
 // least a microsecond long. The block and the time of its allocation tell which allocation a
 // release is of. Where two records of a port overlap, it is unknown who had it. An event that is
-// over a second earlier than another before it shows that the clock was set back, or that a
-// change was told late: the times up to the latest event are a gap. A clock that was set forward
+// over a second earlier than another before it, or over a minute earlier than the time to which the
+// log was read, shows that the clock was set back, or that a change was told late: the times up to
+// there are a gap. A clock that was set forward
 // cannot be seen, and none that was set back and is where it was before the next event.
 //
 // An identity has a salt, and records have the hash of both. So an identity can be erased, and

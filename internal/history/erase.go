@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Erase removes the identity of a user, with its salts, from everything that is stored. The
@@ -11,35 +12,38 @@ import (
 // that were removed. A kill leaves whole files; call it again. Events that come later name the
 // user again.
 func (s *Store) Erase(user string) (int, error) {
-	s.housework.Lock()
-	defer s.housework.Unlock()
 	total := 0
 	for _, l := range s.logs("") {
-		n, err := l.erase(userKey(user))
-		total += n
-		if err != nil {
-			return total, fmt.Errorf("history: group %s: erase: %w", l.group, err)
+		for after, more := uint64(0), true; more; {
+			var n int
+			var err error
+			n, after, more, err = s.eraseInNext(l, after, userKey(user))
+			total += n
+			if err != nil {
+				return total, fmt.Errorf("history: group %s: erase: %w", l.group, err)
+			}
 		}
 	}
 	return total, nil
 }
 
-func (l *groupLog) erase(key []byte) (int, error) {
+// eraseInNext erases in the first file behind that of a number, if there is one, and returns its
+// number. Other housework goes on between two files: what it makes of files before has no name any
+// more, and what is behind is still to come.
+func (s *Store) eraseInNext(l *groupLog, after uint64, key []byte) (n int, number uint64, more bool, err error) {
+	s.housework.Lock()
+	defer s.housework.Unlock()
 	segments, _ := l.files()
-	total := 0
-	for _, g := range segments {
-		n, err := 0, error(nil)
-		if g.day != nil {
-			n, err = l.eraseInDay(g.day, key)
-		} else {
-			n, err = l.eraseInJournal(g, key)
-		}
-		total += n
-		if err != nil {
-			return total, err
-		}
+	i := slices.IndexFunc(segments, func(g *segment) bool { return g.number > after })
+	if i < 0 {
+		return 0, after, false, nil
 	}
-	return total, nil
+	if g := segments[i]; g.day != nil {
+		n, err = l.eraseInDay(g.day, key)
+	} else {
+		n, err = l.eraseInJournal(g, key)
+	}
+	return n, segments[i].number, true, err
 }
 
 // eraseOne returns a holder without its identity, if it is that of the user.

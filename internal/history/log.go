@@ -397,16 +397,23 @@ func (l *groupLog) checkEvent(e *nat.Event) error {
 	return nil
 }
 
-// checkClock notes a gap where an event is earlier than one before it by more than the jitter.
-// The times between have come twice, or a change of them was told late.
+// earliest returns the time before which an event shows that the clock was set back, or that it is
+// told late. Where nothing happens for long, the time to which the log was read shows it.
+func (l *groupLog) earliest(latest microTime) microTime {
+	return max(latest-jitter, l.through-clockStep)
+}
+
+// checkClock notes a gap where an event is too early. The times between have come twice, or a
+// change of them was told late.
 func (l *groupLog) checkClock(at microTime) {
-	if at >= l.latest-jitter {
-		l.latest = max(l.latest, at)
+	early, to := at < l.earliest(l.latest), max(l.latest, l.through)+1
+	l.latest = max(l.latest, at)
+	if !early {
 		return
 	}
 	// Events that follow may be earlier by the jitter. None of them may seem to be from before the
 	// gap.
-	from, to := at-jitter-1, l.latest+1
+	from := at - jitter - 1
 	if !slices.ContainsFunc(l.gaps, func(g Gap) bool { return microsOf(g.From) <= from && to <= microsOf(g.To) }) {
 		l.addGap(entryGap, from, to, reasonClock)
 	}

@@ -28,9 +28,10 @@ type world struct {
 	log    []Entry
 	apply  [][]func() // what the history knows by each entry
 
-	heard time.Time // the latest time that the history was told
-	gaps  []Gap
-	first time.Time
+	heard   time.Time // the latest time that the history was told
+	through time.Time // to which it was told that the log was read
+	gaps    []Gap
+	first   time.Time
 }
 
 // tenancy is the time in which a user had a block, as it is told.
@@ -139,14 +140,17 @@ func (w *world) setClock() {
 }
 
 // hear lets the history know the time of an event. One that is earlier than another before it
-// by over a second makes a gap, which begins before all that may follow, and ends behind all that
-// came.
+// by over a second, or than the time to which the log was read by over a minute, makes a gap, which
+// begins before all that may follow, and ends behind all that came.
 func (w *world) hear(at time.Time) {
-	if !at.Before(w.heard.Add(-time.Second)) {
-		w.heard = latestTime(w.heard, at)
-		return
+	if w.early(at) {
+		w.gaps = append(w.gaps, Gap{From: at.Add(-time.Second - time.Microsecond), To: latestTime(w.heard, w.through).Add(time.Microsecond)})
 	}
-	w.gaps = append(w.gaps, Gap{From: at.Add(-time.Second - time.Microsecond), To: w.heard.Add(time.Microsecond)})
+	w.heard = latestTime(w.heard, at)
+}
+
+func (w *world) early(at time.Time) bool {
+	return at.Before(w.heard.Add(-time.Second)) || at.Before(w.through.Add(-time.Minute))
 }
 
 func latestTime(a, b time.Time) time.Time {
@@ -206,12 +210,11 @@ func (w *world) end(t *tenancy) time.Time {
 // walk is a walk of a store through a world, with faults.
 type walk struct {
 	*world
-	t       *testing.T
-	o       Options
-	files   *faultyFiles
-	store   *Store
-	read    int // entries of the log that the store has
-	through time.Time
+	t     *testing.T
+	o     Options
+	files *faultyFiles
+	store *Store
+	read  int // entries of the log that the store has
 }
 
 func testKey(t testing.TB) *Key {
@@ -344,8 +347,8 @@ func (w *walk) lose() {
 	if g.To = now; g.To.Before(g.From) {
 		g.From = g.To
 	}
-	if before := now.Add(-time.Second - time.Microsecond); now.Before(w.heard.Add(-time.Second)) {
-		g.To = w.heard.Add(time.Microsecond)
+	if before := now.Add(-time.Second - time.Microsecond); w.early(now) {
+		g.To = latestTime(w.heard, w.through).Add(time.Microsecond)
 		if before.Before(g.From) {
 			g.From = before
 		}

@@ -32,15 +32,16 @@ func (s *Store) Maintain(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// rotateByTime begins a new journal where nothing happened since its day ended.
+// rotateByTime begins a new journal where nothing happened since its day ended. No event that is told
+// late, without a gap, is from before it.
 func (l *groupLog) rotateByTime() error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	j := l.running()
-	if j == nil || dayOf(l.through-jitter) <= dayOf(j.from) {
+	if j == nil || dayOf(l.through-clockStep) <= dayOf(j.from) {
 		return nil
 	}
-	return l.rotate(l.through - jitter)
+	return l.rotate(l.through - clockStep)
 }
 
 // seal makes a day's file of the oldest journal that is complete, and reports whether there
@@ -53,7 +54,7 @@ func (l *groupLog) seal() (bool, error) {
 		return false, nil
 	}
 	j, next := l.segments[i].journal, l.segments[i+1]
-	c := &dayContent{dayNote: dayNote{group: l.group, number: j.number, from: j.from, to: next.from, gaps: slices.Clone(l.gaps)}}
+	c := &dayContent{dayNote: dayNote{group: l.group, number: j.number, from: j.from, to: next.from, gaps: gapsWithin(l.gaps, j.from, next.from)}}
 	var before *segment
 	if j.number > 1 && i > 0 && l.segments[i-1].number == j.number-1 {
 		before = l.segments[i-1]
@@ -82,6 +83,16 @@ func (l *groupLog) seal() (bool, error) {
 	err = j.file.Close()
 	l.mu.Unlock()
 	return true, errors.Join(err, l.o.files.remove(j.path))
+}
+
+// gapsWithin returns the gaps that touch the time of a file. Each proof has them.
+func gapsWithin(gaps []Gap, from, to microTime) (list []Gap) {
+	for _, g := range gaps {
+		if microsOf(g.From) < to && from < microsOf(g.To) {
+			list = append(list, g)
+		}
+	}
+	return list
 }
 
 // gather collects the spans of a day, with those that it has from the file before, and their

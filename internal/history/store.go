@@ -36,6 +36,10 @@ const defaultFileRecords = 2_000_000
 // writers of a group's log look at the clock one after the other, and write in another order.
 const jitter = microTime(time.Second / time.Microsecond)
 
+// clockStep is the time by which an event may be earlier than Batch.Through: the reader and the
+// writers of a log can be on machines whose clocks differ, and a change can be told late.
+const clockStep = microTime(time.Minute / time.Microsecond)
+
 // Store is the history of some groups, each with a log of its own. Its methods may be called
 // concurrently.
 type Store struct {
@@ -189,7 +193,7 @@ type Progress struct {
 	Epoch    string    // of the database
 	Position string    // of the last entry that is stored
 	Through  time.Time // everything until then is stored
-	Gaps     []Gap     // that are known, the oldest one first
+	Gaps     []Gap     // that are known, as they came, then the times of files that are missing
 	First    time.Time // the history begins
 }
 
@@ -202,8 +206,27 @@ func (s *Store) Progress(group string) (p Progress, ok bool) {
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	if len(l.segments) == 0 {
+		return p, false // closed
+	}
 	return Progress{
 		Epoch: l.epoch, Position: l.position, Through: l.through.time(),
-		Gaps: slices.Clone(l.gaps), First: l.segments[0].from.time(),
+		Gaps: append(slices.Clone(l.gaps), l.missingFiles()...), First: l.segments[0].from.time(),
 	}, true
+}
+
+// missingFiles returns the times of files that are not there.
+func (l *groupLog) missingFiles() (gaps []Gap) {
+	for i := 1; i < len(l.segments); i++ {
+		before, behind := l.segments[i-1], l.segments[i]
+		if behind.number == before.number+1 {
+			continue
+		}
+		from, err := l.endOf(i - 1)
+		if err != nil || before.day == nil {
+			from = before.from // its end is not known
+		}
+		gaps = append(gaps, l.gap(from, behind.from, fmt.Sprintf("the file behind %s is missing", before.file())))
+	}
+	return gaps
 }

@@ -5,6 +5,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -21,6 +22,9 @@ import (
 
 // upkeepEvery is the interval of the upkeep of files, and of looks for checkpoints that are due.
 const upkeepEvery = time.Minute
+
+// republished is the age up to which a start publishes checkpoints of files once more.
+const republished = 48 * time.Hour
 
 // Options are those of a Keeper. All are required.
 type Options struct {
@@ -89,7 +93,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 // maintain completes and removes files, and signs, until the context ends.
 func (k *Keeper) maintain(ctx context.Context) error {
-	s := &signatures{done: map[string]time.Time{}, unpublished: map[string]string{}}
+	s := newSignatures()
 	for failing := false; ctx.Err() == nil; {
 		err := k.Maintain(k.o.Now())
 		if e := k.sign(ctx, s); err == nil {
@@ -112,31 +116,70 @@ func (k *Keeper) maintain(ctx context.Context) error {
 	return nil
 }
 
-// signatures has the progress of the daily checkpoints.
+// signatures has the progress of the checkpoints.
 type signatures struct {
 	done        map[string]time.Time // day of the last one of a group
 	unpublished map[string]string    // signed, and not yet kept elsewhere
+	files       map[string]uint64    // number of the last day's file of a group whose checkpoint is kept elsewhere
+}
+
+func newSignatures() *signatures {
+	return &signatures{done: map[string]time.Time{}, unpublished: map[string]string{}, files: map[string]uint64{}}
 }
 
 // sign signs a checkpoint of each group at the start, and when a day (UTC) begins, and publishes
-// it.
+// it. So it does with those of completed files.
 func (k *Keeper) sign(ctx context.Context, s *signatures) error {
-	day := k.o.Now().UTC().Truncate(24 * time.Hour)
+	var errs []error
 	for _, group := range k.Groups() {
-		if s.done[group] != day {
-			note, err := k.Checkpoint(group)
-			if err != nil {
-				return err
-			}
-			s.done[group], s.unpublished[group] = day, note
-			k.o.Logger.Info("history checkpoint", "group", group, "checkpoint", note)
+		errs = append(errs, k.signGroup(ctx, s, group))
+	}
+	return errors.Join(errs...)
+}
+
+func (k *Keeper) signGroup(ctx context.Context, s *signatures, group string) error {
+	day := k.o.Now().UTC().Truncate(24 * time.Hour)
+	if s.done[group] != day {
+		note, err := k.Checkpoint(group)
+		if err != nil {
+			return err
 		}
-		if note := s.unpublished[group]; note != "" {
-			if err := k.o.Publish(ctx, group, note); err != nil {
-				return fmt.Errorf("publish the checkpoint of group %q: %w", group, err)
-			}
-			delete(s.unpublished, group)
+		s.done[group], s.unpublished[group] = day, note
+		k.o.Logger.Info("history checkpoint", "group", group, "checkpoint", note)
+	}
+	if note := s.unpublished[group]; note != "" {
+		if err := k.publish(ctx, group, note); err != nil {
+			return err
 		}
+		delete(s.unpublished, group)
+	}
+	return k.publishFiles(ctx, s, group)
+}
+
+// publishFiles publishes the checkpoints of a group's completed files: of all since the last one, and
+// after a start of those whose publication it may have interrupted.
+func (k *Keeper) publishFiles(ctx context.Context, s *signatures, group string) error {
+	var since time.Time
+	after, ok := s.files[group]
+	if !ok {
+		since = k.o.Now().Add(-republished)
+	}
+	list, err := k.DayCheckpoints(group, after, since)
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		if err := k.publish(ctx, group, c.Note); err != nil {
+			return err
+		}
+		s.files[group] = c.File
+	}
+	return nil
+}
+
+func (k *Keeper) publish(ctx context.Context, group, note string) error {
+	if err := k.o.Publish(ctx, group, note); err != nil {
+		return fmt.Errorf("publish the checkpoint of group %q: %w", group, err)
 	}
 	return nil
 }
@@ -191,15 +234,32 @@ func (k *Keeper) Stats() Stats {
 // PublicKey returns the key by which checkpoints and proofs are verified.
 func (k *Keeper) PublicKey() string { return k.o.PublicKey }
 
-// LookupOutside is that of the Store, with the quarantine of the last holder's group.
+// LookupOutside is that of the Store, with the quarantine of the last holder's group. "Nobody" is
+// unknown where a group is served whose history has not begun.
 func (k *Keeper) LookupOutside(q history.Question) (history.Answer, error) {
 	a, err := k.Store.LookupOutside(q)
-	if err == nil && a.State == history.Nobody && a.LastKnown {
+	if err != nil || a.State != history.Nobody {
+		return a, err
+	}
+	if group, ok := k.notBegun(q.Group); ok {
+		return history.Answer{State: history.Unknown, Because: history.CauseNoGroup, Detail: fmt.Sprintf("the history of group %q has not begun", group)}, nil
+	}
+	if a.LastKnown {
 		left := a.Record.Released
 		if !a.Record.ReleasedBy.IsZero() {
 			left = a.Record.ReleasedBy
 		}
 		a.Quarantined = q.At.Before(left.Add(k.o.Quarantine(a.Record.Group)))
 	}
-	return a, err
+	return a, nil
+}
+
+// notBegun returns a group that is served and has no history yet, of one or of all.
+func (k *Keeper) notBegun(group string) (name string, ok bool) {
+	for _, name := range k.o.Groups() {
+		if _, begun := k.Progress(name); !begun && (group == "" || group == name) {
+			return name, true
+		}
+	}
+	return "", false
 }

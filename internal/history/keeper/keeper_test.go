@@ -25,6 +25,7 @@ type kept struct {
 	intake
 	t         *testing.T
 	now       time.Time
+	groups    []string
 	published []string
 	refuse    error // of Publish
 }
@@ -40,9 +41,9 @@ func newKept(t *testing.T) *kept {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	k := &kept{t: t, now: noon}
+	k := &kept{t: t, now: noon, groups: []string{"default"}}
 	k.Keeper = New(Options{
-		Store: store, Reader: "history", Groups: func() []string { return []string{"default"} }, Quarantine: func(string) time.Duration { return time.Minute },
+		Store: store, Reader: "history", Groups: func() []string { return k.groups }, Quarantine: func(string) time.Duration { return time.Minute },
 		Interim: time.Hour, PublicKey: key.Public(), Now: func() time.Time { return k.now }, Logger: slog.New(slog.DiscardHandler),
 		Publish: func(_ context.Context, group, note string) error {
 			if k.refuse == nil {
@@ -187,7 +188,7 @@ func TestFailing(t *testing.T) {
 // TestCheckpoints: each group has a checkpoint a day, and one that nobody took is offered again.
 func TestCheckpoints(t *testing.T) {
 	k := newKept(t)
-	s := &signatures{done: map[string]time.Time{}, unpublished: map[string]string{}}
+	s := newSignatures()
 	k.must(k.sign(t.Context(), s)) // nothing has begun
 	k.must(k.Begin("default", positionOf("one", 5), living()))
 	k.refuse = errors.New("no audit trail")
@@ -209,4 +210,53 @@ func TestCheckpoints(t *testing.T) {
 	if list, err := k.Verify(t.Context(), "default", note); err != nil || list[0].Flaw != nil {
 		t.Errorf("%+v, %v", list, err)
 	}
+}
+
+// TestCheckpointsOfDays: the checkpoint of each completed file is published, also where a stop came
+// between, and a file that the key signs anew is found by it.
+func TestCheckpointsOfDays(t *testing.T) {
+	k := newKept(t)
+	s := newSignatures()
+	k.must(k.Begin("default", positionOf("one", 5), living(event(nat.Allocated, "alice", 1, noon, time.Time{}))))
+	for day := range 3 {
+		k.now = noon.AddDate(0, 0, day+1)
+		k.must(k.AtEnd("default", k.now, living()))
+		k.must(k.Maintain(k.now))
+		k.refuse = errors.New("no audit trail")
+		if err := k.sign(t.Context(), s); !errors.Is(err, k.refuse) {
+			t.Error(err)
+		}
+		k.refuse = nil
+		for range 2 {
+			k.must(k.sign(t.Context(), s))
+		}
+	}
+	k.must(k.sign(t.Context(), newSignatures())) // as after a start
+	count := map[string]int{}
+	for _, p := range k.published {
+		if strings.HasPrefix(p, "default "+history.CheckpointPrefix+"day/") {
+			count[p]++
+		}
+	}
+	list, err := k.Verify(t.Context(), "default")
+	if err != nil || len(list[0].Checkpoints) != 3 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	for _, note := range list[0].Checkpoints {
+		if n := count["default "+note]; n != 2 {
+			t.Errorf("published %d times, want 2: once, and after the start\n%s", n, note)
+		}
+	}
+}
+
+// TestNotBegun: "nobody" is not certain while a group that is served has no history.
+func TestNotBegun(t *testing.T) {
+	k := newKept(t)
+	k.must(k.Begin("default", positionOf("one", 5), living(event(nat.Allocated, "alice", 1, noon, time.Time{}))))
+	k.must(k.AtEnd("default", noon.Add(time.Minute), living()))
+	k.groups = append(k.groups, "other")
+	k.expect(1, noon.Add(time.Second), "alice")
+	k.expect(2, noon.Add(time.Second), "NO_GROUP")
+	k.groups = k.groups[:1]
+	k.expect(2, noon.Add(time.Second), "nobody")
 }

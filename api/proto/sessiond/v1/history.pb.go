@@ -703,7 +703,7 @@ type ListHistoryResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// Gaps within the time that was asked for: records may be missing there.
 	Gaps []*HistoryGap `protobuf:"bytes,3,rep,name=gaps,proto3" json:"gaps,omitempty"`
-	// The history of the group, or of the first one of all, begins.
+	// The history of the group, or of the last one of all, begins.
 	BeginsAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=begins_at,json=beginsAt,proto3" json:"begins_at,omitempty"`
 	// Everything until this time is in it.
 	KnownUntil    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=known_until,json=knownUntil,proto3" json:"known_until,omitempty"`

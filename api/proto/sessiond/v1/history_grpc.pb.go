@@ -48,7 +48,7 @@ type HistoryServiceClient interface {
 	// the files by the chain through all of them. One message for each group.
 	VerifyHistory(ctx context.Context, in *VerifyHistoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyHistoryResponse], error)
 	// BackupHistory returns a tar archive of the history, as it is at one moment of each group, without
-	// the signing key. Meanwhile nothing waits but the completion and removal of files. The audit trail
+	// the signing key. Everything goes on meanwhile. The audit trail
 	// has an entry before it, and one behind it.
 	BackupHistory(ctx context.Context, in *BackupHistoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupHistoryResponse], error)
 	// EraseHistory removes the identity of a person from all records, which stay without a name
@@ -161,7 +161,7 @@ type HistoryServiceServer interface {
 	// the files by the chain through all of them. One message for each group.
 	VerifyHistory(*VerifyHistoryRequest, grpc.ServerStreamingServer[VerifyHistoryResponse]) error
 	// BackupHistory returns a tar archive of the history, as it is at one moment of each group, without
-	// the signing key. Meanwhile nothing waits but the completion and removal of files. The audit trail
+	// the signing key. Everything goes on meanwhile. The audit trail
 	// has an entry before it, and one behind it.
 	BackupHistory(*BackupHistoryRequest, grpc.ServerStreamingServer[BackupHistoryResponse]) error
 	// EraseHistory removes the identity of a person from all records, which stay without a name
