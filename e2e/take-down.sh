@@ -1,16 +1,25 @@
 #!/bin/bash
 # Waits until run.sh has ended, by whatever, and takes down what it started. Called by run.sh, with
-# its working directory; standard input ends with run.sh, which writes there the process group of
-# the tests, and "keep" where the containers are to stay.
+# its working directory; standard input ends with run.sh, which writes there the process group that
+# it runs, and "keep" where the containers are to stay.
 work=$1
-tests=
+group=
 while read -r line; do
 	case $line in
 	keep) keep=1 ;;
-	*) tests=$line ;;
+	*) group=$line ;;
 	esac
 done
-[ -z "$tests" ] || kill -- "-$tests" 2>/dev/null
+
+# What it was about to make must not come behind what is taken down here.
+if [ -n "$group" ]; then
+	kill -- "-$group" 2>/dev/null
+	for _ in {1..100}; do
+		kill -0 -- "-$group" 2>/dev/null || break
+		sleep 0.1
+	done
+	kill -KILL -- "-$group" 2>/dev/null
+fi
 [ -z "${keep:-}" ] || exit 0
 
 status=0
