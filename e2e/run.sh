@@ -87,16 +87,24 @@ trap 'exit 143' TERM
 
 scripts/local-image.sh redis:7 prom/prometheus:v2.42.0 9>&-
 echo "e2e: $compose up, project $E2E_PROJECT"
-if ! $E2E_COMPOSE up -d --build >"$work/log" 2>&1 9>&-; then
+
+# grouped runs a command in the background, in a process group of its own that the keeper knows: so
+# that a signal takes everything down at once.
+grouped() {
+	set -m
+	(
+		echo "$BASHPID" >&9
+		exec 9>&-
+		exec "$@"
+	) &
+	set +m
+	wait $!
+}
+
+# shellcheck disable=SC2086 # words
+grouped $E2E_COMPOSE up -d --build >"$work/log" 2>&1 || {
 	cat "$work/log" >&2
 	fail "the containers did not start"
-fi
-
-# In the background, and a process group of its own: so that a signal takes everything down at
-# once.
-set -m
-CGO_ENABLED=0 go test -trimpath -tags e2e -count 1 -parallel 1 -timeout 10m -v "$@" ./e2e 9>&- &
-tests=$!
-set +m
-echo "$tests" >&9
-wait "$tests"
+}
+export CGO_ENABLED=0
+grouped go test -trimpath -tags e2e -count 1 -parallel 1 -timeout 10m -v "$@" ./e2e

@@ -29,8 +29,9 @@ func quoted(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\
 
 // removalScript has the numbers of nftnat.RouteProtocol and of the barrier's preference.
 const removalScript = `#!/bin/sh
-# Takes from the kernel what sessiond leaves there. All sessions of subscribers end. Stop sessiond
-# and its barrier before: systemctl disable --now sessiond sessiond-barrier
+# Takes from the kernel what sessiond leaves there. All sessions of subscribers end, and a machine
+# that forwards sends their packets out untranslated. Before: sysctl -w net.ipv4.ip_forward=0, and
+# systemctl disable --now sessiond sessiond-barrier
 exec %s -s -- %s <<'END'
 failed=0
 if nft list table ip "$1" >/dev/null 2>&1; then

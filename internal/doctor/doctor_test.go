@@ -63,6 +63,8 @@ func TestChecks(t *testing.T) {
 		"sound": {func(*Facts) {}, nil},
 		"no forwarding": {func(f *Facts) { f.Sysctls[ipForward] = "0" },
 			[]string{"must forwarding: ip_forward is 0 => ip netns exec cgn sysctl -w net.ipv4.ip_forward=1"}},
+		"no forwarding, nor a barrier": {func(f *Facts) { f.Sysctls[ipForward], f.Open = "0", []string{"i0"} },
+			[]string{"must forwarding: ip_forward is 0 => sessiond --config /etc/sessiond/sessiond.yaml --barrier && ip netns exec cgn sysctl -w net.ipv4.ip_forward=1"}},
 		"no forwarding of an interface": {func(f *Facts) { f.Sysctls["net.ipv4.conf.s0.forwarding"] = "0" },
 			[]string{"must forwarding: s0.forwarding is 0 => sysctl -w net.ipv4.conf.s0.forwarding=1"}},
 		"no forwarding of another interface": {func(f *Facts) { f.Sysctls["net.ipv4.conf.mgmt.forwarding"] = "0" }, nil},
@@ -134,6 +136,12 @@ func TestChecks(t *testing.T) {
 			f.Chains = []Chain{nat}
 			f.Rules = []Rule{with(masquerade, func(r *Rule) { r.Source, r.Output = netip.MustParsePrefix("100.100.0.0/16"), "i*" })}
 		}, []string{"must translations: handle 7 => handle 7"}},
+		"a masquerade with conditions": {func(f *Facts) {
+			f.Chains, f.Rules = []Chain{nat}, []Rule{with(masquerade, func(r *Rule) { r.Narrow = true })}
+		}, []string{"should translations: may translate => "}},
+		"notrack with conditions": {func(f *Facts) {
+			f.Rules = []Rule{{Family: "inet", Table: "raw", Chain: "pre", Handle: 3, Untracked: true, Narrow: true}}
+		}, []string{"should untracked: may keep packets => "}},
 		"notrack": {func(f *Facts) {
 			f.Rules = []Rule{{Family: "inet", Table: "raw", Chain: "pre", Handle: 3, Untracked: true}}
 		},
@@ -141,7 +149,7 @@ func TestChecks(t *testing.T) {
 		"masked events": {func(f *Facts) { f.Rules = []Rule{{Family: "inet", Table: "raw", Chain: "pre", Handle: 3, Quiet: true}} },
 			[]string{"should quiet: inet raw pre handle 3 => nft delete rule inet raw pre handle 3"}},
 		"a firewall that drops all": {func(f *Facts) { f.Chains = []Chain{forward} },
-			[]string{`must firewall: inet filter forward => nft insert rule inet filter forward 'iifname "s0" counter accept' && ip netns exec cgn nft insert rule inet filter forward 'oifname "s0" counter accept'`}},
+			[]string{`must firewall: inet filter forward => nft insert rule inet filter forward 'iifname "s0" oifname "i0" counter accept' && ip netns exec cgn nft insert rule inet filter forward 'iifname "i0" oifname "s0" counter accept' && ip netns exec cgn nft insert rule inet filter forward 'iifname "s0" oifname "s0" counter accept'`}},
 		"a firewall that accepts both ways": {func(f *Facts) {
 			rule := Rule{Family: "inet", Table: "filter", Chain: "forward", Accepts: true}
 			f.Chains, f.Rules = []Chain{forward}, []Rule{with(rule, func(r *Rule) { r.Input = "s*" }), with(rule, func(r *Rule) { r.Output = "s0" })}
@@ -149,7 +157,7 @@ func TestChecks(t *testing.T) {
 		"a firewall that accepts one way": {func(f *Facts) {
 			rule := Rule{Family: "inet", Table: "filter", Chain: "forward", Accepts: true}
 			f.Chains, f.Rules = []Chain{forward}, []Rule{with(rule, func(r *Rule) { r.Input = "s0" }), with(rule, func(r *Rule) { r.Narrow = true })}
-		}, []string{"should firewall: not all of: oifname \"s0\" => oifname"}},
+		}, []string{"should firewall: not all of: iifname \"i0\" oifname \"s0\" => iifname"}},
 		"a flowtable": {func(f *Facts) {
 			f.Flowtables = []Flowtable{{Family: "inet", Table: "fast", Name: "ft", Devices: []string{"i0", "s0"}}}
 			f.Rules = []Rule{{Family: "inet", Table: "fast", Chain: "fwd", Handle: 4, Flowtable: "ft"}, {Family: "inet", Table: "x", Chain: "fwd", Handle: 5, Flowtable: "ft"}}
@@ -172,9 +180,13 @@ func TestChecks(t *testing.T) {
 			[]string{"must interfaces: i0 is down => ip link set dev i0 up"}},
 		"an address of a pool": {func(f *Facts) { f.Links[2].Addresses = prefixes("198.51.100.3/32") },
 			[]string{"must addresses: 198.51.100.3/32 on mgmt => ip address del 198.51.100.3/32 dev mgmt"}},
+		"an address of a pool, by which a link lives": {func(f *Facts) { f.Links[1].Addresses = prefixes("198.51.100.1/28") },
+			[]string{"must addresses: 198.51.100.1/28 on i0 => "}},
 		"a link within an inside prefix": {func(f *Facts) { f.Links[1].Addresses = prefixes("100.64.9.1/24") },
 			[]string{"must addresses: overlaps the inside prefixes => "}},
-		"no default route": {func(f *Facts) { f.Routes[0].Device, f.Sysctls["net.ipv4.conf.i0.rp_filter"] = "mgmt", "0" },
+		"another default route": {func(f *Facts) { f.Routes[0].Device, f.Sysctls["net.ipv4.conf.i0.rp_filter"] = "mgmt", "0" },
+			[]string{"must routes: no default route => "}},
+		"no default route": {func(f *Facts) { f.Routes, f.Sysctls["net.ipv4.conf.i0.rp_filter"] = f.Routes[1:], "0" },
 			[]string{`must routes: no default route => ip route replace default via "$GATEWAY" dev i0`}},
 		"no route to subscribers": {func(f *Facts) { f.Routes[1].Device, f.Sysctls["net.ipv4.conf.s0.rp_filter"] = "i0", "0" },
 			[]string{`must routes: 100.64.0.0/10 => ip route replace 100.64.0.0/10 via "$BNG" dev s0`}},
@@ -186,6 +198,9 @@ func TestChecks(t *testing.T) {
 		"a pool without a blackhole, before the first start": {func(f *Facts) { f.Routes, f.Programmed = f.Routes[:2], false }, nil},
 		"a pool that others route": {func(f *Facts) { f.Routes[2] = Route{To: f.Routes[2].To, Device: "mgmt"} },
 			[]string{"should routes: a route to mgmt => ip route replace blackhole 198.51.100.0/28 proto 93"}},
+		"a pool that is the network of a link": {func(f *Facts) {
+			f.Links[2].Addresses, f.Routes[2] = prefixes("198.51.100.3/28"), Route{To: f.Routes[2].To, Device: "mgmt"}
+		}, []string{"must addresses: on mgmt => ", "should routes: a route to mgmt => "}},
 		"no barrier": {func(f *Facts) { f.Open = []string{"i0"} },
 			[]string{"should barrier: no barrier on i0 => sessiond --config /etc/sessiond/sessiond.yaml --barrier"}},
 		"no barrier, before the first start": {func(f *Facts) { f.Open, f.Programmed = []string{"i0"}, false },

@@ -52,12 +52,16 @@ func checkAddresses(f *Facts) (found []Finding) {
 		for _, a := range l.Addresses {
 			for _, g := range f.Config.Groups {
 				if slices.ContainsFunc(g.Outside, func(p netip.Prefix) bool { return p.Contains(a.Addr()) }) {
-					found = append(found, Finding{
+					finding := Finding{
 						Severity: Must, Found: fmt.Sprintf("%v on %s is an address of this machine, and of the pools of group %s", a, l.Name, g.Name),
-						Why:     "packets to the machine's own ports and to those of subscribers get mixed up",
-						Command: f.Config.inNamespace(fmt.Sprintf("ip address del %v dev %s", a, Quote(l.Name))),
-						Note:    "not over a connection to that address; or take it out of groups[].outside",
-					})
+						Why:  "packets to the machine's own ports and to those of subscribers get mixed up",
+						Note: "take it out of groups[].outside; the routes by " + l.Name + " go with the address",
+					}
+					if a.IsSingleIP() {
+						finding.Command = f.Config.inNamespace(fmt.Sprintf("ip address del %v dev %s", a, Quote(l.Name)))
+						finding.Note = "not over a connection to that address; or take it out of groups[].outside"
+					}
+					found = append(found, finding)
 				}
 				if matches(f.Config.Outside, l.Name) && overlaps(g.Inside, a.Masked()) {
 					found = append(found, Finding{
@@ -88,11 +92,16 @@ func (f *Facts) reaches(device string) bool {
 
 func checkRoutes(f *Facts) (found []Finding) {
 	if len(f.Config.Outside) > 0 && !slices.ContainsFunc(f.Config.Outside, f.leads) {
-		found = append(found, Finding{
+		finding := Finding{
 			Severity: Must, Found: "no default route leads to an outside interface", Why: "subscribers reach nothing but the machine's own networks",
 			Command: f.Config.inNamespace(`ip route replace default via "$GATEWAY" dev ` + Quote(f.Config.Outside[0])),
 			Note:    "GATEWAY is the address of your upstream router; where a routing daemon is to make the route, look at its session",
-		})
+		}
+		if i := slices.IndexFunc(f.Routes, func(r Route) bool { return r.To.Bits() == 0 }); i >= 0 { // you may be connected by it
+			finding.Command = ""
+			finding.Note = "the default route leads to " + f.Routes[i].Device + ": give what needs that a narrower route, and then let the default one lead to your upstream router"
+		}
+		found = append(found, finding)
 	}
 	for _, g := range f.Config.Groups {
 		for _, p := range g.Inside {
@@ -135,11 +144,22 @@ func (f *Facts) outsideRoute(p netip.Prefix) []Finding {
 			Command: f.Config.inNamespace(fmt.Sprintf("ip route replace blackhole %v proto 93", p)), Note: "a running sessiond makes it within a second",
 		}}
 	}
-	return []Finding{{
+	finding := Finding{
 		Severity: Should, Found: fmt.Sprintf("the pool %v has a route to %s in the place of a blackhole", p, f.Routes[i].Device),
 		Why:     "packets to ports that nobody has leave there, and a scan learns which ports are in use",
 		Command: f.Config.inNamespace(fmt.Sprintf("ip route replace blackhole %v proto 93", p)), Note: "take the route out of the configuration of the network, too",
-	}}
+	}
+	if f.isNetwork(p) {
+		finding.Command, finding.Note = "", "it is the network of that interface: take its addresses out of groups[].outside, or give the interface others"
+	}
+	return []Finding{finding}
+}
+
+// isNetwork reports whether a prefix is the network of an interface, which goes by its route.
+func (f *Facts) isNetwork(p netip.Prefix) bool {
+	return slices.ContainsFunc(f.Links, func(l Link) bool {
+		return slices.ContainsFunc(l.Addresses, func(a netip.Prefix) bool { return !a.IsSingleIP() && a.Masked() == p })
+	})
 }
 
 func checkBarrier(f *Facts) []Finding {
@@ -149,7 +169,7 @@ func checkBarrier(f *Facts) []Finding {
 	finding := Finding{
 		Severity: Should, Found: "no barrier on " + strings.Join(f.Open, ", "),
 		Why:     "while nftables is flushed or reloaded, packets of subscribers may leave untranslated",
-		Command: "sessiond --config " + Quote(f.Config.File) + " --barrier",
+		Command: f.Config.raiseBarrier(),
 		Note:    "enable sessiond-barrier.service, which does that at each boot before packets are forwarded; a running sessiond does it by itself, and its log says why it could not",
 	}
 	if !f.Programmed {
@@ -157,3 +177,6 @@ func checkBarrier(f *Facts) []Finding {
 	}
 	return []Finding{finding}
 }
+
+// raiseBarrier returns the command that puts up the barrier, in whatever namespace.
+func (c *Config) raiseBarrier() string { return "sessiond --config " + Quote(c.File) + " --barrier" }

@@ -102,8 +102,10 @@ func checkEviction(r *Redis) (found []Finding) {
 			"a Redis that is full throws records away, which ends subscribers that are online", "maxmemory-policy", wanted))
 	}
 	if r.MaxMemory > 0 && float64(r.Memory) >= fullShare*float64(r.MaxMemory) {
-		found = append(found, r.setting(Must, fmt.Sprintf("%d of %d octets (maxmemory) are in use", r.Memory, r.MaxMemory),
-			"a full Redis records no new subscriber", "maxmemory", strconv.FormatUint(2*r.Memory, 10)))
+		finding := r.setting(Must, fmt.Sprintf("%d of %d octets (maxmemory) are in use", r.Memory, r.MaxMemory),
+			"a full Redis records no new subscriber", "maxmemory", strconv.FormatUint(2*r.Memory, 10))
+		finding.Note = "where the machine has that memory, and as much again for a rewrite of the append-only file; " + finding.Note
+		found = append(found, finding)
 	}
 	return found
 }

@@ -94,6 +94,9 @@ func slashed(name string) string {
 func checkForwarding(f *Facts) (found []Finding) {
 	if f.is(ipForward, 0) {
 		finding := f.setting(Must, ipForward, 1, "the machine forwards no packet: no subscriber reaches the internet")
+		if len(f.Open) > 0 { // else subscribers' packets would leave untranslated from then on
+			finding.Command = f.Config.raiseBarrier() + " && " + finding.Command
+		}
 		finding.Note = "with sessiond-barrier.service leave it at 0 in /etc/sysctl.d: the service switches it on, behind the barrier"
 		return []Finding{finding}
 	}

@@ -29,7 +29,20 @@ func (c *Config) deletion(rules ...Rule) string {
 	return strings.Join(commands, " && ")
 }
 
-const ownRules = "or change the rule so that it leaves inside addresses alone; change the file that it was loaded from, too"
+// against returns a finding about a rule that concerns subscribers. Where the rule has conditions that
+// are not read, it may well leave them alone, and a person has to look before it is deleted.
+func (f *Facts) against(r Rule, does, why string) Finding {
+	if r.Narrow {
+		return Finding{
+			Severity: Should, Found: "a rule of others may " + does + ", by conditions that are not looked at here: " + r.place(), Why: why,
+			Note: f.Config.inNamespace("nft -a list chain "+strings.Join([]string{r.Family, Quote(r.Table), Quote(r.Chain)}, " ")) + " shows it; it is well if it leaves inside addresses alone",
+		}
+	}
+	return Finding{
+		Severity: Must, Found: "rules of others " + does + ": " + r.place(), Why: why, Command: f.Config.deletion(r),
+		Note: "or change the rule so that it leaves inside addresses alone; change the file that it was loaded from, too",
+	}
+}
 
 // concerns reports whether a rule may match packets of subscribers to the internet.
 func (f *Facts) concerns(r *Rule) bool {
@@ -70,11 +83,8 @@ func checkTranslations(f *Facts) (found []Finding) {
 	}
 	for _, r := range f.Rules {
 		if r.Translates && before[r.Family+" "+r.Table] && f.concerns(&r) {
-			found = append(found, Finding{
-				Severity: Must, Found: "a rule of others translates subscribers' flows: " + r.place(),
-				Why:     "such flows leave from an address and ports of no binding: nobody can tell whose they were, and they outlive their subscriber's removal",
-				Command: f.Config.deletion(r), Note: ownRules,
-			})
+			found = append(found, f.against(r, "translate subscribers' flows",
+				"such flows leave from an address and ports of no binding: nobody can tell whose they were, and they outlive their subscriber's removal"))
 		}
 	}
 	return found
@@ -83,11 +93,8 @@ func checkTranslations(f *Facts) (found []Finding) {
 func checkUntracked(f *Facts) (found []Finding) {
 	for _, r := range f.Rules {
 		if r.Untracked && f.concerns(&r) {
-			found = append(found, Finding{
-				Severity: Must, Found: "a rule of others keeps packets from conntrack (notrack): " + r.place(),
-				Why:     "packets that are not tracked are not translated, and are dropped where they come from a subscriber",
-				Command: f.Config.deletion(r), Note: ownRules,
-			})
+			found = append(found, f.against(r, "keep packets from conntrack (notrack)",
+				"packets that are not tracked are not translated, and are dropped where they come from a subscriber"))
 		}
 	}
 	return found
@@ -115,12 +122,9 @@ func checkFirewall(f *Facts) (found []Finding) {
 		}
 		var refused []string
 		severity := Must
-		for _, name := range f.Config.Inside {
-			if !f.accepts(c, name, "") {
-				refused = append(refused, fmt.Sprintf("iifname %q", name))
-			}
-			if !f.accepts(c, "", name) {
-				refused = append(refused, fmt.Sprintf("oifname %q", name))
+		for _, pair := range f.Config.ways() {
+			if !f.accepts(c, pair[0], pair[1]) {
+				refused = append(refused, fmt.Sprintf("iifname %q oifname %q", pair[0], pair[1]))
 			}
 		}
 		if len(refused) == 0 {
@@ -148,13 +152,26 @@ func (r *Rule) in(c Chain) bool {
 	return r.Family == c.Family && r.Table == c.Table && r.Chain == c.Name
 }
 
-// accepts reports whether a chain accepts all packets that come in by an interface, or leave by
-// one.
+// ways returns the pairs of interfaces by which packets of subscribers come in and leave: to the
+// internet, back, and to each other.
+func (c *Config) ways() (pairs [][2]string) {
+	for _, inside := range c.Inside {
+		for _, outside := range c.Outside {
+			pairs = append(pairs, [2]string{inside, outside}, [2]string{outside, inside})
+		}
+		for _, other := range c.Inside {
+			pairs = append(pairs, [2]string{inside, other})
+		}
+	}
+	return pairs
+}
+
+// accepts reports whether a chain accepts all packets that come in by one interface and leave by
+// another one.
 func (f *Facts) accepts(c Chain, input, output string) bool {
 	return slices.ContainsFunc(f.Rules, func(r Rule) bool {
 		return r.in(c) && r.Accepts && !r.Narrow && !r.Source.IsValid() &&
-			(r.Input == "" || input != "" && matches([]string{r.Input}, input)) &&
-			(r.Output == "" || output != "" && matches([]string{r.Output}, output))
+			(r.Input == "" || matches([]string{r.Input}, input)) && (r.Output == "" || matches([]string{r.Output}, output))
 	})
 }
 

@@ -1,6 +1,7 @@
 package deb
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -28,6 +29,23 @@ func TestServicesAreTight(t *testing.T) {
 		level, _, _ := strings.Cut(after, " ")
 		if exposure, err := strconv.ParseFloat(level, 64); err != nil || exposure > mostExposure {
 			t.Errorf("%s: exposure %q, want %v at most:\n%s", s, level, mostExposure, out)
+		}
+	}
+}
+
+// TestServicesComeBack: no number of failures keeps systemd from another start, and a panic does not
+// either: its exit code would be that of a wrong configuration, after which there is none.
+func TestServicesComeBack(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"sessiond.service", "sessiond-barrier.service"} {
+		unit, err := os.ReadFile("../../deploy/systemd/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{"StartLimitIntervalSec=0", "RestartPreventExitStatus=2", "Environment=GOTRACEBACK=crash"} {
+			if !strings.Contains(string(unit), "\n"+line+"\n") {
+				t.Errorf("%s lacks %s", name, line)
+			}
 		}
 	}
 }

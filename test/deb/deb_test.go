@@ -140,8 +140,14 @@ func TestLifeOfAPackage(t *testing.T) {
 		})
 	}
 
+	m.crash()
+	f.passes(t, "after a crash")
+
 	m.run("apt-get remove -y sessiond")
 	m.is("systemctl is-active sessiond", "inactive")
+	m.run("apt-get install -y " + older)
+	m.is("systemctl is-active sessiond", "active") // as it was before
+	m.run("apt-get remove -y sessiond")
 	f.passes(t, "after the removal")
 	m.run("apt-get purge -y sessiond")
 	f.passes(t, "after a purge without an answer")
@@ -162,6 +168,21 @@ func TestLifeOfAPackage(t *testing.T) {
 	if left := m.run("nft list tables; ip route show proto 93; tc filter show dev i0 egress; ls -d /var/*/sessiond /etc/sessiond 2>/dev/null || true"); left != "" {
 		t.Errorf("a purge with the answer yes left:\n%s", left)
 	}
+}
+
+// crash ends sessiond as a panic does, and waits until systemd has started it anew.
+func (m *machine) crash() {
+	m.t.Helper()
+	const process = "systemctl show -P MainPID sessiond"
+	before := m.run(process)
+	m.run("systemctl kill --signal=QUIT sessiond")
+	m.until("another process is ready", func() error {
+		if after, err := m.try(process); err != nil || strings.TrimSpace(after) == before {
+			return fmt.Errorf("process %s, %v", after, err)
+		}
+		_, err := m.try("sessionctl status")
+		return err
+	})
 }
 
 // TestDemoUnderTheUnit: the demo holds with a sessiond that systemd runs as the package's
