@@ -38,6 +38,7 @@ soak: setup
 	KILLS=$(FAULTS) SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/subscriberdb -run 'TestKilledWithinOrders|TestHistories|TestFastScripts'
 	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/session -run TestRandomDisconnects
 	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/history -run TestRandomHistories
+	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./test/interop -run TestPortmapper
 	FLUSHES=$(FAULTS) $(GO) test -count=1 -timeout 1h -v ./internal/nftnat -run TestFlushes
 	$(GO) test -count=1 -timeout 24h -v ./test/faults -run TestFaults -args -faults $(FAULTS) -each 50 -first $(SEED)
 
