@@ -458,7 +458,7 @@ func (t *Table) Renew(renewed *nat.Mapping) bool {
 // disown takes a mapping in force from its owner.
 func (t *Table) disown(m *nat.Mapping) {
 	t.inForce[m.Kind]--
-	take(t.owners, m)
+	removeFrom(t.owners, m)
 }
 
 // hold notes that a mapping has ended.
@@ -468,8 +468,8 @@ func (t *Table) hold(m *nat.Mapping) {
 	}
 }
 
-// take takes a mapping from those of its owner.
-func take(of map[nat.Owner][]*nat.Mapping, m *nat.Mapping) {
+// removeFrom takes a mapping from those of its owner.
+func removeFrom(of map[nat.Owner][]*nat.Mapping, m *nat.Mapping) {
 	left := slices.DeleteFunc(of[m.Owner], func(x *nat.Mapping) bool { return x == m })
 	if len(left) == 0 {
 		delete(of, m.Owner)
@@ -485,7 +485,7 @@ func (t *Table) Remove(e nat.Endpoint) {
 		return
 	}
 	if m.Ended() {
-		take(t.held, m)
+		removeFrom(t.held, m)
 	} else {
 		t.disown(m)
 	}
