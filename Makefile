@@ -43,6 +43,7 @@ soak: setup
 	SOAK=1 $(GO) test -count=1 -timeout 1h ./internal/lifecycle ./internal/lsn ./internal/subscriber
 	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/session -run 'TestRandom|TestLists'
 	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./internal/history -run TestRandomHistories
+	SOAK=1 $(GO) test -count=1 -timeout 1h -v ./test/interop -run TestPortmapper
 	FLUSHES=$(FAULTS) $(GO) test -count=1 -timeout 1h -v ./internal/nftnat -run TestFlushes
 	$(GO) test -count=1 -timeout 24h -v ./test/faults -run TestFaults -args -faults $(FAULTS) -each 50 -first $(SEED)
 

@@ -21,6 +21,7 @@ parts=(
 	'radiusacct radiusacct/... . 1s'
 	'subscriberdb subscriberdb Record 1s'
 	'pcp pcp Answer 1s'
+	'asks session Asks 100000x'
 	'control control EventToWatchers 500x'
 	'readers control EventsToReaders 200x'
 	'history history Append 1x'
@@ -160,6 +161,7 @@ judge() {
 		metric "$2" Watchers/readers=999 x-rate 1 'where all but the stalled one read all events'
 		metric "$2" Watchers/readers=999/batch x-rate 1 'the same with several events in a message'
 		;;
+	asks) metric "$2" Asks p99-µs 5000 '10,000 mappings a second asked for by PCP, p99, share of the 5 ms it may take' ;;
 	removal) removal "$2" ;;
 	forward) forward "$2" ;;
 	conntrack) conntrack "$2" ;;

@@ -27,8 +27,9 @@ const (
 
 // PCP says whose requests of PCP and NAT-PMP, to UDP port 5351, reach the machine itself. Where
 // it is on, these are subscribers with an open gate, from inside, and the addresses of ThirdParty,
-// not from outside: everybody else has no answer to expect, and the server no work with him. The
-// zero PCP has no rule, and no packet pays for it.
+// from neither inside, where any subscriber can send from them, nor outside: everybody else has no
+// answer to expect, and the server no work with him. The zero PCP has no rule, and no packet pays
+// for it.
 type PCP struct {
 	On         bool
 	ThirdParty []netip.Prefix
@@ -127,8 +128,8 @@ func askRules(o *Options) []rule {
 
 		{chainAskers, "", then(own, leave())},
 		{chainAskers, "from outside", then(in(loadInputName, setOutsideInterfaces), stranger...)},
-		{chainAskers, "", then(in(loadSource, setAskersThirdParty), goTo(chainAskersRate))},
 	}, onInside(chainAskers, loadInputName, o.InsideInterfaces, goTo(chainAskersInside)), []rule{
+		{chainAskers, "", then(in(loadSource, setAskersThirdParty), goTo(chainAskersRate))},
 		{chainAskers, "neither a subscriber nor a third party", stranger},
 
 		{chainAskersInside, "", []expr.Any{jump(chainAskersGate)}},

@@ -50,7 +50,8 @@ func (a *askerTest) arrives(t *testing.T, text string, within time.Duration) boo
 }
 
 // TestRequests_PCP01_PCP10: requests of PCP reach the machine from subscribers with an open gate and
-// from third parties, at a bounded rate, and from nobody else; without PCP everybody's do.
+// from third parties by other interfaces, at a bounded rate, and from nobody else; without PCP
+// everybody's do.
 func TestRequests_PCP01_PCP10(t *testing.T) {
 	lab := newLab(t)
 	k := startKernel(t, labOptions(lab))
@@ -70,15 +71,24 @@ func TestRequests_PCP01_PCP10(t *testing.T) {
 	if err := k.SetPCP(testContext(t), PCP{On: true, ThirdParty: []netip.Prefix{netip.PrefixFrom(portal, 32)}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, source := range []netip.Addr{alice, portal} {
-		if !a.arrives(t, a.send(t, lab.Subscriber, source, inside), soon) {
-			t.Errorf("a request of %v does not arrive", source)
-		}
+	gateway := netlab.Interface{Name: "m0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.65/26")}}
+	management, err := lab.AddHost("portal", netip.PrefixFrom(portal, 26), gateway)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !a.arrives(t, a.send(t, lab.Subscriber, alice, inside), soon) {
+		t.Error("a subscriber's request does not arrive")
+	}
+	if !a.arrives(t, a.send(t, management, portal, gateway.Addresses[0].Addr()), soon) {
+		t.Error("the portal's request does not arrive")
 	}
 	refused := nat.Drop{Reason: nat.DropPCPSource, Direction: nat.DropLocal}
 	for i, wrong := range []func() string{
 		func() string { return a.send(t, lab.Subscriber, bob, inside) },
-		func() string { return a.send(t, lab.Subscriber, netip.MustParseAddr("192.0.2.78"), inside) },
+		func() string { return a.send(t, lab.Subscriber, portal, inside) }, // spoofed
+		func() string {
+			return a.send(t, management, netip.MustParseAddr("192.0.2.78"), gateway.Addresses[0].Addr())
+		},
 		func() string { return a.send(t, lab.Internet, host, outside) },
 		func() string { return a.send(t, lab.Internet, portal, outside) },
 	} {
@@ -90,7 +100,7 @@ func TestRequests_PCP01_PCP10(t *testing.T) {
 	}
 	apply(t, k, nat.Entry{Inside: alice})
 	a.send(t, lab.Subscriber, alice, inside)
-	a.countedAs(t, refused, 5)
+	a.countedAs(t, refused, 6)
 
 	apply(t, k, blockOf(alice, nat.GateOpen, 0), blockOf(bob, nat.GateOpen, 1))
 	for range 2 * askedBurst {

@@ -108,7 +108,8 @@ type message struct {
 }
 
 // messageOf returns the message of a notice; false if it is over: the client is offline, has asked
-// since, or has got as many as it shall.
+// since, or has got as many as it shall. It goes to the port where clients listen and to the one
+// from which this one asked last in turn: it may listen at one of them alone.
 func (r *Responder) messageOf(n notice, now Moment) (m message, kind string, ok bool) {
 	client, online := r.mappings.Client(n.inside)
 	if !online || !client.Settings.Enabled || n.sent >= client.Settings.Announce {
@@ -123,6 +124,9 @@ func (r *Responder) messageOf(n notice, now Moment) (m message, kind string, ok 
 		return m, "", false
 	}
 	m.to, m.local = netip.AddrPortFrom(n.inside, wire.ClientPort), local
+	if from.IsValid() && n.sent%2 > 0 {
+		m.to = from
+	}
 	epoch := state.epoch(client.Since, now)
 	if natpmp {
 		m.octets = wire.AppendNATPMPAnswer(nil, &wire.NATPMPAnswer{Epoch: epoch, Outside: client.Outside})

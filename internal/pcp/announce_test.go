@@ -40,7 +40,8 @@ func milliseconds(list ...int) (all []time.Duration) {
 }
 
 // TestLossIsAnnounced_PCP32: after a loss the client is told, ten times at growing intervals, at the
-// port where it listens, from the address that it asked; and the epoch begins anew.
+// port where clients listen and the one from which it asked in turn, from the address that it asked;
+// and the epoch begins anew.
 func TestLossIsAnnounced_PCP32(t *testing.T) {
 	d := newDesk(t)
 	d.do(alice, mapping(5000, 3600))
@@ -53,8 +54,9 @@ func TestLossIsAnnounced_PCP32(t *testing.T) {
 		t.Errorf("sent at %v, want %v", times, want)
 	}
 	for i, m := range all {
+		port := []uint16{wire.ClientPort, 40000}[i%2]
 		got, err := wire.ParseAnswer(m.octets)
-		if err != nil || got.Opcode != wire.Announce || got.Epoch != uint32(times[i]/time.Second) || m.to != netip.AddrPortFrom(alice, 5350) || m.local != gateway {
+		if err != nil || got.Opcode != wire.Announce || got.Epoch != uint32(times[i]/time.Second) || m.to != netip.AddrPortFrom(alice, port) || m.local != gateway {
 			t.Errorf("message %d to %v from %v: %+v, %v", i, m.to, m.local, got, err)
 		}
 	}

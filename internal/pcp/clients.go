@@ -41,8 +41,11 @@ func (t *clientTable) find(a netip.Addr) *clientState {
 
 // note notes a request of a client, and returns nil if it asks too often.
 func (t *clientTable) note(a *asked) *clientState {
-	s := t.findOrAdd(a.Source.Addr())
-	if !s.limiter.AllowN(a.now.limits(), 1) {
+	s, cost := t.findOrAdd(a.Source.Addr()), 1
+	if !wire.IsNATPMP(a.Octets) && wire.OpcodeOf(a.Octets) == wire.Peer {
+		cost = peerCost
+	}
+	if !s.limiter.AllowN(a.now.limits(), cost) {
 		return nil
 	}
 	s.mu.Lock()

@@ -64,6 +64,7 @@ func (r *Responder) carryOut(ctx context.Context, w *wish, answer *wire.Answer) 
 	m, err := r.mapPort(ctx, w)
 	if err == nil {
 		w.tell(&m, answer)
+		answer.Lifetime = min(answer.Lifetime, wholeSeconds(w.lifetime())) // the request has waited
 	}
 	return err
 }

@@ -20,7 +20,7 @@ type Datagram struct {
 	Octets []byte
 	Source netip.AddrPort // IPv4
 	Local  netip.Addr     // the server's address that was asked
-	Inside bool           // it came by an inside interface; others may ask for third parties only
+	Inside bool           // it came by an inside interface: subscribers ask by these, and others by others
 }
 
 // A Moment is a point in time by two clocks: lifetimes are told by the wall, and epochs by a clock
@@ -78,6 +78,7 @@ func opcodeName(datagram []byte) string {
 // Bounds of requests.
 const (
 	clientRate, clientBurst   = 20, 60   // of one client, a second and at once
+	peerCost                  = 5        // requests that one of PEER counts as: it reads the sessions of a subscriber
 	offlineRate, offlineBurst = 200, 200 // answers to addresses that are not online, together
 	// requestTimeout is longer than a client waits before it asks again (RFC 6887 section 8.1.1).
 	requestTimeout = 10 * time.Second
@@ -107,6 +108,14 @@ type asked struct {
 	now    Moment
 	client Client // of the source
 	state  *clientState
+	parsed bool // as a request of PCP
+}
+
+// parse reads a request of PCP.
+func (a *asked) parse() (wire.Request, error) {
+	request, err := wire.ParseRequest(a.Octets, a.Source.Addr())
+	a.parsed = err == nil
+	return request, err
 }
 
 // Answer returns the answer to a datagram, nil for silence. It waits for Mappings.
@@ -125,8 +134,10 @@ func (r *Responder) answer(ctx context.Context, d *Datagram, now Moment) (answer
 	a := asked{Datagram: d, now: now}
 	client, online := r.mappings.Client(d.Source.Addr())
 	switch {
-	case client.Settings == nil || !d.Inside:
+	case !d.Inside:
 		return r.answerForThirdParty(ctx, &a)
+	case client.Settings == nil: // any subscriber can send from an address of others
+		return nil, OutcomeStranger
 	case !online:
 		if !r.offline.AllowN(now.limits(), 1) {
 			return nil, OutcomeRateLimited
@@ -140,7 +151,7 @@ func (r *Responder) answer(ctx context.Context, d *Datagram, now Moment) (answer
 	if wire.IsNATPMP(d.Octets) && client.Settings.NATPMP {
 		return r.answerNATPMP(ctx, &a)
 	}
-	request, err := wire.ParseRequest(d.Octets, d.Source.Addr())
+	request, err := a.parse()
 	if err == nil && !client.Settings.Enabled {
 		err = wire.NotAuthorized
 	}
@@ -153,10 +164,10 @@ func (r *Responder) answer(ctx context.Context, d *Datagram, now Moment) (answer
 // limits returns the moment for limiters of rates.
 func (m Moment) limits() time.Time { return time.Unix(0, 0).Add(m.Uptime) }
 
-// answerForThirdParty answers a client that is no subscriber: only of those that may ask for
+// answerForThirdParty answers who does not ask by an inside interface: only those that may ask for
 // others, and only then.
 func (r *Responder) answerForThirdParty(ctx context.Context, a *asked) ([]byte, string) {
-	request, err := wire.ParseRequest(a.Octets, a.Source.Addr())
+	request, err := a.parse()
 	if errors.Is(err, wire.ErrSilence) {
 		return nil, OutcomeMalformed
 	}
@@ -219,7 +230,7 @@ func (r *Responder) fail(a *asked, err error) ([]byte, string) {
 		return nil, OutcomeMalformed
 	}
 	result, lifetime := r.resultOf(err)
-	return wire.AppendError(nil, a.Octets, result, wholeSeconds(lifetime), a.epoch()), result.String()
+	return wire.AppendError(nil, a.Octets, a.parsed, result, wholeSeconds(lifetime), a.epoch()), result.String()
 }
 
 // resultOf returns the result that tells an error to a client.
@@ -262,7 +273,7 @@ func (r *Responder) refuseOffline(a *asked, s *GroupSettings) ([]byte, string) {
 		}
 		return natpmpFailure(a, &request, err)
 	}
-	_, err := wire.ParseRequest(a.Octets, a.Source.Addr())
+	_, err := a.parse()
 	if err == nil {
 		err = wire.NetworkFailure
 	}

@@ -164,6 +164,14 @@ func TestLifetimes_PCP20(t *testing.T) {
 	d.want(d.do(alice, mapping(5000, 3600)), wire.Success, 60)
 }
 
+// TestWaiting_PCP20: a request that has waited is granted no more than it asked for.
+func TestWaiting_PCP20(t *testing.T) {
+	d := newDesk(t)
+	d.twin.now = func() time.Time { return d.now.Wall.Add(7 * time.Second) }
+	d.want(d.do(alice, mapping(5000, 600)), wire.Success, 600)
+	d.want(d.do(alice, mapping(5000, 1<<30)), wire.Success, 86400)
+}
+
 func TestDeletions_PCP21(t *testing.T) {
 	d := newDesk(t)
 	d.do(alice, mapping(5000, 3600))
@@ -295,6 +303,11 @@ func TestThirdParty_PCP28(t *testing.T) {
 			t.Errorf("the portal asks for itself, and gets %x", b)
 		}
 	}
+	request := mapping(5000, 3600, forBob)
+	request.Client = portal
+	if b := d.ask(portal, wire.AppendRequest(nil, request)); b != nil || len(d.twin.List(bob)) != 0 {
+		t.Errorf("a subscriber that sends from the portal's address gets %x", b)
+	}
 }
 
 func TestFilters_PCP29(t *testing.T) {
@@ -402,6 +415,13 @@ func TestRate_PCP10_I10(t *testing.T) {
 	d.want(d.do(bob, mapping(5000, 600)), wire.Success, 600)
 	d.pass(time.Second)
 	d.want(d.do(alice, mapping(5000, 600)), wire.Success, 600)
+	d.pass(time.Hour)
+	for range clientBurst / peerCost {
+		d.want(d.do(alice, peering(5000, 600)), wire.Success, 600)
+	}
+	if b := d.ask(alice, request); b != nil {
+		t.Error("PEER, which reads sessions, costs no more than others")
+	}
 }
 
 // TestForgotten: a client that is gone, or idle without mappings, takes no memory.

@@ -194,7 +194,8 @@ func TestAnycastRoute(t *testing.T) {
 	}
 }
 
-// TestAnnouncementsArrive: a loss is told where the client listens, from the address that it asked.
+// TestAnnouncementsArrive: a loss is told where clients listen and where this one asked from, from the
+// address that it asked.
 func TestAnnouncementsArrive_PCP32(t *testing.T) {
 	s := newScene(t)
 	listener, err := s.Subscriber.Dial(t.Context(), "udp4", netip.AddrPortFrom(alice, wire.ClientPort), netip.AddrPortFrom(Anycast, wire.ServerPort))
@@ -202,18 +203,19 @@ func TestAnnouncementsArrive_PCP32(t *testing.T) {
 	t.Cleanup(func() { listener.Close() })
 	request := mapping(5000, 3600)
 	request.Client = alice
-	granted, err := s.exchange(s.dial(s.Subscriber, alice, Anycast), request)
+	asked := s.dial(s.Subscriber, alice, Anycast)
+	granted, err := s.exchange(asked, request)
 	s.must(err)
 	s.twin.setOnline(alice, time.Now())
 	s.server.MappingsLost(alice)
-	for range 3 {
-		if a, err := s.read(listener); err != nil || a.Opcode != wire.Announce || a.Epoch > 2 || granted.Epoch < 3600 {
+	for i := range 4 {
+		if a, err := s.read([]net.Conn{listener, asked}[i%2]); err != nil || a.Opcode != wire.Announce || a.Epoch > 5 || granted.Epoch < 3600 {
 			t.Errorf("after a loss: %+v, %v", a, err)
 		}
 	}
 	s.counts.mu.Lock()
 	defer s.counts.mu.Unlock()
-	if s.counts.announced[announcePCP] < 3 {
+	if s.counts.announced[announcePCP] < 4 {
 		t.Errorf("announced %v", s.counts.announced)
 	}
 }

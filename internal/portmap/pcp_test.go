@@ -129,6 +129,61 @@ func TestConfigurationGoesFirst(t *testing.T) {
 	}
 }
 
+// TestAskAndDelete_PCP24: a client that asks and deletes without end takes few ports from others,
+// whatever it suggests.
+func TestAskAndDelete_PCP24(t *testing.T) {
+	c := testConfig()
+	c.Range, c.PCP = Range{60000, 60011}, 3
+	table := New(c)
+	own := pool.Addr()
+	for i := range 1000 {
+		m := asks(client, nat.Port(1+i), nat.ProtocolUDP, began)
+		if i%2 == 0 {
+			m.Outside.AddrPort = netip.AddrPortFrom(own, uint16(int(c.Range.First)+i%c.Range.Len()))
+			if _, err := table.Plan(m, own, nobody); err != nil {
+				m.Outside.AddrPort = netip.AddrPort{}
+			}
+		}
+		table.End(table.make(t, m, own).Outside, began)
+	}
+	if table.Stored() != c.PCP {
+		t.Errorf("%d ports are in quarantine, want %d", table.Stored(), c.PCP)
+	}
+	for i := range c.PCP {
+		table.make(t, asks(client, nat.Port(i+1), nat.ProtocolUDP, began.Add(time.Second)), own)
+	}
+	if table.Stored() != 2*c.PCP {
+		t.Errorf("the next binding has %d, want ports of its own", table.Stored())
+	}
+}
+
+// TestFullAddress: that an address has no port for anybody is found once, until one is freed.
+func TestFullAddress_PCP24(t *testing.T) {
+	c := testConfig()
+	c.PCP = 2 * c.Range.Len()
+	table, own := New(c), pool.Addr()
+	var last nat.Mapping
+	for i := range c.Range.Len() {
+		last = table.make(t, asks(client, nat.Port(1+i), nat.ProtocolUDP, began), own)
+	}
+	looked := 0
+	counting := func(nat.Endpoint) bool { looked++; return false }
+	neighbor := asks(client.Next(), 7, nat.ProtocolTCP, began)
+	for range 3 {
+		if m, err := table.Plan(neighbor, own, counting); !errors.Is(err, ErrFull) || looked > 0 {
+			t.Fatalf("beside the client's ports the neighbor gets %v, %v; %d looks", m.Outside, err, looked)
+		}
+	}
+	if ports, _ := table.outside.At(own); !ports.full[nat.ProtocolTCP] {
+		t.Error("the search begins each time")
+	}
+	table.make(t, asks(client, 7, nat.ProtocolTCP, began), own)
+	table.Remove(last.Outside)
+	if m := table.make(t, neighbor, own); m.Outside.AddrPort != last.Outside.AddrPort {
+		t.Errorf("after %v was freed the neighbor gets %v", last.Outside, m.Outside)
+	}
+}
+
 // TestRandomAsks_PCP13_PCP16_PCP24_PCP26 compares the table with a simple model: clients ask, renew,
 // delete, come back with another binding; time passes.
 func TestRandomAsks_PCP13_PCP16_PCP24_PCP26(t *testing.T) {
@@ -213,23 +268,37 @@ func askBoth(t *testing.T, c *Config, table *Table, model map[nat.Endpoint]nat.M
 			return
 		}
 	}
+	held := 0 // by the binding
+	for e, has := range model {
+		if has.Ended() && has.Owner == m.Owner && has.BoundAt.Equal(m.BoundAt) && e.Protocol == m.Outside.Protocol {
+			held++
+		}
+	}
 	free := func(e nat.Endpoint) bool {
 		has, taken := model[e]
 		other := e
 		other.Protocol = nat.ProtocolTCP + nat.ProtocolUDP - e.Protocol
-		beside, is := model[other]
-		return !taken && (!is || beside.Owner == m.Owner) || taken && e == m.Outside && has.Ended() && has.Owner == m.Owner &&
-			(has.BoundAt.Equal(m.BoundAt) || has.Nonce == m.Nonce) && (!is || beside.Owner == m.Owner)
+		switch beside, is := model[other]; {
+		case is && beside.Owner != m.Owner:
+			return false
+		case !taken:
+			return held < c.PCP
+		case e == m.Outside:
+			return has.Ended() && has.Owner == m.Owner && (has.BoundAt.Equal(m.BoundAt) || has.Nonce == m.Nonce)
+		}
+		return held >= c.PCP && has.Ended() && has.Owner == m.Owner && has.BoundAt.Equal(m.BoundAt)
 	}
 	var room bool
 	for port := c.Range.First; port <= c.Range.Last; port++ {
 		e := nat.Endpoint{Protocol: m.Outside.Protocol, AddrPort: netip.AddrPortFrom(pool.Addr(), uint16(port))}
-		room = room || free(e) && model[e] == nat.Mapping{}
+		room = room || free(e)
 	}
 	var want error
 	switch {
 	case own >= c.PCP:
 		want = ErrQuota
+	case m.Outside.IsValid() && model[m.Outside] == nat.Mapping{} && held >= c.PCP:
+		want = ErrFull
 	case m.Outside.IsValid() && !free(m.Outside):
 		want = ErrExists
 	case !m.Outside.IsValid() && !room:

@@ -20,6 +20,7 @@ type Table struct {
 	config  Config
 	outside addrtable.Table[*addressPorts]
 	owners  map[nat.Owner][]*nat.Mapping // in force
+	held    map[nat.Owner][]*nat.Mapping // by PCP and ended, the oldest first
 	due     dueTimes
 	dueMost int // length of due at which outdated ones go
 	inForce map[nat.MappingKind]int
@@ -32,6 +33,7 @@ type addressPorts struct {
 	at     map[protocolPort]*nat.Mapping
 	used   map[uint8]int      // mappings by protocol, ended ones included
 	cursor map[uint8]nat.Port // by protocol, the port that was given last
+	full   map[uint8]bool     // by protocol: since a search by PCP found no port, none was freed
 }
 
 type protocolPort struct {
@@ -43,7 +45,7 @@ func portOf(e nat.Endpoint) protocolPort { return protocolPort{e.Protocol, nat.P
 
 // New returns a Table with the configured mappings.
 func New(c Config) *Table {
-	t := &Table{owners: map[nat.Owner][]*nat.Mapping{}, inForce: map[nat.MappingKind]int{}, cursor: map[uint8]netip.Addr{}}
+	t := &Table{owners: map[nat.Owner][]*nat.Mapping{}, held: map[nat.Owner][]*nat.Mapping{}, inForce: map[nat.MappingKind]int{}, cursor: map[uint8]netip.Addr{}}
 	_, _ = t.Configure(c, time.Time{}) // nothing is in its way
 	return t
 }
@@ -152,6 +154,9 @@ func (t *Table) Plan(m nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) 
 		return m, err
 	}
 	if m.Outside.IsValid() {
+		if t.holdsMany(&m) && t.at(m.Outside) == nil {
+			return m, fmt.Errorf("%v has ports in quarantine, which it gets first: %w", m.Owner, ErrFull)
+		}
 		return m, t.mayHave(&m, taken)
 	}
 	if len(t.config.Outside) == 0 {
@@ -180,6 +185,31 @@ func (t *Table) mayHaveMore(m *nat.Mapping) error {
 		return fmt.Errorf("%v has %d mappings, %w for more; delete one, or raise static_mappings_per_owner", m.Owner, own, ErrFull)
 	}
 	return nil
+}
+
+// holdsMany reports whether the binding of a mapping by PCP has as many ports of the protocol in
+// quarantine as it may have mappings. It gets these again before others then, or a subscriber that
+// asks and deletes without end would take all ports from its neighbors.
+func (t *Table) holdsMany(m *nat.Mapping) bool {
+	n := 0
+	if m.Kind == nat.MappingPCP {
+		for _, has := range t.held[m.Owner] {
+			if has.Outside.Protocol == m.Outside.Protocol && has.BoundAt.Equal(m.BoundAt) {
+				n++
+			}
+		}
+	}
+	return n > 0 && n >= t.config.PCP
+}
+
+// again returns the endpoint that a binding has had in quarantine for longest.
+func (t *Table) again(m *nat.Mapping, taken func(nat.Endpoint) bool) (nat.Endpoint, bool) {
+	for _, has := range t.held[m.Owner] {
+		if has.Outside.Protocol == m.Outside.Protocol && has.BoundAt.Equal(m.BoundAt) && t.config.Has(has.Outside) && !taken(has.Outside) {
+			return has.Outside, true
+		}
+	}
+	return nat.Endpoint{}, false
 }
 
 // ofInside returns the mapping in force of the owner's inside port and protocol of m, nil for none.
@@ -233,36 +263,74 @@ func (t *Table) mayAsk(m *nat.Mapping) bool {
 
 // choose returns a free outside endpoint: that of the owner's mapping of the same inside port
 // of another protocol, if it is free, else the next one on the preferred address, else the
-// next one on any. By PCP a client learns one outside address, that of its binding (RFC 6888
-// REQ-2): it gets no port of another one.
+// next one on any.
 func (t *Table) choose(m *nat.Mapping, prefer netip.Addr, taken func(nat.Endpoint) bool) (nat.Endpoint, bool) {
-	asked := m.Kind == nat.MappingPCP
-	if asked { // ports that it may not get are as if they were taken
-		by := taken
-		taken = func(e nat.Endpoint) bool {
-			want := *m
-			want.Outside = e
-			return by(e) || !t.mayAsk(&want)
-		}
+	if m.Kind == nat.MappingPCP {
+		return t.chooseAsked(m, prefer, taken)
 	}
-	for _, has := range t.owners[m.Owner] {
-		e := nat.Endpoint{Protocol: m.Outside.Protocol, AddrPort: has.Outside.AddrPort}
-		if has.InsidePort == m.InsidePort && (!asked || e.Addr() == prefer) && addrrange.InOne(t.config.Outside, e.Addr()) && t.at(e) == nil && !taken(e) {
-			return e, true
-		}
+	if e, ok := t.besideOwn(m, taken, func(has *nat.Mapping) bool { return has.InsidePort == m.InsidePort }); ok {
+		return e, true
 	}
 	if prefer.Is4() && addrrange.InOne(t.config.Outside, prefer) {
 		if e, ok := t.freeOf(prefer, m.Outside.Protocol, taken); ok {
 			return e, true
 		}
 	}
-	if asked {
-		return nat.Endpoint{}, false
-	}
 	for a := range t.addressesFrom(t.cursor[m.Outside.Protocol]) {
 		if e, ok := t.freeOf(a, m.Outside.Protocol, taken); ok {
 			t.cursor[m.Outside.Protocol] = a
 			return e, true
+		}
+	}
+	return nat.Endpoint{}, false
+}
+
+// chooseAsked is choose for a mapping by PCP. The client learns one outside address, that of its
+// binding (RFC 6888 REQ-2): it gets no port of another one, and none that it may not ask for.
+func (t *Table) chooseAsked(m *nat.Mapping, outside netip.Addr, taken func(nat.Endpoint) bool) (e nat.Endpoint, ok bool) {
+	if !outside.Is4() || !addrrange.InOne(t.config.Outside, outside) {
+		return e, false
+	}
+	blocked := false // by a block, which goes without a word to the table
+	unusable := func(e nat.Endpoint) bool {
+		want := *m
+		want.Outside = e
+		if e.Addr() != outside || !t.mayAsk(&want) {
+			return true
+		}
+		if taken(e) {
+			blocked = true
+			return true
+		}
+		return false
+	}
+	if t.holdsMany(m) {
+		return t.again(m, unusable)
+	}
+	if e, ok = t.besideOwn(m, unusable, func(has *nat.Mapping) bool { return has.InsidePort == m.InsidePort }); ok {
+		return e, true
+	}
+	ports, known := t.outside.At(outside)
+	if !known || !ports.full[m.Outside.Protocol] {
+		if e, ok = t.freeOf(outside, m.Outside.Protocol, unusable); ok {
+			return e, true
+		}
+		if known && !blocked {
+			ports.full[m.Outside.Protocol] = true
+		}
+	}
+	return t.besideOwn(m, unusable, func(*nat.Mapping) bool { return true })
+}
+
+// besideOwn returns a free endpoint beside one that the owner has, or has in quarantine, for
+// another protocol.
+func (t *Table) besideOwn(m *nat.Mapping, taken func(nat.Endpoint) bool, fits func(*nat.Mapping) bool) (nat.Endpoint, bool) {
+	for _, list := range [][]*nat.Mapping{t.owners[m.Owner], t.held[m.Owner]} {
+		for _, has := range list {
+			e := nat.Endpoint{Protocol: m.Outside.Protocol, AddrPort: has.Outside.AddrPort}
+			if fits(has) && addrrange.InOne(t.config.Outside, e.Addr()) && t.config.Has(e) && t.at(e) == nil && !taken(e) {
+				return e, true
+			}
 		}
 	}
 	return nat.Endpoint{}, false
@@ -331,7 +399,7 @@ func (t *Table) Put(m nat.Mapping) bool {
 	}
 	ports, ok := t.outside.At(m.Outside.Addr())
 	if !ok {
-		ports = &addressPorts{at: map[protocolPort]*nat.Mapping{}, used: map[uint8]int{}, cursor: map[uint8]nat.Port{}}
+		ports = &addressPorts{at: map[protocolPort]*nat.Mapping{}, used: map[uint8]int{}, cursor: map[uint8]nat.Port{}, full: map[uint8]bool{}}
 		t.outside.Put(m.Outside.Addr(), ports)
 	}
 	ports.at[portOf(m.Outside)] = &m
@@ -343,6 +411,8 @@ func (t *Table) Put(m nat.Mapping) bool {
 	if !m.Ended() {
 		t.owners[m.Owner] = append(t.owners[m.Owner], &m)
 		t.inForce[m.Kind]++
+	} else {
+		t.hold(&m)
 	}
 	t.await(&m)
 	return true
@@ -356,6 +426,7 @@ func (t *Table) End(e nat.Endpoint, now time.Time) (nat.Mapping, bool) {
 	}
 	t.disown(m)
 	m.HoldUntil = now.Add(t.config.Hold)
+	t.hold(m)
 	t.await(m)
 	return *m, true
 }
@@ -387,12 +458,24 @@ func (t *Table) Renew(renewed *nat.Mapping) bool {
 // disown takes a mapping in force from its owner.
 func (t *Table) disown(m *nat.Mapping) {
 	t.inForce[m.Kind]--
-	left := slices.DeleteFunc(t.owners[m.Owner], func(x *nat.Mapping) bool { return x == m })
+	removeFrom(t.owners, m)
+}
+
+// hold notes that a mapping has ended.
+func (t *Table) hold(m *nat.Mapping) {
+	if m.Kind == nat.MappingPCP {
+		t.held[m.Owner] = append(t.held[m.Owner], m)
+	}
+}
+
+// removeFrom takes a mapping from those of its owner.
+func removeFrom(of map[nat.Owner][]*nat.Mapping, m *nat.Mapping) {
+	left := slices.DeleteFunc(of[m.Owner], func(x *nat.Mapping) bool { return x == m })
 	if len(left) == 0 {
-		delete(t.owners, m.Owner)
+		delete(of, m.Owner)
 		return
 	}
-	t.owners[m.Owner] = left
+	of[m.Owner] = left
 }
 
 // Remove forgets a mapping, and frees its endpoint.
@@ -401,7 +484,9 @@ func (t *Table) Remove(e nat.Endpoint) {
 	if m == nil {
 		return
 	}
-	if !m.Ended() {
+	if m.Ended() {
+		removeFrom(t.held, m)
+	} else {
 		t.disown(m)
 	}
 	if !m.Configured {
@@ -409,6 +494,7 @@ func (t *Table) Remove(e nat.Endpoint) {
 	}
 	ports, _ := t.outside.At(e.Addr())
 	delete(ports.at, portOf(e))
+	clear(ports.full)
 	if ports.used[e.Protocol]--; len(ports.at) == 0 {
 		t.outside.Remove(e.Addr())
 	}
@@ -449,6 +535,9 @@ func (t *Table) Configure(c Config, now time.Time) (changed Changes, err error) 
 		}
 	}
 	t.config = c
+	for _, ports := range t.outside.From(netip.Addr{}) {
+		clear(ports.full)
+	}
 	for i := range c.Configured {
 		if t.Put(c.Configured[i]) {
 			changed.Begun = append(changed.Begun, c.Configured[i])

@@ -25,7 +25,8 @@ type ask struct {
 	remove *pcp.UnmapRequest
 	ended  []nat.Mapping
 
-	answer chan answer // has room for the only one
+	ctx    context.Context // of who waits
+	answer chan answer     // has room for the only one
 
 	// The decision.
 	g     *group
@@ -167,7 +168,7 @@ func (k *askKeeper) Unmap(ctx context.Context, r pcp.UnmapRequest) error {
 }
 
 func (k *askKeeper) order(ctx context.Context, a *ask) (pcp.Mapping, error) {
-	a.answer = make(chan answer, 1)
+	a.ctx, a.answer = ctx, make(chan answer, 1)
 	k.queue.Push(a)
 	select {
 	case got := <-a.answer:
@@ -254,6 +255,9 @@ func (a *ask) tell(err error) { a.answer <- answer{err: err} }
 func (k *askKeeper) decideLocked(a *ask, now time.Time) {
 	if a.ended != nil {
 		a.g = k.groups[a.ended[0].Group]
+		return
+	}
+	if a.ctx.Err() != nil { // nobody waits any more, and the client asks again
 		return
 	}
 	inside := a.inside()
@@ -457,8 +461,11 @@ func (k *askKeeper) runAnswers(ctx context.Context) error {
 	}
 }
 
-// answeredRLocked answers a request, unless the kernel has not all of it yet.
+// answeredRLocked answers a request, unless the kernel has not all of it yet and somebody waits.
 func (k *askKeeper) answeredRLocked(a *ask) bool {
+	if a.ctx.Err() != nil {
+		return true
+	}
 	inside := a.inside()
 	has, inForce := lifecycle.ForwardsOf(k.life).InSlot(inside)
 	if a.made == nil {

@@ -239,6 +239,44 @@ func TestAskedOfDeadRun_PCP26(t *testing.T) {
 	w.check()
 }
 
+// TestAskedWithoutRoom_PCP13: a mapping whose port a start does not set apart any more is gone, and the
+// client gets another one for its inside port.
+func TestAskedWithoutRoom_PCP13(t *testing.T) {
+	w := newWorld(t, askedGroup())
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	m := w.asked(asking(alice, 53))
+	w.halt()
+	w.group.Static.First = nat.Port(m.Outside.Port()) + 1
+	w.boot()
+	w.awaitState(alice, nat.Active)
+	if again := w.asked(asking(alice, 53)); nat.Port(again.Outside.Port()) < w.group.Static.First {
+		t.Errorf("the client gets %v, want a port from %d on", again.Outside, w.group.Static.First)
+	}
+	w.until("the former mapping to be forgotten", func() bool { _, ok := w.storedAsked(m.Outside); return !ok })
+	if _, err := w.nat.Reach(nat.ProtocolUDP, visitor, m.Outside); err == nil {
+		t.Error("a visitor reaches the former mapping")
+	}
+	w.check()
+}
+
+// TestGivenUp_PCP07: a request for whose answer nobody waits any more changes nothing.
+func TestGivenUp_PCP07(t *testing.T) {
+	w := newWorld(t, askedGroup())
+	w.send(subscriber.EventStart, alice, "a", "1")
+	w.awaitState(alice, nat.Active)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := w.PCP().Map(ctx, asking(alice, 53)); !errors.Is(err, pcp.ErrUnavailable) {
+		t.Errorf("given up: %v", err)
+	}
+	m := w.asked(asking(alice, 54))
+	if list := w.PCP().List(alice); len(list) != 1 || list[0].Outside != m.Outside {
+		t.Errorf("alice has %+v", list)
+	}
+	w.check()
+}
+
 // TestAskedExpires_PCP20_PCP37: the end of the lifetime takes the mapping and its sessions; the
 // operator may end one before, and what is stored of it, as in the audit trail, has no nonce.
 func TestAskedExpires_PCP20_PCP37(t *testing.T) {

@@ -249,21 +249,6 @@ func (k *mappingKeeper) save(ctx context.Context, g *group, put []nat.Mapping, r
 	return nil
 }
 
-// endLocked ends a mapping here even if that cannot be stored: its time is over, or its prefix
-// goes. changing is held.
-func (k *mappingKeeper) endLocked(ctx context.Context, g *group, m *nat.Mapping) error {
-	k.mu.Lock()
-	ended, ok := g.Mappings.End(m.Outside, k.now())
-	if ok {
-		lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, k.now())
-	}
-	k.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	return k.save(ctx, g, []nat.Mapping{ended}, nil)
-}
-
 // Comparison with the database.
 
 // compare makes the stored mappings of a group those in force, if they may differ: a write
@@ -334,7 +319,8 @@ func sameMapping(a, b *nat.Mapping) bool {
 }
 
 // Load implements reconcile.Mappings. Where the configuration has the endpoint of a stored
-// mapping, or its owner's inside port, the stored one is given up: somebody has said what holds.
+// mapping, or its owner's inside port, the stored one is given up: somebody has said what holds. One by
+// PCP is given up too where the configuration has no room for its port: its client asks again.
 func (k *mappingKeeper) Load(ctx context.Context, name string) error {
 	var all []nat.Mapping
 	err := k.store.Mappings(ctx, name, func(list []nat.Mapping) error {
@@ -360,16 +346,18 @@ func (k *mappingKeeper) Load(ctx context.Context, name string) error {
 		if has, known := g.Mappings.At(m.Outside); known && sameMapping(&has, m) {
 			continue // an earlier attempt has read it
 		}
-		switch {
-		case g.Mappings.Put(*m) || m.Ended():
-		case m.Kind == nat.MappingPCP:
+		mapped = append(mapped, m.Outside)
+		switch asked := m.Kind == nat.MappingPCP; {
+		case (!asked || m.Ended() || g.Mappings.Config().Has(m.Outside)) && g.Mappings.Put(*m), m.Ended():
+		case asked:
 			k.unsure[name] = true
+			k.former[name] = append(k.former[name], m.Forward())
+			continue
 		default:
 			k.unsure[name] = true
 			k.log.Error("a stored mapping is given up: the configuration has its outside endpoint, or its owner's inside port, for another one",
 				"group", name, "outside", m.Outside, "owner", m.Owner.String(), "inside_port", m.InsidePort)
 		}
-		mapped = append(mapped, m.Outside)
 		if m.Ended() {
 			k.former[name] = append(k.former[name], m.Forward())
 		}
@@ -608,13 +596,30 @@ func (k *mappingKeeper) endIn(ctx context.Context, g *group, outside netip.Prefi
 	}
 	k.mu.RUnlock()
 	var errs []error
-	for i := range list {
-		errs = append(errs, k.endLocked(ctx, g, &list[i]))
-		if m := &list[i]; m.Kind == nat.MappingPCP {
-			k.mu.Lock()
-			k.moved[m.Owner.Inside] = m.BoundAt
-			k.mu.Unlock()
-		}
+	for some := range slices.Chunk(list, endedMost) {
+		errs = append(errs, k.save(ctx, g, k.endSome(g, some), nil))
 	}
 	return errors.Join(errs...)
+}
+
+// endedMost bounds the mappings that are ended at a time: the lock is held for it.
+const endedMost = 256
+
+// endSome ends mappings that are in force, and returns them as they are to be stored.
+func (k *mappingKeeper) endSome(g *group, list []nat.Mapping) (ended []nat.Mapping) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.now()
+	for i := range list {
+		m, ok := g.Mappings.End(list[i].Outside, now)
+		if !ok {
+			continue
+		}
+		ended = append(ended, m)
+		lifecycle.ForwardsOf(k.life).Changed(g.Group.Group, m.Owner, now)
+		if m.Kind == nat.MappingPCP {
+			k.moved[m.Owner.Inside] = m.BoundAt
+		}
+	}
+	return ended
 }

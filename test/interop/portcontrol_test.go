@@ -78,7 +78,7 @@ var (
 // leads to them from outside, keep it when they ask again and over a restart of sessiond, and
 // give it back.
 func TestNATPMPClients_PCP36_PCP11_PCP13(t *testing.T) {
-	clients := portClients(t)
+	clients := portClient(t, "natpmp")
 	r := startPorts(t, testenv.Natpmpc, "nonce: strict")
 	r.service(5000)
 	r.service(5001)
@@ -105,10 +105,10 @@ func TestNATPMPClients_PCP36_PCP11_PCP13(t *testing.T) {
 		"go-nat-pmp": {
 			port: "5001",
 			address: func() string {
-				return strings.TrimSpace(r.inside(clients, "natpmp", gateway.String(), "address"))
+				return strings.TrimSpace(r.inside(clients, gateway.String(), "address"))
 			},
 			ask: func(port, seconds string) (outside, lifetime string) {
-				out := strings.Fields(r.inside(clients, "natpmp", gateway.String(), "udp", port, "0", seconds))
+				out := strings.Fields(r.inside(clients, gateway.String(), "udp", port, "0", seconds))
 				return out[0], out[1]
 			},
 		},
@@ -143,11 +143,11 @@ func TestNATPMPClients_PCP36_PCP11_PCP13(t *testing.T) {
 // lives and a restart of sessiond where the group is lenient, reached from outside at any time, and
 // deletes it.
 func TestPortmapper_PCP13_PCP14_PCP21(t *testing.T) {
-	clients := portClients(t)
-	r := startPorts(t, 0, "nonce: lenient, min_lifetime: 1s, max_lifetime: 4s")
-	r.service(5000)
+	clients := tailscale(t)
 	for _, protocol := range []string{"pcp", "pmp"} {
 		t.Run(protocol, func(t *testing.T) {
+			r := startPorts(t, 0, "nonce: lenient, min_lifetime: 1s, max_lifetime: 8s") // longer than a restart, and a retry
+			r.service(5000)
 			p, end := r.portmapper(clients, protocol)
 			outside := p.endpoint()
 			probes := r.probe(outside)
@@ -178,7 +178,7 @@ func TestPortmapper_PCP13_PCP14_PCP21(t *testing.T) {
 // TestPortmapperStrict_PCP14: under the rule of the RFC the same client loses its port, and the
 // mismatches are counted.
 func TestPortmapperStrict_PCP14(t *testing.T) {
-	clients := portClients(t)
+	clients := tailscale(t)
 	r := startPorts(t, 0, "nonce: strict, min_lifetime: 1s, max_lifetime: 3s")
 	p, _ := r.portmapper(clients, "pcp")
 	p.endpoint()
@@ -199,7 +199,7 @@ type mapper struct {
 // portmapper starts the client, and returns how to end it.
 func (r *router) portmapper(clients, protocol string) (p *mapper, end func()) {
 	r.t.Helper()
-	cmd := r.within(r.Lab.Subscriber, clients, "portmapper", gateway.String(), alice.String(), "5000", protocol)
+	cmd := r.within(r.Lab.Subscriber, clients, gateway.String(), alice.String(), "5000", protocol)
 	in, err := cmd.StdinPipe()
 	r.must(err)
 	run, err := rig.Run(cmd)
@@ -290,24 +290,30 @@ func answered(c net.Conn, text string) bool {
 	}
 }
 
-// portClients builds the program portclients, once for all tests, and returns its path.
-var portClientsOnce = sync.OnceValues(func() (string, error) {
-	file := filepath.Join(filepath.Dir(programs.Sessiond), "portclients")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", file, ".")
+// portClientsMu is held while a program of portclients is built.
+var portClientsMu sync.Mutex
+
+// portClient builds a program of portclients, and returns its path.
+func portClient(t *testing.T, name string) string {
+	t.Helper()
+	portClientsMu.Lock()
+	defer portClientsMu.Unlock()
+	file := filepath.Join(filepath.Dir(programs.Sessiond), "portclients-"+name)
+	cmd := exec.Command("go", "build", "-trimpath", "-o", file, "./"+name)
 	cmd.Dir = "portclients"
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("build portclients: %w\n%s", err, out)
-	}
-	return file, err
-})
-
-func portClients(t *testing.T) string {
-	t.Helper()
-	file, err := portClientsOnce()
-	if err != nil {
-		t.Fatal(err)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build portclients: %v\n%s", err, out)
 	}
 	return file
+}
+
+// tailscale builds the client of tailscale, which takes a minute of processor time to compile, and its
+// tests half a minute each.
+func tailscale(t *testing.T) string {
+	t.Helper()
+	if !testenv.Soak() {
+		t.Skip("SOAK is not set")
+	}
+	return portClient(t, "portmapper")
 }

@@ -75,7 +75,7 @@ func FuzzRequest(f *testing.F) {
 // checkError checks the answer to a request that failed (RFC 6887 section 8.3).
 func checkError(t *testing.T, datagram []byte, result Result) {
 	t.Helper()
-	octets := AppendError(nil, datagram, result, 1800, 7)
+	octets := AppendError(nil, datagram, false, result, 1800, 7)
 	a, err := ParseAnswer(octets)
 	if err != nil || a.Result != result || a.Lifetime != 1800 || a.Epoch != 7 || a.Opcode != OpcodeOf(datagram) {
 		t.Fatalf("error %v of %x is read as %+v, %v", result, datagram, a, err)

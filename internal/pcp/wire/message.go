@@ -215,8 +215,9 @@ func AppendAnswer(b []byte, a *Answer) []byte {
 }
 
 // AppendError appends the answer to a request of two octets or more that failed: its octets, up
-// to MaxLength, with the fields that a server sets (RFC 6887 section 8.3).
-func AppendError(b, request []byte, result Result, lifetime, epoch uint32) []byte {
+// to MaxLength, with the fields that a server sets (RFC 6887 section 8.3). The reserved octets
+// are those of a request that could not be parsed, else zero (section 7.2).
+func AppendError(b, request []byte, parsed bool, result Result, lifetime, epoch uint32) []byte {
 	start := len(b)
 	b = append(b, request[:min(len(request), MaxLength)]...)
 	for len(b)-start < headerLength || (len(b)-start)%4 != 0 {
@@ -228,6 +229,9 @@ func AppendError(b, request []byte, result Result, lifetime, epoch uint32) []byt
 	answer[2], answer[3] = 0, byte(result)
 	binary.BigEndian.PutUint32(answer[4:], lifetime)
 	binary.BigEndian.PutUint32(answer[8:], epoch)
+	if parsed {
+		clear(answer[12:headerLength])
+	}
 	return b
 }
 
