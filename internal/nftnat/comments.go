@@ -108,6 +108,7 @@ var setComments = map[string]string{
 	mapGroupTimeouts:     "idle timeouts of new flows, by inside prefix and protocol (groups[].idle_timeouts)",
 	mapPortTimeouts:      "idle timeouts of new flows, by destination port too (groups[].port_timeouts)",
 	setNewSessions:       "new flows of each subscriber, for limits.new_sessions_per_second",
+	setAskers:            "who asked by PCP within the last second",
 	setAskersThirdParty:  "who may ask for subscribers (groups[].pcp.third_party)",
 	setNear:              "subscribers near limits.sessions, each with the rate of its new flows",
 	setMappedPorts:       "ports with sessions, of subscribers at a limit of ports: these may begin more",
