@@ -139,6 +139,20 @@ func TestConsoleEndsASubscriber(t *testing.T) {
 // subscribers. What is changed is in the audit trail and nothing else is; after a stop the browser is
 // told; after the next start the old form changes nothing, and a new one changes the rest.
 func TestConsoleChangeIsInterrupted(t *testing.T) {
+	for round, interrupt := range map[string]func(*world){
+		"stop": func(w *world) {
+			code, err := w.Daemon.Stop()
+			if w.must(err); code != 0 {
+				w.t.Errorf("the daemon ends with %d", code)
+			}
+		},
+		"kill": func(w *world) { w.must(w.Daemon.Kill()) },
+	} {
+		t.Run(round, func(t *testing.T) { interruptChange(t, interrupt) })
+	}
+}
+
+func interruptChange(t *testing.T, interrupt func(*world)) {
 	const many = 3000
 	w := start(t, rig.Options{Memory: true, BlockSize: 64, Guard: "minimum: 1, nas_restart: 1%, window: 1h", LogLevel: "info",
 		Lab: netlab.Options{Pool: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}})
@@ -155,84 +169,74 @@ func TestConsoleChangeIsInterrupted(t *testing.T) {
 		page, _ := d.sees("POST", "signin", url.Values{"token": {planted}, "next": {"/console/removals/confirm?group=default"}})
 		return page
 	}
-	for round, interrupt := range map[string]func(){
-		"stop": func() {
-			code, err := w.Daemon.Stop()
-			if w.must(err); code != 0 {
-				t.Errorf("the daemon ends with %d", code)
-			}
-		},
-		"kill": func() { w.must(w.Daemon.Kill()) },
-	} {
-		_, err := acctload.Run(w.ctx, w.load(acctload.Interim, netip.MustParsePrefix("100.80.0.0/16"), many, func(o *acctload.Options) {
-			o.Concurrency, o.Duration = 256, time.Millisecond
-		}))
-		w.must(err)
-		w.countsOnline(many)
-		w.must(w.Send(w.ctx, accountingOff(rig.NAS)))
-		w.must(w.Until(w.ctx, "most removals to be held", func() (bool, error) {
-			text, err := w.Daemon.Metric(w.ctx, `sessiond_removals_held{group="default",reason="nas_restart"}`)
-			n, _ := strconv.Atoi(text)
-			return n > many*9/10, err
-		}))
-		before, form := held(), d.form(signIn())
-		written, err := store.XLen(w.ctx, trail).Result()
-		w.must(err)
-		type answer struct {
-			code int
-			page string
-			err  error
+	_, err := acctload.Run(w.ctx, w.load(acctload.Interim, netip.MustParsePrefix("100.80.0.0/16"), many, func(o *acctload.Options) {
+		o.Concurrency, o.Duration = 256, time.Millisecond
+	}))
+	w.must(err)
+	w.countsOnline(many)
+	w.must(w.Send(w.ctx, accountingOff(rig.NAS)))
+	w.must(w.Until(w.ctx, "most removals to be held", func() (bool, error) {
+		text, err := w.Daemon.Metric(w.ctx, `sessiond_removals_held{group="default",reason="nas_restart"}`)
+		n, _ := strconv.Atoi(text)
+		return n > many*9/10, err
+	}))
+	before, form := held(), d.form(signIn())
+	written, err := store.XLen(w.ctx, trail).Result()
+	w.must(err)
+	type answer struct {
+		code int
+		page string
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		var a answer
+		a.code, a.page, _, a.err = d.send("POST", "removals/confirm", form)
+		answered <- a
+	}()
+	w.must(w.Until(w.ctx, "the change to have begun", func() (bool, error) {
+		n, err := store.XLen(w.ctx, trail).Result()
+		return n > written, err
+	}))
+	interrupt(w)
+	a := <-answered
+	w.must(w.Daemon.Start(w.ctx))
+	after := held()
+	recorded := 0
+	for line := range strings.Lines(w.ctl("-o", "json", "audit", "list", "--request-id", form.Get("request_id"))) {
+		var e struct {
+			Count  int
+			Method string
 		}
-		answered := make(chan answer, 1)
-		go func() {
-			var a answer
-			a.code, a.page, _, a.err = d.send("POST", "removals/confirm", form)
-			answered <- a
-		}()
-		w.must(w.Until(w.ctx, "the change to have begun", func() (bool, error) {
-			n, err := store.XLen(w.ctx, trail).Result()
-			return n > written, err
-		}))
-		interrupt()
-		a := <-answered
-		w.must(w.Daemon.Start(w.ctx))
-		after := held()
-		recorded := 0
-		for line := range strings.Lines(w.ctl("-o", "json", "audit", "list", "--request-id", form.Get("request_id"))) {
-			var e struct {
-				Count  int
-				Method string
-			}
-			w.must(json.Unmarshal([]byte(line), &e))
-			if recorded += e.Count; e.Method != "ConfirmRemovals" {
-				t.Errorf("%s: entry %s", round, line)
-			}
+		w.must(json.Unmarshal([]byte(line), &e))
+		if recorded += e.Count; e.Method != "ConfirmRemovals" {
+			t.Errorf("entry %s", line)
 		}
-		if before-after != recorded || recorded == 0 {
-			t.Errorf("%s: %d removals were held, then %d, and %d are recorded", round, before, after, recorded)
+	}
+	if before-after != recorded || recorded == 0 {
+		t.Errorf("%d removals were held, then %d, and %d are recorded", before, after, recorded)
+	}
+	t.Logf("%d of %d were carried out; the browser got status %d, %v", recorded, before, a.code, a.err)
+	if a.err == nil && a.code != http.StatusOK && !strings.Contains(a.page, "A part may be changed") {
+		t.Errorf("the stop was answered with status %d:\n%s", a.code, a.page)
+	}
+	if code, page, _, err := d.send("POST", "removals/confirm", form); err != nil || code != http.StatusForbidden {
+		t.Errorf("the old form: status %d, %v:\n%s", code, err, page)
+	}
+	if again := held(); again != after {
+		t.Error("the old form changed something")
+	}
+	if page := signIn(); after > 0 {
+		if page, _ := d.sees("POST", "removals/confirm", d.form(page)); !strings.Contains(page, " ended.") {
+			t.Errorf("the rest:\n%s", page)
 		}
-		t.Logf("%s: %d of %d were carried out; the browser got status %d, %v", round, recorded, before, a.code, a.err)
-		if round == "stop" && a.err == nil && a.code != http.StatusOK && !strings.Contains(a.page, "A part may be changed") {
-			t.Errorf("the stop was answered with status %d:\n%s", a.code, a.page)
-		}
-		if code, page, _, err := d.send("POST", "removals/confirm", form); err != nil || code != http.StatusForbidden {
-			t.Errorf("%s: the old form: status %d, %v:\n%s", round, code, err, page)
-		}
-		if again := held(); again != after {
-			t.Errorf("%s: the old form changed something", round)
-		}
-		if page := signIn(); after > 0 {
-			if page, _ := d.sees("POST", "removals/confirm", d.form(page)); !strings.Contains(page, " ended.") {
-				t.Errorf("%s: the rest:\n%s", round, page)
-			}
-		}
-		if rest := held(); rest != 0 {
-			t.Errorf("%s: %d are held in the end", round, rest)
-		}
-		w.countsOnline(0)
-		if out := w.ctl("audit", "verify"); strings.Count(out, "  none\n") != 2 {
-			t.Errorf("%s: audit verify:\n%s", round, out)
-		}
+	}
+	if rest := held(); rest != 0 {
+		t.Errorf("%d are held in the end", rest)
+	}
+	w.countsOnline(0)
+	if out := w.ctl("audit", "verify"); strings.Count(out, "  none\n") != 2 {
+		t.Errorf("audit verify:\n%s", out)
 	}
 }
 
